@@ -1,0 +1,62 @@
+# Nubila: 'make help' lists what there is.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+NAME ?= nubila
+PORT ?= 8440
+SUBNET ?= 10.77.0.0/24
+ACCEPT ?=
+PACKAGES ?=
+# tests to run, for 'make check' and 'make test'
+T ?=
+
+PYTHON := .venv/bin/python
+INSTALL = $(PYTHON) -m nubila
+WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --accept "$(ACCEPT)"
+FAST := tests/unit tests/cli tests/api tests/agent
+# Exit status 5 of pytest: a directory holds no test (yet).
+PYTEST = run() { timeout -k 30 $$1 $(PYTHON) -m pytest $$2 || [ $$? = 5 ]; }; run
+
+.PHONY: help setup up down destroy check test dev shell bench lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@echo "  NAME=nubila PORT=8440 SUBNET=10.77.0.0/24 choose the installation; ACCEPT=firewall, PACKAGES=1: see above"
+
+up: ## your own cloud on this machine, with a VM in it; again at any time (root)
+	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "$(ACCEPT)"
+	@tools/setup
+	@$(INSTALL) up $(WHICH) .
+
+down: ## stop control plane, database and agent; VMs go on (root)
+	@if [ -x $(PYTHON) ]; then $(INSTALL) down $(WHICH) .; else echo "Nothing was installed from this clone."; fi
+
+destroy: setup ## remove all that Nubila made here, VMs too; PACKAGES=1: also Debian packages it installed (root)
+	@$(INSTALL) destroy $(WHICH) $(if $(PACKAGES),--packages) .
+
+check: setup ## lint, types, import contracts, unit tests: under a minute
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PYTEST) 300 "-n 2 -m not\ real $(wildcard $(FAST)) $(T)"
+
+test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
+	@$(PYTEST) 1500 "tests $(addprefix --ignore=,$(wildcard $(FAST))) $(T)"
+	@$(PYTEST) 600 "-m real $(wildcard $(FAST)) $(T)"
+
+dev: setup ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
+	@$(INSTALL) dev --name "$(if $(filter nubila,$(NAME)),nubiladev,$(NAME))" --port "$(if $(filter 8440,$(PORT)),18440,$(PORT))" .
+
+shell: setup ## the command-line client, in a shell that knows this clone's installation
+	@PATH="$(CURDIR):$$PATH" NUBILA_CONTEXTS="$(CURDIR)/build/contexts.json" $${SHELL:-/bin/sh}
+
+bench: setup ## measure, and write build/bench.json (root)
+	@$(PYTHON) -m bench
+
+lock: setup ## resolve the Python packages anew, with hashes
+	@"$$(cat build/uv)" pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --no-header --no-emit-index-url --no-annotate -o requirements.lock >/dev/null
+
+setup: # the clone's Python environment
+	@tools/setup

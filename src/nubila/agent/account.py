@@ -1,0 +1,65 @@
+"""What is told about one vm. PURE: called by the lanes, decides how a vm's report reads.
+
+Invariant: nothing here is a clock reading that changes by itself, so that an unchanged vm makes an unchanged report.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nubila.agent.known import Facts, Record, Trail, port_key
+from nubila.agent.plan import backoff_s
+from nubila.protocol import Vm, VmReport
+
+GUEST_SHUT_DOWN = "the guest shut itself down"
+REBOOT_UNKNOWN = "the agent was restarted during the reboot; whether it was done is unknown"
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lane is at."""
+
+    doing: str | None = None
+    progress: float | None = None
+    trouble: str | None = None  # what keeps it from doing what is wished
+
+
+def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -> VmReport:
+    running = facts.running
+    reason = work.trouble or _crash(wanted, trail, running)
+    failing = reason is not None
+    if reason is None:
+        reason = _why(wanted, record, trail, running)
+    return VmReport(
+        vm_id=wanted.vm_id,
+        epoch=wanted.epoch,
+        generation=wanted.generation,
+        power="on" if running else "off",
+        starts=record.starts,
+        reboots=record.reboots - 1 if trail.reboot is not None else record.reboots,
+        gone=record.gone and wanted.gone,
+        since=record.since,
+        doing=work.doing,
+        progress=work.progress,
+        reason=reason,
+        failing=failing,
+        addressed_at=record.addressed_at,
+        metadata_at=record.metadata_at,
+        guest_agent=running and facts.domain is not None and facts.domain.guest_agent,
+        disks_ready=tuple(d.volume_id for d in wanted.disks if d.volume_id in facts.volumes),
+        ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps),
+    )
+
+
+def _crash(wanted: Vm, trail: Trail, running: bool) -> str | None:
+    if running or wanted.power == "off" or wanted.gone or trail.crashes == 0:
+        return None
+    times = "once" if trail.crashes == 1 else f"{trail.crashes} times in a row"
+    return f"it ended unexpectedly {times}; it is started again {backoff_s(trail.crashes):g} s after that"
+
+
+def _why(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:
+    if not running and record.halted and record.halted == record.starts and wanted.starts <= record.starts:
+        return GUEST_SHUT_DOWN
+    if running and record.rebooted < record.reboots and trail.reboot is None:
+        return REBOOT_UNKNOWN
+    return None

@@ -1,0 +1,131 @@
+"""What a lane learns from a job and from looking at the world. PURE but for the facts and trail given: called by the lanes
+and by the observer in the event loop's thread.
+
+A literal table says for each step what is true once it came back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nubila.agent import plan as p
+from nubila.agent.hands import Job
+from nubila.agent.known import Ask, Facts, Record, Trail, port_key
+from nubila.drivers.hypervisor.base import Found
+from nubila.protocol import Vm
+
+STEADY_S = 60.0  # after running that long, earlier crashes no longer count
+
+Effect = Callable[[Facts, Trail, Vm, Any, Any, float], None]
+
+
+def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at_s: float) -> None:
+    facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True)
+    trail.started_s, trail.ended_s, trail.reboot, trail.asks = at_s, None, None, ()
+
+
+def _ended(facts: Facts, trail: Trail, vm: Vm, step: p.Destroy, answer: None, at_s: float) -> None:
+    if facts.domain is not None:
+        facts.domain = msgspec.structs.replace(facts.domain, running=False, pid=None, reason="destroyed", guest_agent=False)
+    trail.asks = ()
+
+
+def _removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemoveDomain, answer: None, at_s: float) -> None:
+    facts.domain = None
+
+
+def _volume(facts: Facts, trail: Trail, vm: Vm, step: p.Volume, answer: str, at_s: float) -> None:
+    facts.volumes[step.disk.volume_id] = answer
+
+
+def _volume_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemoveVolume, answer: None, at_s: float) -> None:
+    facts.volumes.pop(step.volume_id, None)
+
+
+def _network(facts: Facts, trail: Trail, vm: Vm, step: p.Network, answer: str, at_s: float) -> None:
+    facts.bridges[step.network.network_id] = answer
+
+
+def _port(facts: Facts, trail: Trail, vm: Vm, step: p.Port, answer: str, at_s: float) -> None:
+    facts.taps[port_key(step.nic)] = answer
+
+
+def _port_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemovePort, answer: None, at_s: float) -> None:
+    facts.taps.pop(port_key(step.nic), None)
+
+
+def _asked_stop(facts: Facts, trail: Trail, vm: Vm, step: p.AskStop, answer: bool, at_s: float) -> None:
+    known = [a for a in trail.asks if (a.how, a.at_s) != (step.how, at_s)]  # it may have been let go of before
+    trail.asks = (*known, Ask(step.how, at_s, answer))
+
+
+def _asked_reboot(facts: Facts, trail: Trail, vm: Vm, step: p.AskReboot, answer: bool, at_s: float) -> None:
+    pending = trail.reboot
+    if pending is None or at_s >= pending.at_s:  # a late answer to an older ask says nothing
+        trail.reboot = Ask(step.how, at_s, answer)
+
+
+EFFECTS: dict[type[p.Step], Effect] = {
+    p.Volume: _volume,
+    p.Network: _network,
+    p.Port: _port,
+    p.Start: _started,
+    p.AskStop: _asked_stop,
+    p.AskReboot: _asked_reboot,
+    p.Destroy: _ended,
+    p.RemoveDomain: _removed,
+    p.RemovePort: _port_removed,
+    p.RemoveVolume: _volume_removed,
+}
+
+
+def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, object]:
+    """Take in what the job did, also if it failed half way. Returns what the record has to say."""
+    notes: dict[str, object] = {}
+    for step, answer, at_s in job.results:
+        effect = EFFECTS.get(type(step))
+        if effect is not None:
+            effect(facts, trail, job.wanted, step, answer, at_s)
+        if type(step) is p.Start:
+            notes["made"] = tuple(d.volume_id for d in job.wanted.disks)
+    return notes | power(record, facts.running)
+
+
+def observed(
+    facts: Facts, trail: Trail, record: Record, found: Found | None, now_s: float
+) -> tuple[bool, dict[str, object]]:
+    """Take in what the hypervisor shows of a vm that no job touched meanwhile: (is it news?, what the record has to say)."""
+    was, first, before = facts.running, not facts.seen, facts.domain
+    facts.domain, facts.seen = found, True
+    if not first and found == before:
+        return False, {}
+    if facts.running and not was:
+        trail.started_s, trail.ended_s = now_s, None
+    if was and not facts.running:
+        _count_end(trail, found, now_s)
+    return True, power(record, facts.running)
+
+
+def power(record: Record, running: bool) -> dict[str, object]:
+    """Only a change has a new time: an agent that restarts and finds what it left changes nothing."""
+    now = "on" if running else "off"
+    return {} if record.power == now and record.since else {"power": now, "since": timestamp()}
+
+
+def timestamp() -> str:
+    """UTC, to the second: for people."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _count_end(trail: Trail, found: Found | None, now_s: float) -> None:
+    """It ended without us. A crash after a steady run is the first in its row."""
+    steady = trail.started_s is not None and now_s - trail.started_s >= STEADY_S
+    if found is not None and found.reason == p.GUEST_SHUTDOWN:
+        trail.crashes = 0
+    else:
+        trail.crashes = 1 if steady else trail.crashes + 1
+    trail.ended_s = now_s

@@ -1,0 +1,105 @@
+"""Garbage is the world minus the wishes. `sweep` is PURE: called by the core after each look at the world.
+
+Removed is only what is proven ours (the drivers say so), what a full answer of this session does not know, and what has been
+so for a time of grace. What is foreign is reported and never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from nubila.agent.directory import Rooms
+from nubila.agent.hands import Drivers, Hands
+from nubila.agent.pool import Call, Pool, Worker
+from nubila.drivers import DriverError
+from nubila.protocol import Vm
+from nubila.telemetry import log
+
+LOG = log.get(part="agent")
+DEADLINE_S = 60.0
+
+# kind -> how long it must have been unknown. A network or an image that no vm here needs is no error, only no use.
+GRACE_S: dict[str, float] = {
+    "domain": 60.0,
+    "port": 60.0,
+    "volume": 60.0,
+    "directory": 60.0,
+    "network": 30.0,
+    "image": 86400.0,
+}
+ORDER = tuple(GRACE_S)  # a domain before what it uses, ports before their network
+
+Thing = tuple[str, str]  # kind, id
+
+
+class Swept(msgspec.Struct, frozen=True):
+    remove: tuple[Thing, ...]
+    since: dict[Thing, float]  # unknown things, and since when
+
+
+def sweep(
+    world: Mapping[str, Iterable[str]], known: Mapping[str, set[str]], since: Mapping[Thing, float], now_s: float
+) -> Swept:
+    """What to remove now, in order, and what to remember until the next look."""
+    unknown = {(kind, i): 0.0 for kind in ORDER for i in world.get(kind, ()) if i not in known.get(kind, set())}
+    for thing in unknown:
+        unknown[thing] = since.get(thing, now_s)
+    due = tuple(t for t, s in unknown.items() if now_s - s >= GRACE_S[t[0]])
+    return Swept(due, unknown)
+
+
+class Sweeper:
+    """Carries it out, in workers. A removal that fails is tried again with the next look."""
+
+    def __init__(self, pool: Pool, drivers: Drivers, rooms: Rooms, hands: Hands):
+        self.world: dict[str, list[str]] = {}  # as last observed, by kind
+        self._since: dict[Thing, float] = {}
+        self._under_way: set[Thing] = set()
+        self._pool = pool
+        self._remove: dict[str, Callable[[str], None]] = {
+            "domain": drivers.hypervisor.remove,
+            "port": drivers.network.remove_port,
+            "volume": drivers.storage.remove_volume,
+            "directory": rooms.remove,
+            "network": lambda i: (hands.forget_network(i), drivers.network.remove_network(i))[1],
+            "image": drivers.storage.remove_image,
+        }
+
+    def sweep(self, known: Mapping[str, set[str]], now_s: float) -> None:
+        swept = sweep(self.world, known, self._since, now_s)
+        self._since = swept.since
+        for thing in swept.remove:
+            if thing not in self._under_way:
+                self._under_way.add(thing)
+                self._pool.submit(lambda worker, thing=thing: self._carry_out(worker, thing))  # type: ignore[misc]
+
+    def _carry_out(self, worker: Worker, thing: Thing) -> None:
+        worker.call = Call(thing, f"removing a {thing[0]}", DEADLINE_S)
+        try:
+            self._remove[thing[0]](thing[1])
+            LOG.info("garbage.removed", kind=thing[0], id=thing[1])
+        except DriverError as e:
+            LOG.warning("garbage.stays", kind=thing[0], id=thing[1], reason=e.reason)
+        except Exception as e:
+            LOG.error("garbage.stays", kind=thing[0], id=thing[1], reason=f"{type(e).__name__}: {e}")
+        finally:
+            worker.call = None
+            self._under_way.discard(thing)
+
+
+def known(wishes: Iterable[Vm]) -> dict[str, set[str]]:
+    """All that the wishes need or still have to remove."""
+    found: dict[str, set[str]] = {kind: set() for kind in ORDER}
+    for vm in wishes:
+        found["domain"].add(vm.vm_id)
+        found["directory"].add(vm.vm_id)
+        for nic in vm.nics:
+            found["port"].add(nic.port_id)
+            found["network"].add(nic.network.network_id)
+        for disk in vm.disks:
+            found["volume"].add(disk.volume_id)
+            if disk.image_sha256:
+                found["image"].add(disk.image_sha256)
+    return found

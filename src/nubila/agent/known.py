@@ -1,0 +1,67 @@
+"""What the agent knows of one vm: what is durable (Record), what the world shows (Facts), what this process did (Trail).
+
+`plan` and `account` decide on these alone. Times called `_s` are of the monotonic clock, and mean nothing after a restart.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nubila.drivers.hypervisor import base as hypervisor
+from nubila.protocol import Disk, Nic
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Kept on disk. The counters are written before they are acted upon."""
+
+    starts: int = 0  # newest start that was begun
+    reboots: int = 0  # newest reboot that was begun
+    rebooted: int = 0  # newest reboot that is known to have happened
+    halted: int = 0  # the start after which the guest shut itself down; 0: none
+    made: tuple[str, ...] = ()  # volumes that were here when it was last started
+    power: str = "off"
+    since: str | None = None  # when that power state was first seen
+    addressed_at: str | None = None
+    metadata_at: str | None = None
+    gone: bool = False  # all of it was removed
+
+
+class Facts(msgspec.Struct, kw_only=True):
+    """What was observed, or made by this process and not seen missing since."""
+
+    seen: bool = False  # the hypervisor has been asked at least once, so that no domain means none
+    domain: hypervisor.Found | None = None
+    volumes: dict[str, str] = {}  # of the whole node: volume id -> path
+    images: set[str] = set()  # of the whole node: sha256
+    bridges: dict[str, str] = {}  # of the whole node: network id -> bridge, ensured by this process
+    taps: dict[str, str] = {}  # port and epoch -> tap, ensured by this process
+
+    @property
+    def running(self) -> bool:
+        return self.domain is not None and self.domain.running
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """The guest was asked something. `ok` None: the call has not come back."""
+
+    how: str
+    at_s: float
+    ok: bool | None = None
+
+
+class Trail(msgspec.Struct, kw_only=True):
+    """What this process did and saw of the vm."""
+
+    asks: tuple[Ask, ...] = ()  # to stop, since the wish is to be off
+    reboot: Ask | None = None  # one under way
+    crashes: int = 0  # in a row
+    started_s: float | None = None  # when this process started or first saw it running
+    ended_s: float | None = None  # when it was seen to have ended by itself
+
+
+def port_key(nic: Nic) -> str:
+    return f"{nic.port_id}.e{nic.epoch}"
+
+
+def boot_disk(disks: tuple[Disk, ...]) -> Disk | None:
+    return min(disks, key=lambda d: d.index, default=None)

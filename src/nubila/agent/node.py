@@ -1,0 +1,346 @@
+"""The core of one node's agent: joins link, wishes, lanes, observer, reports, metadata and garbage. Called by main.
+
+Everything here runs in the event loop's thread. It decides what an answer, a look at the world or the passing of time means
+for which part, and holds the order of a start: serve and adopt at once, observe, then start, stop and remove by the right
+to act that `Right` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from nubila.agent import garbage
+from nubila.agent import plan as p
+from nubila.agent.directory import Rooms
+from nubila.agent.guests import Guests
+from nubila.agent.hands import Drivers, Hands, Job
+from nubila.agent.images import Images
+from nubila.agent.known import Facts, port_key
+from nubila.agent.lanes import Lane, Lanes
+from nubila.agent.link import Link, Wire
+from nubila.agent.metadata import Metadata
+from nubila.agent.observer import Observer
+from nubila.agent.pool import Call, Pool, Worker
+from nubila.agent.reports import Reporter
+from nubila.agent.wish import Floor, Wishes
+from nubila.drivers import DriverError
+from nubila.drivers.hypervisor import base as hypervisor
+from nubila.drivers.network import base as network
+from nubila.drivers.storage import base as storage
+from nubila.protocol import Answer, Hello, Question, Reported, Reports, Vm, VmReport, Wanted, Welcome
+from nubila.telemetry import log
+
+TICK_S = 0.25
+SWEEP_S = 5.0
+LOST_THREADS_MAX = 16  # more calls that never came back: the agent starts anew and adopts everything
+CONSOLE_DEADLINE_S = 30.0
+QUESTIONS_REMEMBERED = 256
+EXIT_REFUSED = 3  # another agent has this identity
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    region: str
+    installation: str
+    directory: Path
+    long_poll_s: float = 25.0
+    workers: int = 8
+    metadata_port: int | None = 80  # None: no listeners (fake drivers have no bridges)
+    own_rooms: bool | None = None
+    name: str = ""
+
+
+class Agent:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: Options,
+        wire: Wire,
+        drivers: Drivers,
+        hello: Callable[[], Hello],
+        ended: Callable[[int | None], None],
+    ):
+        """`ended` is called with an exit code, or with None when the agent shall execute itself anew."""
+        self._loop, self.options, self.drivers, self._ended = loop, options, drivers, ended
+        self.log = log.get(part="agent", **({"node": options.name} if options.name else {}))
+        self.wishes = Wishes(options.directory)
+        self.wishes.open()
+        self.facts = Facts()
+        self.pool = Pool(options.workers, f"lane{options.name}")
+        self.rooms = Rooms(options.directory, options.installation, own=options.own_rooms)
+        self.hands = Hands(drivers, self.rooms, self.pool, self.wishes.durable)
+        self.link = Link(
+            loop, wire, self, hello, region=options.region, floor=self.wishes.floor, long_poll_s=options.long_poll_s,
+            name=options.name,
+        )  # fmt: skip
+        self.images = Images(loop, drivers.storage, self.link.download, self.facts.images)
+        self.lanes = Lanes(loop, self.wishes, self.hands, self.images, self.pool, self.facts, self._changed, self._learnt)
+        self.reporter = Reporter(loop, self.lanes.report, self._post, lambda: self.lanes.active > 0, self._taken)
+        self.lanes.idle = self.reporter.flush
+        self.observer = Observer(loop, drivers, self, options.name)
+        self.guests = Guests(self.wishes, self.lanes)
+        self.sweeper = garbage.Sweeper(self.pool, drivers, self.rooms, self.hands)
+        self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
+        self._session: Welcome | None = None
+        self._foreign: dict[str, tuple[str, ...]] = {}
+        self._foreign_told: tuple[str, ...] = ()
+        self._parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
+        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._full = False  # this session had an answer with everything
+        self._may = (False, False)
+        self._sweep_due_s = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # --- beginning and end
+
+    def start(self) -> None:
+        """Serve what is wished on disk, look at the world, dial the control plane."""
+        for entry in self.wishes.entries.values():
+            self.guests.add(entry.vm)
+            self.lanes.add(entry.vm, entry.record)
+        self.observer.start()
+        self.link.start()
+        self._tick()
+        self.log.info("agent.started", vms=len(self.wishes.entries), damaged=self.wishes.damaged)
+
+    async def close(self) -> None:
+        """Let go: vms, libvirtd and dnsmasq stay."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.metadata.close()
+        self.observer.close()
+        self.link.close()
+        self.images.close()
+        self.pool.close(5.0)
+        self.wishes.close()
+        for driver in (self.drivers.hypervisor, self.drivers.network):
+            driver.close()
+
+    # --- what the link brings
+
+    def on_session(self, welcome: Welcome) -> None:
+        self._session = welcome
+        self.metadata.zone = welcome.zone
+        self._full = False
+        self._foreign_told = ()
+        for lane in self.lanes.lanes.values():
+            lane.confirmed = False
+        self.reporter.session(self.lanes.lanes)
+        self.log.info("session.opened", session=welcome.session)
+
+    def on_wanted(self, wanted: Wanted) -> None:
+        self.lanes.right.heard_s = time.monotonic()
+        first = not self._full
+        self.wishes.raise_floor(
+            Floor(fabric_epoch=wanted.fabric_epoch, timeline=wanted.timeline, revision=wanted.revision)
+        )
+        for vm in wanted.vms:
+            if self._is_news(vm, wanted.fabric_epoch):
+                self.wishes.put(vm, wanted.fabric_epoch)
+                self.guests.add(vm)
+                self._parked.discard(vm.vm_id)
+        self.wishes.write()
+        for vm in wanted.vms:
+            self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
+        if wanted.full:
+            self._full = True
+            self._compare({vm.vm_id for vm in wanted.vms}, wanted.fabric_epoch)
+        if first:
+            self.lanes.kick_all()
+        for question in wanted.questions:
+            self._ask(question)
+
+    def on_refused(self) -> None:
+        self._ended(EXIT_REFUSED)
+
+    def _is_news(self, vm: Vm, fabric_epoch: int) -> bool:
+        """A late copy of an older wish is no news."""
+        known = self.wishes.entries.get(vm.vm_id)
+        if known is None or fabric_epoch > known.fabric_epoch:
+            return True
+        return (vm.epoch, vm.generation) >= (known.vm.epoch, known.vm.generation)
+
+    def _compare(self, wanted: set[str], fabric_epoch: int) -> None:
+        """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it may
+        just not know it any more: then it is kept as it is, and shown."""
+        for vm_id in [i for i in self.wishes.entries if i not in wanted]:
+            entry = self.wishes.entries[vm_id]
+            if entry.fabric_epoch < fabric_epoch and not entry.vm.gone:
+                self._parked.add(vm_id)
+                self.log.warning("vm.parked", vm_id=vm_id, reason="unknown since the database was restored")
+            else:
+                self._drop(vm_id)
+
+    def _drop(self, vm_id: str) -> None:
+        entry = self.wishes.entries.get(vm_id)
+        if entry is not None:
+            self.guests.drop(entry.vm)
+        self.lanes.forget(vm_id)
+        self.reporter.forget(vm_id)
+        self.wishes.drop(vm_id)
+
+    def _ask(self, question: Question) -> None:
+        """The same question may come several times."""
+        if question.question_id in self._answered or self._session is None:
+            return
+        self._answered[question.question_id] = None
+        if len(self._answered) > QUESTIONS_REMEMBERED:
+            self._answered.popitem(last=False)
+        session = self._session.session
+
+        def answer(worker: Worker) -> None:
+            worker.call = Call(question, "reading the console", CONSOLE_DEADLINE_S)
+            text, error = "", None
+            try:
+                if question.about != "console":
+                    raise DriverError(f"this agent cannot say anything about {question.about!r}", again=False)
+                text = self.drivers.hypervisor.read_console(question.vm_id, question.max_bytes).decode(errors="replace")
+            except DriverError as e:
+                error = e.reason
+            except Exception as e:
+                error = f"internal error in the agent: {type(e).__name__}"
+            worker.call = None
+            self.link.answer(question.question_id, Answer(session=session, text=text, error=error))
+
+        self.pool.submit(answer)
+
+    # --- what is told
+
+    def _changed(self, vm_id: str) -> None:
+        self.reporter.changed(vm_id)
+
+    def _post(self, batch: tuple[VmReport, ...], done: Callable[[Reported | None], None]) -> None:
+        assert self._session is not None
+        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked))
+        floor = self.wishes.floor
+        self._foreign_told = foreign
+        self.link.report(
+            Reports(
+                session=self._session.session,
+                fabric_epoch=floor.fabric_epoch or self._session.fabric_epoch,
+                revision=floor.revision,
+                vms=batch,
+                foreign=foreign,
+            ),
+            done,
+        )
+
+    def _taken(self, report: VmReport) -> None:
+        """The control plane knows that it is gone: there is nothing left to keep."""
+        entry = self.wishes.entries.get(report.vm_id)
+        if report.gone and entry is not None and entry.vm.gone:
+            self._drop(report.vm_id)
+
+    # --- what the observer sees
+
+    def on_domains(self, seen: hypervisor.Observed, begun_s: float) -> None:
+        domains = {}
+        for found in seen.domains:  # of several epochs of one vm the newest counts
+            other = domains.get(found.vm_id)
+            if other is None or found.epoch > other.epoch:
+                domains[found.vm_id] = found
+        self.lanes.domains = domains
+        self.facts.seen = True
+        for vm_id, lane in list(self.lanes.lanes.items()):
+            self.lanes.observe(lane, domains.get(vm_id), begun_s)
+        self.sweeper.world["domain"] = list(domains)
+        self._foreign["hypervisor"] = seen.foreign
+
+    def on_wires(self, seen: network.Observed, begun_s: float) -> None:
+        self.sweeper.world["port"] = [p.port_id for p in seen.ports]
+        self.sweeper.world["network"] = [n.network_id for n in seen.networks]
+        self._foreign["network"] = seen.foreign
+        serving = {n.network_id for n in seen.networks if n.serving}
+        for found in seen.networks:
+            self._listen(found.network_id, found.bridge)
+        for network_id in [n for n in self.facts.bridges if n not in serving]:
+            self.hands.forget_network(network_id)
+            self.facts.bridges.pop(network_id)
+        up = {f"{p.port_id}.e{p.epoch}" for p in seen.ports if p.up}
+        for lane in list(self.lanes.lanes.values()):
+            self._check_wires(lane, up, begun_s)
+        self.guests.leased(seen.leases)
+
+    def on_disks(self, seen: storage.Observed, begun_s: float) -> None:
+        found = {v.volume_id: v.path for v in seen.volumes}
+        busy = {d.volume_id for lane in self.lanes.lanes.values() if _touched(lane, begun_s) for d in lane.wanted.disks}
+        for volume_id in [v for v in self.facts.volumes if v not in found and v not in busy]:
+            del self.facts.volumes[volume_id]
+        self.facts.volumes.update({k: v for k, v in found.items() if k not in busy})
+        self.facts.images.update(seen.images)
+        self.sweeper.world["volume"] = list(found)
+        self.sweeper.world["image"] = list(seen.images)
+        self._foreign["storage"] = seen.foreign
+
+    def waits_for_guest(self) -> bool:
+        return any(lane.trail.asks or lane.trail.reboot for lane in list(self.lanes.lanes.values()))
+
+    def waits_for_address(self) -> bool:
+        return self.guests.awaited()
+
+    def _check_wires(self, lane: Lane, up: set[str], begun_s: float) -> None:
+        if _touched(lane, begun_s) or not lane.facts.running:
+            return
+        lost = False
+        for nic in lane.wanted.nics:
+            if port_key(nic) not in up and lane.facts.taps.pop(port_key(nic), None) is not None:
+                lost = True
+            lost = lost or nic.network.network_id not in lane.facts.bridges
+        if lost:
+            self._changed(lane.wanted.vm_id)
+            self.lanes.kick(lane)
+
+    # --- the guest's side
+
+    def _learnt(self, job: Job) -> None:
+        for step, answer, _ in job.results:
+            if type(step) is p.Network:
+                self._listen(step.network.network_id, answer)
+
+    def _listen(self, network_id: str, bridge: str) -> None:
+        port = self.options.metadata_port
+        if port is None:
+            return
+
+        async def listen() -> None:
+            try:
+                await self.metadata.serve(network_id, bridge, port)
+            except OSError as e:
+                self.log.warning("metadata.unserved", network=network_id, reason=str(e))
+
+        task = self._loop.create_task(listen())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- the clock
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        self._ticker = self._loop.call_later(TICK_S, self._tick)
+        self.lanes.tick(now_s)
+        self.reporter.tick(now_s)
+        right = self.lanes.right
+        may = right.fresh(now_s), right.alone(now_s)
+        if may != self._may:
+            self._may = may
+            self.lanes.kick_all()
+        if now_s >= self._sweep_due_s:
+            self._sweep_due_s = now_s + SWEEP_S
+            self.wishes.compact_if_large()
+            if self._full and right.fresh(now_s):
+                self.sweeper.world["directory"] = self.rooms.found()
+                self.sweeper.sweep(garbage.known(e.vm for e in self.wishes.entries.values()), now_s)
+        if self.pool.lost > LOST_THREADS_MAX or self.observer.hangs(now_s):
+            self.log.error("agent.stuck", lost_threads=self.pool.lost)
+            self._ended(None)
+
+
+def _touched(lane: Lane, begun_s: float) -> bool:
+    """A job of it ran since that look began, so the look may be older than what is known."""
+    return lane.job is not None or lane.touched_s >= begun_s

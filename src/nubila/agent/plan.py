@@ -1,0 +1,258 @@
+"""What to do next for one vm. PURE: called by the lanes with what is known, decides, and touches nothing.
+
+Rule of the right to act: serving and adopting always; starting without a fresh answer only once the control plane proved
+to be away (`alone`) and the vm was wished running; rebooting, stopping and removing on a fresh answer only.
+Invariants: a perfect world gives an empty plan; no plan starts what runs; a counter is noted before the step it licenses.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nubila.agent.known import Facts, Record, Trail, port_key
+from nubila.protocol import Disk, NetworkView, Nic, Vm
+
+ASK_AGAIN_S = 5.0  # a guest that still boots does not hear the first press of the button
+CRASH_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+GUEST_SHUTDOWN = "guest-shutdown"
+NEWER = "a newer epoch of this vm runs here than is wished; it is left alone"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Base of all steps."""
+
+
+class Note(Step, frozen=True, kw_only=True, omit_defaults=True):
+    """Write into the durable record; None leaves a field. What follows in the plan waits until it is on disk."""
+
+    starts: int | None = None
+    reboots: int | None = None
+    rebooted: int | None = None
+    halted: int | None = None
+    gone: bool | None = None
+
+
+class Image(Step, frozen=True):
+    image_id: str
+    sha256: str
+
+
+class Volume(Step, frozen=True):
+    disk: Disk
+
+
+class Network(Step, frozen=True):
+    network: NetworkView
+
+
+class Port(Step, frozen=True):
+    nic: Nic
+
+
+class Seed(Step, frozen=True):
+    pass
+
+
+class Start(Step, frozen=True):
+    pass
+
+
+class AskStop(Step, frozen=True):
+    how: str  # agent | acpi
+
+
+class AskReboot(Step, frozen=True):
+    how: str  # agent | reset
+
+
+class Rebooted(Step, frozen=True):
+    """The reboot under way was seen to have happened; it is over."""
+
+
+class Destroy(Step, frozen=True):
+    pass
+
+
+class RemoveDomain(Step, frozen=True):
+    pass
+
+
+class RemovePort(Step, frozen=True):
+    nic: Nic
+
+
+class RemoveVolume(Step, frozen=True):
+    volume_id: str
+
+
+class RemoveDirectory(Step, frozen=True):
+    pass
+
+
+class Wait(Step, frozen=True):
+    """Nothing to do before that time, unless something changes."""
+
+    until_s: float
+
+
+class Blocked(Step, frozen=True):
+    """What is wished cannot be done, and repeating does not help."""
+
+    reason: str
+
+
+def plan(
+    wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float, *, fresh: bool, alone: bool = False
+) -> list[Step]:
+    """The steps for one vm, in order. `fresh`: the control plane confirmed this wish in this session, not long ago."""
+    if not facts.seen:
+        return []
+    domain = facts.domain
+    if domain is not None and domain.epoch > wanted.epoch:
+        return [Blocked(NEWER)]
+    if wanted.gone:
+        return _remove(wanted, record) if fresh else []
+    if domain is not None and domain.running and domain.epoch < wanted.epoch:
+        return [RemoveDomain()] if fresh else []
+    if wanted.power == "off":
+        return _off(wanted, facts, trail, now_s) if facts.running and fresh else _serve(wanted, facts)
+    if facts.running:
+        steps = _serve(wanted, facts)
+        if record.starts < wanted.starts:
+            steps.append(Note(starts=wanted.starts))
+        return steps + _reboot(wanted, facts, record, trail, now_s, fresh)
+    return _on(wanted, facts, record, trail, now_s) if fresh or alone else []
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait after that many failures in a row."""
+    return CRASH_BACKOFF_S[min(failures, len(CRASH_BACKOFF_S)) - 1] if failures > 0 else 0.0
+
+
+def apply_note(record: Record, note: Note) -> Record:
+    changes = {f: v for f in note.__struct_fields__ if (v := getattr(note, f)) is not None}
+    return msgspec.structs.replace(record, **changes)
+
+
+# --- on
+
+
+def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) -> list[Step]:
+    """It does not run and shall: start it, unless its guest shut itself down after the newest start."""
+    notes: list[Step] = []
+    if record.starts < wanted.starts or record.reboots < wanted.reboots:
+        reboots = max(wanted.reboots, record.reboots)  # a start does what a reboot would have done
+        notes.append(Note(starts=max(wanted.starts, record.starts), reboots=reboots, rebooted=reboots))
+    if record.starts >= wanted.starts:
+        if record.halted == record.starts:
+            return []
+        if _ended_by_guest(facts) and trail.reboot is None:
+            return [Note(halted=record.starts)]
+        due_s = (trail.ended_s or 0.0) + backoff_s(trail.crashes)
+        if trail.ended_s is not None and now_s < due_s:
+            return [Wait(due_s)]
+    lost = [d.volume_id for d in wanted.disks if d.volume_id in record.made and d.volume_id not in facts.volumes]
+    if lost:
+        return [Blocked(f"{lost[0]} was here and is missing on this node; it is not made anew, so that no loss is hidden")]
+    images = _images(wanted, facts)
+    return images or [*notes, *_ensure(wanted, facts), Seed(), Start()]
+
+
+def _ended_by_guest(facts: Facts) -> bool:
+    return facts.domain is not None and facts.domain.reason == GUEST_SHUTDOWN
+
+
+def _images(wanted: Vm, facts: Facts) -> list[Step]:
+    return [
+        Image(d.image_id or "", d.image_sha256)
+        for d in wanted.disks
+        if d.image_sha256 and d.volume_id not in facts.volumes and d.image_sha256 not in facts.images
+    ]
+
+
+def _ensure(wanted: Vm, facts: Facts) -> list[Step]:
+    volumes: list[Step] = [Volume(d) for d in wanted.disks if d.volume_id not in facts.volumes]
+    return volumes + _serve(wanted, facts)
+
+
+def _serve(wanted: Vm, facts: Facts) -> list[Step]:
+    """What a vm needs around it, running or about to: done at once and always, control plane or not."""
+    if not facts.running and wanted.power == "off":
+        return []
+    steps: list[Step] = []
+    for nic in wanted.nics:
+        if nic.network.network_id not in facts.bridges:
+            step = Network(nic.network)
+            if step not in steps:
+                steps.append(step)
+        if port_key(nic) not in facts.taps:
+            steps.append(Port(nic))
+    return steps
+
+
+def _reboot(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float, fresh: bool) -> list[Step]:
+    """At most once: the number is on disk before the guest is asked. The guest agent first, at the timeout the reset.
+
+    An ask that came back True has happened; one that has not come back may still."""
+    pending = trail.reboot
+    if pending is None:
+        if record.reboots >= wanted.reboots or not fresh:
+            return []
+        agent = facts.domain is not None and facts.domain.guest_agent
+        return [Note(reboots=wanted.reboots), AskReboot("agent" if agent else "reset")]
+    if pending.ok:
+        return [Note(rebooted=record.reboots), Rebooted()]
+    due_s = pending.at_s + wanted.reboot_timeout_s
+    if pending.ok is None and pending.how == "agent" and now_s < due_s:
+        return [Wait(due_s)]
+    return [AskReboot("reset")] if fresh else []
+
+
+# --- off
+
+
+def _off(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
+    """Guest agent, then the ACPI button, again and again, then at the timeout the plug."""
+    if wanted.stop_mode == "hard":
+        return [Destroy()]
+    if not trail.asks:
+        return [AskStop("agent" if facts.domain is not None and facts.domain.guest_agent else "acpi")]
+    last = trail.asks[-1]
+    due_s = trail.asks[0].at_s + wanted.stop_timeout_s
+    if now_s >= due_s:
+        return [Destroy()]
+    next_s = last.at_s if last.how == "agent" and last.ok is False else last.at_s + ASK_AGAIN_S
+    return [AskStop("acpi")] if now_s >= next_s else [Wait(min(next_s, due_s))]
+
+
+def _remove(wanted: Vm, record: Record) -> list[Step]:
+    if record.gone:
+        return []
+    return [
+        RemoveDomain(),
+        *[RemovePort(n) for n in wanted.nics],
+        *[RemoveVolume(d.volume_id) for d in wanted.disks],
+        RemoveDirectory(),
+        Note(gone=True),
+    ]
+
+
+# How the steps of one plan may run side by side: tracks of one group are independent of each other.
+TRACKS: dict[type[Step], str] = {Volume: "disk", Network: "wire", Port: "wire", Seed: "seed"}
+
+# What a person sees while it is done.
+DOING: dict[type[Step], str] = {
+    Image: "fetching the image",
+    Volume: "making the volume",
+    Network: "making the network",
+    Port: "making the port",
+    Seed: "writing the seed",
+    Start: "starting",
+    AskStop: "asking the guest to stop",
+    AskReboot: "rebooting",
+    Destroy: "stopping",
+    RemoveDomain: "removing the domain",
+    RemovePort: "removing the port",
+    RemoveVolume: "removing the volume",
+    RemoveDirectory: "removing its files",
+}

@@ -1,0 +1,93 @@
+"""The NoCloud seed of one vm: an ISO labelled `cidata` that cloud-init and its relatives read. `build` is PURE.
+
+Called by the hands before each start, so that a torn or old file never matters. User data passes unchanged; every other
+value is written as JSON, which YAML contains, so no value can become syntax.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+
+from nubila.agent import iso9660
+from nubila.protocol import Nic, SubnetView, Vm
+
+LABEL = "cidata"
+NAME = "seed.iso"
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
+_YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"})
+
+
+def build(vm: Vm) -> bytes:
+    """The image's bytes."""
+    return iso9660.image(
+        LABEL,
+        {
+            "meta-data": meta_data(vm).encode(),
+            "user-data": user_data(vm).encode("utf-8", "surrogateescape"),
+            "network-config": network_config(vm).encode(),
+        },
+    )
+
+
+def write(vm: Vm, directory: Path, uid: int) -> Path:
+    """Write it where the vm's uid alone may read it; replaces an older one atomically."""
+    path, new = directory / NAME, directory / (NAME + ".new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+    with os.fdopen(fd, "wb") as file:
+        file.write(build(vm))
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), uid, uid)
+    new.rename(path)
+    return path
+
+
+def meta_data(vm: Vm) -> str:
+    """One `key: value` per line: also for guests that read it with sed."""
+    lines = {"instance-id": vm.vm_id, "local-hostname": vm.hostname or vm.name}
+    text = "".join(f"{k}: {_plain(v)}\n" for k, v in lines.items())
+    text += f"public-keys: {json.dumps(list(vm.keys))}\n"
+    if vm.boot_string:
+        text += f"boot-string: {json.dumps(vm.boot_string)}\n"
+    return text
+
+
+def user_data(vm: Vm) -> str:
+    if vm.user_data is not None:
+        return vm.user_data
+    return "#cloud-config\n" + json.dumps({"ssh_authorized_keys": list(vm.keys)}) + "\n"
+
+
+def network_config(vm: Vm) -> str:
+    """Version 2: IPv4 by DHCP, IPv6 addresses as given."""
+    nics = {f"nic{n.index}": _ethernet(n, first=i == 0) for i, n in enumerate(sorted(vm.nics, key=lambda n: n.index))}
+    return json.dumps({"version": 2, "ethernets": nics}, indent=1) + "\n"
+
+
+def _ethernet(nic: Nic, *, first: bool) -> dict[str, object]:
+    six = [a for a in nic.addresses if ":" in a]
+    found: dict[str, object] = {"match": {"macaddress": nic.mac}, "mtu": nic.network.mtu, "accept-ra": False}
+    found["dhcp4"] = len(six) < len(nic.addresses)
+    subnets = [(a, s) for a in six if (s := _subnet(nic, a)) is not None]
+    if subnets:
+        found["addresses"] = [f"{a}/{ipaddress.ip_network(s.cidr).prefixlen}" for a, s in subnets]
+        if first:
+            found["routes"] = [{"to": "::/0", "via": subnets[0][1].gateway}]
+        servers = [d for _, s in subnets for d in s.dns]
+        if servers:
+            found["nameservers"] = {"addresses": servers}
+    return found
+
+
+def _subnet(nic: Nic, address: str) -> SubnetView | None:
+    value = ipaddress.ip_address(address)
+    return next((s for s in nic.network.subnets if value in ipaddress.ip_network(s.cidr)), None)
+
+
+def _plain(value: str) -> str:
+    """As it is when that is one plain YAML word, otherwise quoted."""
+    return value if _WORD.fullmatch(value) and value.lower() not in _YAML_WORDS else json.dumps(value)

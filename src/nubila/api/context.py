@@ -1,0 +1,198 @@
+"""What handlers work with, made once by main; and the two steps all writes share: carry out, then show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from nubila import errors
+from nubila.access.authority import Authority
+from nubila.access.vaultbox import VaultBox
+from nubila.api.route import Answer, Call
+from nubila.config import Settings
+from nubila.drivers.image_store.base import ImageStore
+from nubila.fleet.fleet import Fleet
+from nubila.fleet.heard import Heard
+from nubila.intent.asking import Asking, Outcome
+from nubila.intent.carry import Attempt, Caller, Carrier, Done, Planned
+from nubila.model.catalog import Plane
+from nubila.model.draft import Row
+from nubila.model.ids import parse, text
+from nubila.represent import etag
+from nubila.represent.page import Page, next_link
+from nubila.store.database import Database, Record
+from nubila.store.node import NodeStore
+from nubila.store.notify import Hub, Notifier
+from nubila.store.resource import AccountStore, Filter, ResourceStore
+from nubila.store.vm import VmStore
+
+CLOCK_S = 1.0  # a waiter looks at least this often, hint or not
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    region: str
+    fabric_epoch: int
+    timeline: int
+    database: Database
+    resources: ResourceStore
+    accounts: AccountStore
+    vms: VmStore
+    nodes: NodeStore
+    fleet: Fleet
+    heard: Heard
+    hub: Hub
+    notifier: Notifier
+    carrier: Carrier
+    vault: VaultBox
+    authority: Authority
+    images: ImageStore
+    random_bytes: Callable[[int], bytes]
+
+    def random_int(self, bits: int) -> int:
+        return int.from_bytes(self.random_bytes(-(-bits // 8)), "big") & (1 << bits) - 1
+
+
+ApiCall = Call[Context, Any, Any]
+Show = Callable[[ApiCall, Done], Any]
+
+
+def project_of(call: ApiCall) -> UUID | None:
+    """The project that limits what this call sees: None for operators."""
+    return call.principal.project_id if call.principal.plane is Plane.USER else None
+
+
+def is_operator(call: ApiCall) -> bool:
+    return call.principal.plane is Plane.OPERATOR
+
+
+def ref(kind: str, value: str) -> tuple[UUID | None, str | None]:
+    """An id or a name, as the two arguments that look-ups take."""
+    object_id = parse(kind, value)
+    return (object_id, None) if object_id is not None else (None, value)
+
+
+def matching(call: ApiCall, row: Mapping[str, Any]) -> None:
+    """If-Match against the wish: the first number of the ETag is the generation. Raises PreconditionFailed."""
+    if call.if_match is None or "*" in call.if_match:
+        return
+    if not any(tag.partition(".")[0] == str(row["generation"]) for tag in call.if_match):
+        raise errors.PreconditionFailed(generation=row["generation"])
+
+
+def etag_of(row: Mapping[str, Any]) -> str:
+    return etag.of(row["generation"], row["version"])
+
+
+async def carried(
+    call: ApiCall, permission: str, attempt: Attempt, show: Show, *, project_id: UUID | None = None
+) -> Answer:
+    """Carry the intent out and answer with what `show` makes of it, or with the plan."""
+    p = call.principal
+    caller = Caller(
+        actor=p.actor,
+        request=call.request_id,
+        action=permission,
+        fingerprint=call.fingerprint,
+        project_id=project_id or p.project_id,
+        account_id=p.account_id,
+        operator=is_operator(call),
+        idempotency_key=call.idempotency_key,
+        plan=call.plan,
+    )
+    done = await call.context.carrier.carry(caller, attempt)
+    if isinstance(done, Planned):
+        return Answer(body=done.shown, status=200)
+    return await answered(call, done, show)
+
+
+async def answered(call: ApiCall, done: Done, show: Show) -> Answer:
+    operation_id = done.refers.get("operation")
+    if call.wait_s > 0 and operation_id is not None:
+        await wait_for_operation(call, operation_id)
+    body = await show(call, done)
+    headers = {"idempotent-replay": "true"} if done.replayed else {}
+    return Answer(body={**body, **done.secret}, status=done.status, headers=headers)
+
+
+async def wait_for_operation(call: ApiCall, operation_id: UUID) -> None:
+    """Until it has ended or the call's time is over; hints make it quick, the clock makes it sure."""
+    until = time.monotonic() + call.wait_s
+    while True:
+        expected = call.context.hub.expect(f"op:{operation_id}")
+        row = await call.context.resources.one("operation", object_id=operation_id)
+        left = until - time.monotonic()
+        if row is None or row["ended_at"] is not None or left <= 0:
+            expected.close()
+            return
+        await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
+        expected.close()
+        if call.gate.stopping:
+            return
+
+
+async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None = None) -> Row:
+    """The whole row for an intent, within what the caller sees. Raises NotFound."""
+    object_id, name = ref(kind, value)
+    row = await call.context.resources.whole(kind, project_id=project_id, object_id=object_id, name=name)
+    if row is None:
+        raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")
+    return row
+
+
+async def seen(call: ApiCall, kind: str, value: str) -> Record:
+    """The row as people see it. Raises NotFound."""
+    object_id, name = ref(kind, value)
+    row = await call.context.resources.one(kind, project_id=project_of(call), object_id=object_id, name=name)
+    if row is None:
+        raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")
+    return row
+
+
+def drafting(call: ApiCall, make: Callable[[Asking], Outcome]) -> Attempt:
+    """An attempt for intents whose view was read already or that need none but the time."""
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        return make(asking(await call.context.accounts.now()))
+
+    return attempt
+
+
+def listed(call: ApiCall, kind: str, rows: list[Record], show: Callable[[Record], Any]) -> Answer:
+    """A page: one row more than the limit means that there is a next one."""
+    page: Page = call.page
+    more = len(rows) > page.limit
+    rows = rows[: page.limit]
+    link = next_link(call.path, call.query_text, (text(kind, rows[-1]["id"]),)) if more else None
+    return Answer(body={"items": [show(r) for r in rows], "next": link})
+
+
+def filtered(call: ApiCall, kind: str, **more: Any) -> Filter:
+    """The filter that the query asks for, within what the caller sees."""
+    after = None
+    if call.page.after is not None:
+        after = parse(kind, str(call.page.after[0]))
+        if after is None:
+            raise errors.BadRequest(
+                "The cursor in 'after' is not one of this list.", fix="Follow the 'next' link of the previous page."
+            )
+    labels = {}
+    for pair in getattr(call.query, "label", ()) or ():
+        key, eq, value = pair.partition("=")
+        if not eq or not key:
+            raise errors.BadRequest(f"label must be KEY=VALUE, not '{pair[:80]}'.")
+        labels[key] = value
+    return Filter(
+        project_id=project_of(call),
+        name=getattr(call.query, "name", None),
+        state=getattr(call.query, "state", None),
+        labels=labels,
+        limit=call.page.limit,
+        after=after,
+        equals={k: v for k, v in more.items() if v is not None},
+    )

@@ -1,0 +1,60 @@
+"""A node's reports: one read, pure decisions, one write; read again when somebody was faster."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from nubila import errors, protocol
+from nubila.api.context import ApiCall
+from nubila.api.route import Answer
+from nubila.intent import report as intent
+from nubila.model.draft import Draft
+from nubila.model.ids import parse
+from nubila.store.database import Retry
+
+TRIES = 5
+
+
+async def report(call: ApiCall) -> Answer:
+    """What the node sees of its vms. Older than what is known, it is refused, each by name."""
+    c = call.context
+    node_id = call.principal.node_id
+    assert node_id is not None
+    body: protocol.Reports = call.body
+    position = await c.nodes.position(node_id)
+    if position is None or position["session"] != body.session:
+        raise errors.WrongSession()
+    call.context.heard.note(node_id, body.session, body.revision)
+    if body.fabric_epoch != position["fabric_epoch"]:
+        raise errors.Stale("The report is of another fabric epoch.", changed=[{"kind": "fabric", "was": body.fabric_epoch, "is_now": position["fabric_epoch"]}])
+    if not body.vms:
+        return Answer(body=protocol.Reported(taken=0))
+    reports = {i: r for r in body.vms if (i := parse("vm", r.vm_id)) is not None}
+    for attempt in range(TRIES):
+        draft = Draft(actor=call.principal.actor, request=call.request_id, reason="report")
+        views = await c.vms.reported_view(list(reports), node_id)
+        refused = _draft(draft, views, reports)
+        try:
+            await c.database.commit(draft)
+        except Retry:
+            if attempt == TRIES - 1:
+                raise
+            continue
+        c.notifier.tell([f"op:{row['id']}" for row in draft.update.get("operation", ())])
+        return Answer(body=protocol.Reported(taken=len(reports) - len(refused), refused=tuple(refused)))
+    raise AssertionError("unreachable")
+
+
+def _draft(draft: Draft, views: list[dict[str, Any]], reports: dict[UUID, protocol.VmReport]) -> list[str]:
+    """The rows that these reports change; returns the vms whose reports are refused. Unknown vms are taken as told."""
+    refused = []
+    for view in views:
+        report = reports[UUID(view["vm"]["id"])]
+        if intent.taken(report, view["vm"]) is not None:
+            refused.append(report.vm_id)
+            continue
+        now: datetime = view["now"]
+        intent.apply(report, view, draft, now)
+    return refused

@@ -1,0 +1,46 @@
+"""Nodes and join tokens: operators only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.access import tokens
+from nubila.api.context import ApiCall, carried, drafting, found, matching
+from nubila.api.noun.simple import showing
+from nubila.api.route import Answer
+from nubila.intent import node as intent
+from nubila.intent.asking import Asking, Outcome
+from nubila.intent.carry import Done
+from nubila.model.ids import text
+
+
+async def create_join_token(call: ApiCall) -> Answer:
+    """Create a token with which one machine may enrol itself, once. It is shown once."""
+    c = call.context
+    token_id = c.carrier.mint()
+    bearer, digest = tokens.make(tokens.Kind.JOIN, token_id, c.random_bytes(tokens.ENTROPY_BYTES), ca_sha256=c.authority.ca_sha256)
+
+    async def show(call: ApiCall, done: Done) -> dict[str, Any]:
+        made = done.refers["join_token"]
+        assert made is not None
+        return {"id": text("join_token", made), "internal_url": c.settings.internal_url}
+
+    return await carried(call, "join_token.create", drafting(call, lambda a: intent.create_join_token(call.body, a, token_id, (bearer, digest.hex()))), show)
+
+
+async def change_node(call: ApiCall) -> Answer:
+    """Put a node into maintenance or back, or change what it offers."""
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        row = await found(call, "node", call.params["node"])
+        matching(call, row)
+        rows = await call.context.accounts.node_rows(UUID(row["id"]))
+        assert rows is not None
+        return intent.change(call.body, row, msgspec.json.decode(rows["inventory"] or "[]"), asking(rows["now"]))
+
+    return await carried(call, "node.change", attempt, showing("node"))

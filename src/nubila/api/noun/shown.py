@@ -1,0 +1,91 @@
+"""Any object as its reader sees it: one literal table kind -> how it is shown beyond the common shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.api.context import ApiCall, is_operator
+from nubila.api.noun.operation import operation_shown
+from nubila.api.noun.vm import vm_shown
+from nubila.model import node
+from nubila.model.ids import text
+from nubila.represent import json
+from nubila.store.database import Record
+
+
+def _image(call: ApiCall, row: Record) -> dict[str, Any]:
+    return json.resource("image", row, viewer=call.viewer, sha256=row["sha256"])
+
+
+def _token(call: ApiCall, row: Record) -> dict[str, Any]:
+    return json.resource("token", row, viewer=call.viewer, plane=row["plane"])
+
+
+def _port(call: ApiCall, row: Record) -> dict[str, Any]:
+    extras: dict[str, Any] = {"network_id": text("network", row["network_id"]), "vm_id": text("vm", row["vm_id"]), "mac": row["mac"]}
+    if is_operator(call):
+        extras |= {"epoch": row["epoch"], "node_id": text("node", row["node_id"])}
+    return json.resource("port", row, viewer=call.viewer, **extras)
+
+
+def _volume(call: ApiCall, row: Record) -> dict[str, Any]:
+    extras: dict[str, Any] = {"image_id": None if row["image_id"] is None else text("image", row["image_id"])}
+    if is_operator(call):
+        extras["node_id"] = text("node", row["node_id"])
+    return json.resource("volume", row, viewer=call.viewer, **extras)
+
+
+def _node(call: ApiCall, row: Record) -> dict[str, Any]:
+    silent = row["silent_s"]
+    extras: dict[str, Any] = {
+        "last_report_age_s": None if silent is None else round(silent, 1),
+        "inventory": None if row["inventory"] is None else msgspec.Raw(row["inventory"].encode()),
+    }
+    if row["state"] not in ("enrolling", "retired") and (silent is None or silent > node.SILENT_AFTER_S):
+        extras |= {"state": "unknown", "last_state": row["state"]}
+    return json.resource("node", row, viewer=call.viewer, **extras)
+
+
+def _plain(kind: str) -> Callable[[ApiCall, Record], dict[str, Any]]:
+    def show(call: ApiCall, row: Record) -> dict[str, Any]:
+        return json.resource(kind, row, viewer=call.viewer)
+
+    return show
+
+
+SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
+    "vm": vm_shown,
+    "operation": operation_shown,
+    "image": _image,
+    "token": _token,
+    "port": _port,
+    "volume": _volume,
+    "node": _node,
+    "network": _plain("network"),
+    "keypair": _plain("keypair"),
+    "flavor": _plain("flavor"),
+    "project": _plain("project"),
+    "user": _plain("user"),
+    "operator": _plain("operator"),
+}
+
+
+async def one_shown(call: ApiCall, kind: str, object_id: UUID) -> dict[str, Any] | None:
+    if kind not in SHOWN:
+        return {"id": text(kind, object_id)}
+    row = await call.context.resources.one(kind, object_id=object_id, removed=True)
+    if row is None:
+        return None
+    shown = SHOWN[kind](call, row)
+    if kind == "network":
+        shown["subnets"] = await subnets_of(call, [row["id"]])
+    return shown
+
+
+async def subnets_of(call: ApiCall, network_ids: list[UUID]) -> list[dict[str, Any]]:
+    rows = await call.context.accounts.subnets(network_ids)
+    return [{"id": text("subnet", r["id"]), "cidr": r["cidr"], "gateway": r["gateway"], "dns": msgspec.json.decode(r["dns"] or "[]")} for r in rows]

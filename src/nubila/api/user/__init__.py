@@ -1,0 +1,1 @@
+"""The plane of end users: one token, one project."""

@@ -1,0 +1,305 @@
+"""What an empty fabric needs to run its first VM, made by the public APIs and the join token alone.
+
+Called by `make up` once the listeners answer. Invariants: what exists is left as it is; a secret is on disk (mode 0600)
+before anything rests on it; nothing here knows the database or the hypervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nubila.bootstrap.install import Install, give_to_clone_owner
+from nubila.client.transport import ProblemError, Transport, expect, segment
+
+OPERATOR, USER, PROJECT = "admin", "demo", "default"
+NETWORK, KEYPAIR, IMAGE, VM = "default", "first", "nubila-mini", "first"
+# name -> cores, memory, disk
+FLAVORS: dict[str, dict[str, int]] = {
+    "tiny": {"cores": 1, "memory_mib": 128, "disk_gib": 1},
+    "small": {"cores": 1, "memory_mib": 512, "disk_gib": 10},
+    "medium": {"cores": 2, "memory_mib": 2048, "disk_gib": 20},
+}
+NODE_WITHIN_S = 90.0
+VM_WITHIN_S = 180.0
+
+Json = dict[str, Any]
+Step = Callable[[str, Callable[[], str]], str]
+
+
+class NotComing(Exception):
+    """Something that was waited for did not come; the text says what, and where to look."""
+
+
+def establish(install: Install, step: Step, *, with_vm: bool) -> Json:
+    """All steps, in order; returns what is to be shown and remembered."""
+    made = Fabric(install)
+    try:
+        step("first operator", made.operator)
+        step("flavors", made.flavors)
+        step("this machine as a node", made.node)
+        step("guest image in the image service", made.image)
+        step("project and user", made.account)
+        step("key pair", made.keypair)
+        step("network", made.network)
+        if with_vm:
+            step(f"VM '{VM}'", made.vm)
+            step("its address and metadata", made.guest)
+        return made.shown(with_vm)
+    finally:
+        made.close()
+
+
+class Fabric:
+    def __init__(self, install: Install) -> None:
+        self.install, self.settings = install, install.settings
+        self.credentials = _Credentials(install.settings.var_dir / "credentials.json")
+        self._open: list[Transport] = []
+
+    # --- as the operator
+
+    def operator(self) -> str:
+        if self.credentials.get("operator_token"):
+            return ""
+        file = self.settings.first_operator_file
+        if not file.exists():
+            raise NotComing(
+                f"{self.credentials.path} holds no operator token, and {file} is used already. Restore the former, or "
+                "have another operator issue a token."
+            )
+        body = {"secret": file.read_text().strip(), "name": OPERATOR}
+        made = self._send(self._transport(self.settings.operator_url, None), "POST", "/v1/first-operator", body)
+        self.credentials.put("operator_token", _secret(made))
+        return f"'{OPERATOR}' made"
+
+    def flavors(self) -> str:
+        made = [n for n, spec in FLAVORS.items() if self._have(self._as_operator(), "flavors", {"name": n, **spec})[1]]
+        return f"{', '.join(made)} made" if made else ""
+
+    def node(self) -> str:
+        """Enrol this machine by a join token, unless its agent is enrolled."""
+        operator, did = self._as_operator(), ""
+        token_file = self.settings.node_dir / "join-token"
+        if not self._nodes() and not token_file.exists():
+            made = self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": 600})
+            _write_secret(token_file, str(made["token"]) + "\n")
+            did = "enrolled"
+        deadline = time.monotonic() + NODE_WITHIN_S
+        while not any(n["state"] in ("active", "running", "up", "ready") for n in self._nodes()):
+            if time.monotonic() > deadline:
+                raise NotComing(f"the agent does not report; see {self.install.log_dir / 'agent.log'}")
+            time.sleep(0.2)
+        return did
+
+    def image(self) -> str:
+        operator = self._as_operator()
+        body: Json = {"name": IMAGE, "format": "qcow2", "public": True, "login": "root", "min_memory_mib": 128}
+        image, _ = self._have(operator, "images", body)
+        if image["state"] == "ready":
+            return ""
+        file = self.install.build / "guest" / "nubila-mini.qcow2"
+        with file.open("rb") as source:
+            path = f"/v1/images/{segment(image['id'])}/content"
+            expect(operator.upload("PUT", path, source, length=file.stat().st_size, timeout_s=120))
+        return f"{file.stat().st_size >> 20} MiB uploaded"
+
+    def account(self) -> str:
+        operator = self._as_operator()
+        _, new_project = self._have(operator, "projects", {"name": PROJECT})
+        _, new_user = self._have(operator, "users", {"name": USER})
+        if self.credentials.get("user_token"):
+            return ""
+        self._send(operator, "PUT", f"/v1/projects/{PROJECT}/members/{USER}", {"role": "owner"})
+        made = self._send(operator, "POST", f"/v1/users/{USER}/tokens", {"project": PROJECT, "role": "owner"})
+        self.credentials.put("user_token", _secret(made))
+        return "made" if new_project or new_user else "token made"
+
+    # --- as the user
+
+    def keypair(self) -> str:
+        key = self.install.build / "ssh" / "id_ed25519"
+        if not key.exists():
+            key.parent.mkdir(mode=0o700, exist_ok=True)
+            new = key.with_name("id_ed25519.new")
+            new.unlink(missing_ok=True)  # of a run that was killed
+            comment = f"nubila-{self.settings.name}"
+            subprocess.run(
+                ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", new),
+                check=True, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            new.with_name("id_ed25519.new.pub").rename(key.with_name("id_ed25519.pub"))
+            new.rename(key)
+            for path in (key.parent, key, key.with_name("id_ed25519.pub")):
+                give_to_clone_owner(path, self.install.clone)
+        public = key.with_name("id_ed25519.pub").read_text().strip()
+        _, new_pair = self._have(self._as_user(), "keypairs", {"name": KEYPAIR, "public_key": public})
+        return "made" if new_pair else ""
+
+    def network(self) -> str:
+        subnets = [{"cidr": self.install.owner.subnet4}, {"cidr": self.install.owner.subnet6}]
+        _, new = self._have(self._as_user(), "networks", {"name": NETWORK, "subnets": subnets})
+        return f"{subnets[0]['cidr']} and {subnets[1]['cidr']} made" if new else ""
+
+    def vm(self) -> str:
+        body = {"name": VM, "flavor": "tiny", "image": IMAGE, "networks": [NETWORK], "keys": [KEYPAIR]}
+        _, new = self._have(self._as_user(), "vms", body)
+        return "created" if new else ""
+
+    def guest(self) -> str:
+        """Wait until the VM has its address, has fetched its metadata and answers ssh. A stopped one stays so."""
+        before = time.monotonic()
+        while True:
+            vm = self._vm()
+            guest = (vm.get("status") or {}).get("guest") or {}
+            if vm["state"] == "stopped" and vm["spec"].get("power") == "off":
+                return ""
+            if vm["state"] == "running" and guest.get("addressed_at") and guest.get("metadata_at"):
+                break
+            if time.monotonic() - before > VM_WITHIN_S:
+                why = (vm.get("status") or {}).get("reason") or "no reason is known"
+                raise NotComing(f"VM '{VM}' is {vm['state']} ({why}); its console ends with:\n{self._console()}")
+            time.sleep(0.25)
+        while not self._ssh_answers():
+            if time.monotonic() - before > VM_WITHIN_S:
+                raise NotComing(f"VM '{VM}' does not answer ssh; its console ends with:\n{self._console()}")
+            time.sleep(0.25)
+        waited = time.monotonic() - before
+        return f"there after {waited:.1f} s" if waited > 2 else ""
+
+    def shown(self, with_vm: bool) -> Json:
+        answer: Json = {
+            "name": self.settings.name,
+            "apis": {"user": self.settings.user_url, "operator": self.settings.operator_url},
+            "ca_file": str(self.settings.ca_file),
+            "operator_token": self.credentials.get("operator_token"),
+            "user_token": self.credentials.get("user_token"),
+            "project": PROJECT,
+        }
+        if with_vm:
+            vm = self._vm()
+            answer["vm"] = {k: vm.get(k) for k in ("id", "name", "state", "addresses", "virt_method")}
+            answer["ssh"] = self._ssh_command(vm)
+            answer["console"] = self._console()
+        return answer
+
+    def close(self) -> None:
+        for transport in self._open:
+            transport.close()
+
+    # --- parts
+
+    def _vm(self) -> Json:
+        return self._get(self._as_user(), f"/v1/vms/{VM}")
+
+    def _console(self) -> str:
+        answer = self._as_user().request("GET", f"/v1/vms/{VM}/console", query={"bytes": 4000}, timeout_s=20)
+        if answer.status != 200:
+            return "(no console output)"
+        lines = [line.rstrip() for line in answer.body.decode("utf-8", "replace").splitlines()]
+        return "\n".join([line for line in lines if line][-8:])
+
+    def _ssh_command(self, vm: Json) -> str:
+        address = next((a for a in vm.get("addresses") or () if ":" not in a), "")
+        if not address:
+            return ""
+        key = self.install.build / "ssh" / "id_ed25519"
+        known = self.install.build / "known_hosts"
+        return f"ssh -i {key} -o UserKnownHostsFile={known} -o StrictHostKeyChecking=accept-new root@{address}"
+
+    def _ssh_answers(self) -> bool:
+        command = self._ssh_command(self._vm()).split()
+        if not command:
+            return False
+        known = self.install.build / "known_hosts"
+        run = subprocess.run(
+            (*command[:1], "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", *command[1:], "true"),
+            capture_output=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if known.exists():
+            give_to_clone_owner(known, self.install.clone)
+        return run.returncode == 0
+
+    def _nodes(self) -> list[Json]:
+        return list(self._get(self._as_operator(), "/v1/nodes")["items"])
+
+    def _have(self, transport: Transport, plural: str, body: Json) -> tuple[Json, bool]:
+        """The object of that name, made if there is none. True: it was made now."""
+        path = f"/v1/{plural}/{segment(str(body['name']))}"
+        if (found := self._find(transport, plural, str(body["name"]))) is not None:
+            return found, False
+        made = self._send(transport, "POST", f"/v1/{plural}", body)
+        return (made if made.get("id") else self._get(transport, path)), True
+
+    def _find(self, transport: Transport, plural: str, name: str) -> Json | None:
+        answer = expect(transport.request("GET", f"/v1/{plural}", query={"name": name}))
+        return next((i for i in answer.json()["items"] if i["name"] == name), None)
+
+    def _get(self, transport: Transport, path: str) -> Json:
+        found: Json = expect(transport.request("GET", path)).json()
+        return found
+
+    def _send(self, transport: Transport, method: str, path: str, body: Json) -> Json:
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        answer = expect(transport.request(method, path, body=json.dumps(body).encode(), headers=headers, timeout_s=60))
+        sent: Json = answer.json() if answer.body else {}
+        return sent
+
+    def _as_operator(self) -> Transport:
+        return self._transport(self.settings.operator_url, self.credentials.get("operator_token"))
+
+    def _as_user(self) -> Transport:
+        return self._transport(self.settings.user_url, self.credentials.get("user_token"))
+
+    def _transport(self, url: str, token: str | None) -> Transport:
+        for known in self._open:
+            if known.base_url == url and token is not None:
+                return known
+        made = Transport(url, ca=self.settings.ca_file, token=token)
+        if token is not None:
+            self._open.append(made)
+        return made
+
+
+class _Credentials:
+    """Tokens of this installation's first operator and first user, kept by root so that a lost clone loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, name: str) -> str | None:
+        try:
+            value = json.loads(self.path.read_text()).get(name)
+        except FileNotFoundError:
+            return None
+        return str(value) if value else None
+
+    def put(self, name: str, value: str) -> None:
+        values = json.loads(self.path.read_text()) if self.path.exists() else {}
+        _write_secret(self.path, json.dumps(values | {name: value}, indent=1) + "\n")
+
+
+def _secret(made: Json) -> str:
+    """The one time that a token is shown; where it stands depends on the route."""
+    for value in (made.get("secret"), made.get("token")):
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict) and isinstance(value.get("secret"), str):
+            return str(value["secret"])
+    raise ProblemError({"status": 500, "slug": "unexpected-answer", "detail": "The answer holds no token."})
+
+
+def _write_secret(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    new.rename(path)

@@ -1,0 +1,153 @@
+"""One installation as the commands of `make` see it: its settings, its clone, its journal, its directories.
+
+Made once by each command from NAME, PORT and SUBNET; from then on the files in the state directory decide. Invariant:
+only the clone that holds an installation gets an `Install` of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from nubila.bootstrap import owner, processes
+from nubila.bootstrap.journal import Entry, Journal
+from nubila.bootstrap.owner import Owner
+from nubila.config import Settings, load
+
+SETTINGS_FILE = "nubila.toml"
+DEFAULT_SUBNET4 = "10.77.0.0/24"
+# What children find. The administrator's directories are not in every root's PATH.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class NotOurs(Exception):
+    """The installation belongs to another clone; the text says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Install:
+    settings: Settings
+    clone: Path
+    owner: Owner
+    journal: Journal
+
+    @property
+    def venv(self) -> Path:
+        return self.settings.var_dir / "venv"
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.settings.var_dir / "log"
+
+    @property
+    def build(self) -> Path:
+        """In the clone: up.json, contexts and keys for the person."""
+        return self.clone / "build"
+
+
+def open_install(name: str, clone: Path, *, adopt: bool = False) -> Install | None:
+    """The installation that this clone holds; None: there is none. NotOurs: another clone holds it."""
+    var_dir = Path("/var/lib") / name
+    held = owner.read(var_dir)
+    if held is None:
+        return None
+    if held.clone != str(clone) and not (adopt and not Path(held.clone).is_dir()):
+        raise NotOurs(f"{var_dir} belongs to the clone at {held.clone} (since {held.since}); work there")
+    settings = load(var_dir / SETTINGS_FILE, environ={"NUBILA_NAME": name})
+    return Install(settings, clone, held, Journal(var_dir))
+
+
+def claim(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool = False) -> tuple[Install, bool]:
+    """The installation, begun if there is none yet. True: this call changed who holds it."""
+    existing = open_install(name, clone, adopt=adopt)
+    if existing is not None:
+        if existing.owner.clone == str(clone):
+            return existing, False
+        moved = Owner(str(clone), name, owner.now_utc(), existing.owner.subnet4, existing.owner.subnet6)
+        owner.write(existing.settings.var_dir, moved)
+        return Install(existing.settings, clone, moved, existing.journal), True
+    ports = {"user_port": port, "operator_port": port + 1, "internal_port": port + 2}
+    settings = msgspec.convert({"name": name, **ports}, Settings)
+    settings.var_dir.mkdir(mode=0o755, exist_ok=True)
+    held = Owner(str(clone), name, owner.now_utc(), subnet4, _subnet6(name))
+    lines = [f'name = "{name}"', *(f"{k} = {v}" for k, v in ports.items())]
+    (settings.var_dir / SETTINGS_FILE).write_text("\n".join(lines) + "\n")
+    owner.write(settings.var_dir, held)  # last: with it the installation is ours
+    journal = Journal(settings.var_dir)
+    journal.add(Entry("directory", str(settings.var_dir)))
+    return Install(settings, clone, held, journal), True
+
+
+def environment(settings: Settings, role: str) -> dict[str, str]:
+    """What a child of the supervisor gets: the settings, and whose and what it is. Nothing of the caller's."""
+    values = {f"NUBILA_{k.upper()}": str(v) for k, v in msgspec.to_builtins(settings).items() if v != ""}
+    return {
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "HOME": str(settings.var_dir),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **values,
+        processes.NAME_VARIABLE: settings.name,
+        processes.ROLE_VARIABLE: role,
+    }
+
+
+# directory below the state directory -> owner ('root', 'control' or 'database'), mode
+STATE: dict[str, tuple[str, int]] = {
+    "control": ("control", 0o700),
+    "public": ("control", 0o755),
+    "log": ("root", 0o755),
+    "node": ("root", 0o711),
+}
+# the same below the run directory, which a reboot of the host empties
+RUN: dict[str, tuple[str, int]] = {
+    ".": ("root", 0o755),
+    "postgresql": ("database", 0o2750),  # its group, the control plane's, may come in
+    "node": ("root", 0o711),
+}
+
+
+def ensure_directories(settings: Settings) -> int:
+    """Make what is missing; an existing directory's owner and mode stay. Returns how many were made."""
+    made = 0
+    for base, table in ((settings.var_dir, STATE), (settings.run_dir, RUN)):
+        for name, (who, mode) in table.items():
+            made += _ensure(base / name, settings, who, mode)
+    return made
+
+
+def _ensure(path: Path, settings: Settings, who: str, mode: int) -> int:
+    if path.is_dir():
+        return 0
+    path.mkdir()
+    control = pwd.getpwnam(settings.control_user)
+    owners = {
+        "root": (0, 0),
+        "control": (control.pw_uid, control.pw_gid),
+        "database": (pwd.getpwnam(settings.pg_user).pw_uid, control.pw_gid),
+    }
+    os.chown(path, *owners[who])
+    path.chmod(mode)
+    return 1
+
+
+def give_to_clone_owner(path: Path, clone: Path) -> None:
+    """Files for the person belong to whom the clone belongs, also when `make` ran under sudo."""
+    holder = clone.stat()
+    os.chown(path, holder.st_uid, holder.st_gid, follow_symlinks=False)
+
+
+def _subnet6(name: str) -> str:
+    """A unique local /64, always the same for one name."""
+    d = hashlib.sha256(name.encode()).digest()
+    return f"fd{d[0]:02x}:{d[1]:02x}{d[2]:02x}:{d[3]:02x}{d[4]:02x}::/64"

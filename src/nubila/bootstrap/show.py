@@ -1,0 +1,67 @@
+"""What `make up` says in the end, and what it leaves in the clone: build/up.json and build/contexts.json, mode 0600.
+
+The context is the CLI's: the first user, and the first operator. Invariant: no token is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nubila.bootstrap.install import Install, give_to_clone_owner
+
+SECRETS = ("operator_token", "user_token", "console")
+
+
+def remember(install: Install, shown: dict[str, Any]) -> None:
+    apis, ca_file = shown["apis"], shown["ca_file"]
+    context = {
+        "name": shown["name"],
+        "user_url": apis["user"],
+        "operator_url": apis["operator"],
+        "ca": ca_file,
+        "user_token": shown["user_token"],
+        "operator_token": shown["operator_token"],
+        "project": shown["project"],
+        "ssh_key": str(install.build / "ssh" / "id_ed25519"),
+    }
+    kept = {k: v for k, v in shown.items() if k not in SECRETS}
+    kept["contexts"] = str(install.build / "contexts.json")
+    _write(install, install.build / "contexts.json", {"current": shown["name"], "contexts": [context]})
+    _write(install, install.build / "up.json", kept)
+
+
+def text(install: Install, shown: dict[str, Any]) -> str:
+    lines = []
+    if vm := shown.get("vm"):
+        method = {"kvm": "KVM (hardware)", "qemu": "QEMU (software: KVM boots no guest here)"}
+        how = method.get(str(vm["virt_method"]), vm["virt_method"])
+        lines += ["", f"VM {vm['name']} ({vm['id']}) is {vm['state']}, by {how}. Its console ends with:"]
+        lines += [f"  | {line}" for line in str(shown["console"]).splitlines()]
+        if shown["ssh"]:
+            lines += ["", "Go in with:", "", str(shown["ssh"])]
+    lines += [
+        "",
+        f"User API      {shown['apis']['user']}",
+        f"Operator API  {shown['apis']['operator']}",
+        f"CA            {shown['ca_file']}",
+        f"Credentials   {install.build / 'contexts.json'} (used by ./nubila)",
+        f"All of this   {install.build / 'up.json'}",
+    ]
+    return "\n".join(lines)
+
+
+def _write(install: Install, path: Path, value: dict[str, Any]) -> None:
+    """Only when it differs, so that a second `make up` changes nothing."""
+    body = json.dumps(value, indent=1) + "\n"
+    if path.is_file() and path.read_text() == body:
+        return
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as f:
+        f.write(body)
+    give_to_clone_owner(new, install.clone)
+    new.rename(path)

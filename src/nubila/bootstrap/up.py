@@ -1,0 +1,122 @@
+"""`make up`: from whatever is there to a running fabric with a VM, in steps that each look first, then act if needed.
+
+Called after the preflight found nothing wrong. Invariant: a second run changes nothing, and an upgrade touches no VM:
+it stops and starts the control plane and the agent only when the code changed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, supervisor, users
+from nubila.bootstrap.down import stop_supervisor
+from nubila.bootstrap.fabric import NotComing
+from nubila.bootstrap.install import Install, claim, ensure_directories, environment
+from nubila.bootstrap.say import Progress
+from nubila.client.transport import ConnectionFailed, Transport
+
+START_WITHIN_S = 90.0
+
+
+def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, with_vm: bool = True) -> int:
+    print(f"Nubila '{name}' on this machine:", flush=True)
+    install, begun = claim(name, clone, port, subnet4, adopt=adopt)
+    install.build.mkdir(exist_ok=True)
+    settings, progress = install.settings, Progress()
+    progress.changed += begun
+    step = progress.step
+    step("Debian packages", lambda: packages.ensure(install.journal))
+    step("system users", lambda: users.ensure(settings, install.journal))
+    step("directories", lambda: f"{n} made" if (n := ensure_directories(settings)) else "")
+    step("Python environment of the services", lambda: _runtime(install))
+    step("database directory", lambda: postgres.initialise(settings, install.journal))
+    step("database, control plane, agent", lambda: _services(install))
+    step("guest image", lambda: _guest_image(install))
+    shown = fabric.establish(install, step, with_vm=with_vm)
+    show.remember(install, shown)
+    print(show.text(install, shown))
+    if progress.changed:
+        print(f"Up after {progress.seconds():.0f} s.")
+    else:
+        print(f"Nothing was changed: all was up already ({progress.seconds():.1f} s).")
+    return 0
+
+
+def _runtime(install: Install) -> str:
+    """New code is installed only while nothing runs the old."""
+    if runtime.installed(install) == runtime.content(install.clone):
+        return ""
+    stopped = stop_supervisor(install.settings)
+    did = runtime.ensure(install)
+    return f"{did}, services stopped for it" if stopped else did
+
+
+def _services(install: Install) -> str:
+    settings = install.settings
+    running = processes.marked(settings.run_dir / supervisor.PID_FILE)
+    if running is None:
+        log = (install.log_dir / "supervisor.log").open("ab")
+        subprocess.Popen(
+            (install.python, "-m", "nubila", "supervise"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+            start_new_session=True, env=environment(settings, "supervisor"),
+        )  # fmt: skip
+        log.close()
+    _wait_ready(install)
+    return "" if running else "started"
+
+
+def _wait_ready(install: Install) -> None:
+    """Until each listener says that it reaches the database; a child that fails again and again ends the wait."""
+    settings = install.settings
+    deadline = time.monotonic() + START_WITHIN_S
+    waiting = {settings.user_url, settings.operator_url, settings.internal_url}
+    while waiting:
+        waiting = {url for url in waiting if not _ready(install, url)}
+        children = _children(install)
+        failing = [n for n, c in children.items() if c["restarts"] >= 4 and n != "agent"]
+        if failing or (waiting and time.monotonic() > deadline):
+            who = failing[0] if failing else next((n for n, c in children.items() if not c["ready"]), "supervisor")
+            log = install.log_dir / f"{who}.log"
+            raise NotComing(f"the services do not come up; {log} ends with:\n{tail(log)}")
+        if waiting:
+            time.sleep(0.2)
+
+
+def _children(install: Install) -> dict[str, dict[str, int]]:
+    try:
+        found = json.loads((install.settings.run_dir / supervisor.STATUS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(found)
+
+
+def _ready(install: Install, url: str) -> bool:
+    if not install.settings.ca_file.exists():
+        return False
+    transport = Transport(url, ca=install.settings.ca_file, timeout_s=3.0)
+    try:
+        return transport.request("GET", "/readyz").status == 200
+    except (ConnectionFailed, OSError):
+        return False
+    finally:
+        transport.close()
+
+
+def tail(file: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(there is no such file)"
+
+
+def _guest_image(install: Install) -> str:
+    run = subprocess.run(
+        (install.clone / "guest" / "build.sh", install.build / "guest"),
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if run.returncode != 0:
+        raise NotComing(f"the guest image could not be built: {run.stderr.strip()[-800:]}")
+    return "" if "unchanged" in run.stdout else "built"

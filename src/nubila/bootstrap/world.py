@@ -1,0 +1,110 @@
+"""What an installation has on this host outside of its files: processes, interfaces, nft tables, mounts, settings.
+
+Called by `destroy`. Each finder demands a proof that a thing is this installation's, so that what others have, of the
+same program or a like name, is never touched; nothing here asks the agent or the database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from nubila.bootstrap import processes
+from nubila.bootstrap.facts import program
+from nubila.bootstrap.processes import Process
+from nubila.config import Settings
+
+# Programs that an installation runs. A person's editor or pager on one of its files is none of them.
+PROGRAMS = ("qemu-system-", "libvirtd", "virtlogd", "dnsmasq", "postgres", "python", "unshare", "qemu-img")
+
+
+def running(settings: Settings) -> list[Process]:
+    """Every process of the installation: of its programs, and with its name or one of its directories to prove it."""
+    roots = (f"{settings.var_dir}/", f"{settings.run_dir}/")
+    found = []
+    for p in processes.all_of():
+        if p.pid == os.getpid() or not p.program.startswith(PROGRAMS):
+            continue
+        named = p.variable(processes.NAME_VARIABLE) == settings.name
+        if named or any(root in word for word in p.argv for root in roots) or _lives_in(p.pid, settings):
+            found.append(p)
+    return found
+
+
+def links(settings: Settings) -> list[str]:
+    """Interfaces whose alias says that they are ours; ports before bridges."""
+    run = _tool("ip", "-j", "-d", "link", "show")
+    rows = json.loads(run) if run else []
+    mine = [r for r in rows if str(r.get("ifalias", "")).startswith(f"{settings.name}:")]
+    mine.sort(key=lambda r: r.get("linkinfo", {}).get("info_kind") == "bridge")
+    return [str(r["ifname"]) for r in mine]
+
+
+def remove_link(name: str) -> None:
+    _tool("ip", "link", "delete", "dev", name)
+
+
+def tables(settings: Settings) -> list[tuple[str, str]]:
+    """nft tables of our name: family and name."""
+    run = _tool("nft", "-j", "list", "tables")
+    rows = json.loads(run)["nftables"] if run else []
+    return [(t["family"], t["name"]) for r in rows if (t := r.get("table")) and t["name"] == settings.name]
+
+
+def remove_table(family: str, name: str) -> None:
+    _tool("nft", "delete", "table", family, name)
+
+
+def mounts(settings: Settings) -> list[str]:
+    """Mount points at or below our directories, the innermost first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split()[4].encode().decode("unicode_escape")
+        if any(Path(point).is_relative_to(root) for root in (settings.var_dir, settings.run_dir)):
+            found.append(point)
+    return sorted(found, key=len, reverse=True)
+
+
+def unmount(point: str) -> None:
+    _tool("umount", "--lazy", point)
+
+
+def mount_points(settings: Settings) -> Iterator[Path]:
+    """Directories of libvirt's that the agent had to make, as its record says; inner ones first."""
+    record = settings.node_dir / "libvirt" / "mount-points.json"
+    try:
+        made = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return
+    yield from (Path(p) for p in reversed(made) if Path(p).is_absolute())
+
+
+def changed_settings(settings: Settings) -> dict[Path, str]:
+    """Kernel settings that the agent changed, as its record says, and the value to give back; forwarding first."""
+    try:
+        before = json.loads((settings.node_dir / "network" / "host-settings.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    order = sorted(before, key=lambda n: "forward" not in n)
+    return {path: before[n] for n in order if (path := Path("/proc/sys") / n).exists()}
+
+
+def _lives_in(pid: int, settings: Settings) -> bool:
+    """It has a file of ours open for writing, or works in one of our directories."""
+    try:
+        paths = [os.readlink(f"/proc/{pid}/cwd"), *(os.readlink(f.path) for f in os.scandir(f"/proc/{pid}/fd"))]
+    except OSError:
+        return False
+    return any(p.startswith((f"{settings.var_dir}/", f"{settings.run_dir}/")) for p in paths)
+
+
+def _tool(name: str, *arguments: str) -> str:
+    """Its output; '' when it is not installed or fails."""
+    path = program(name)
+    if path is None:
+        return ""
+    run = subprocess.run((path, *arguments), capture_output=True, text=True, check=False, timeout=30)
+    return run.stdout if run.returncode == 0 else ""

@@ -1,0 +1,182 @@
+"""What a list shows of each noun: a literal table of columns. Units stand in the headers.
+
+A column's value is 'a|b': the first of these names that the object has, at its top, in its spec or in its status; or
+a function of the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nubila.cli import table
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    header: str
+    value: str | Callable[[Json], object]
+    wide: bool = False  # only with -o wide
+    operator: bool = False  # only where operators look
+
+    def of(self, found: Json) -> object:
+        return table.pick(found, self.value) if isinstance(self.value, str) else self.value(found)
+
+
+def state(found: Json) -> str:
+    """The state; `unknown` with what was known last and how old that is."""
+    now = str(found.get("state") or "-")
+    age_s = table.pick(found, "last_report_age_s")
+    unknown = now == "unknown" or found.get("unknown") is True or found.get("fresh") is False
+    if not unknown:
+        return now
+    last = table.pick(found, "last_state") or (now if now != "unknown" else None)
+    parts = [f"last {last}"] if last else []
+    if isinstance(age_s, (int, float)):
+        parts.append(f"{table.span(age_s)} ago")
+    return f"unknown ({', '.join(parts)})" if parts else "unknown"
+
+
+def addresses(found: Json) -> list[str]:
+    listed = table.pick(found, "addresses|address") or []
+    if isinstance(listed, str):
+        return [listed]
+    return [str(a.get("address") if isinstance(a, dict) else a) for a in listed]
+
+
+def _old(found: Json) -> str | None:
+    return table.age(found.get("created_at"))
+
+
+def _about(found: Json) -> str:
+    kind = table.pick(found, "resource_kind") or ""
+    return f"{kind} {table.pick(found, 'resource_name|resource_id') or ''}".strip()
+
+
+def _progress(found: Json) -> str | None:
+    part = table.pick(found, "progress")
+    return f"{part:.0%}" if isinstance(part, (int, float)) else None
+
+
+def _cidrs(found: Json) -> list[str]:
+    return [str(s.get("cidr") if isinstance(s, dict) else s) for s in table.pick(found, "subnets") or []]
+
+
+def _size_mib(found: Json) -> object:
+    size = table.pick(found, "size_bytes")
+    return f"{size / (1 << 20):.1f}" if isinstance(size, (int, float)) and size else None
+
+
+NAME, ID = Column("NAME", "name"), Column("ID", "id")
+STATE, AGE = Column("STATE", state), Column("AGE", _old)
+LABELS, PROJECT = Column("LABELS", "labels", wide=True), Column("PROJECT", "project|project_id", operator=True)
+
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "vm": (
+        NAME,
+        ID,
+        STATE,
+        Column("FLAVOR", "flavor"),
+        Column("IMAGE", "image"),
+        Column("ADDRESSES", addresses),
+        Column("NODE", "node", operator=True),
+        PROJECT,
+        AGE,
+        Column("METHOD", "virt_method", wide=True),
+        Column("CORES", "cores", wide=True),
+        Column("MEMORY MiB", "memory_mib", wide=True),
+        Column("LAST REPORT s", "last_report_age_s", wide=True),
+        LABELS,
+    ),
+    "operation": (
+        ID,
+        Column("VERB", "verb"),
+        Column("ABOUT", _about),
+        STATE,
+        Column("DOING", "doing"),
+        Column("PROGRESS", _progress),
+        Column("REASON", "reason"),
+        AGE,
+        PROJECT,
+        Column("DEADLINE s", "deadline_s", wide=True),
+        Column("OVERDUE", "overdue", wide=True),
+    ),
+    "keypair": (NAME, ID, Column("FINGERPRINT", "fingerprint"), AGE, Column("PUBLIC KEY", "public_key", wide=True)),
+    "flavor": (
+        NAME,
+        Column("CORES", "cores"),
+        Column("MEMORY MiB", "memory_mib"),
+        Column("DISK GiB", "disk_gib"),
+        Column("PUBLIC", "public", operator=True),
+        Column("ID", "id", wide=True),
+        LABELS,
+    ),
+    "image": (
+        NAME,
+        ID,
+        STATE,
+        Column("OS", "os"),
+        Column("LOGIN", "login"),
+        Column("FORMAT", "format"),
+        Column("SIZE MiB", _size_mib),
+        Column("MIN DISK GiB", "min_disk_gib", wide=True),
+        Column("MIN MEMORY MiB", "min_memory_mib", wide=True),
+        Column("SHA256", "sha256", wide=True),
+        AGE,
+        LABELS,
+    ),
+    "network": (NAME, ID, Column("SUBNETS", _cidrs), Column("NAT", "nat"), Column("MTU", "mtu"), AGE, LABELS),
+    "port": (
+        ID,
+        STATE,
+        Column("VM", "vm|vm_name|vm_id"),
+        Column("NETWORK", "network|network_name|network_id"),
+        Column("MAC", "mac"),
+        Column("ADDRESSES", addresses),
+    ),
+    "volume": (
+        NAME,
+        ID,
+        STATE,
+        Column("SIZE GiB", "size_gib"),
+        Column("VM", "vm|vm_name|vm_id|holder"),
+        Column("POOL", "pool"),
+        Column("FORMAT", "format"),
+        Column("CACHE", "cache", wide=True),
+        AGE,
+        LABELS,
+    ),
+    "token": (
+        ID,
+        NAME,
+        Column("ROLE", "role"),
+        Column("FOR", "account|account_name|account_id"),
+        Column("EXPIRES", "expires_at"),
+        AGE,
+    ),
+    "project": (NAME, ID, Column("SUSPENDED", "suspended"), Column("DESCRIPTION", "description"), AGE, LABELS),
+    "user": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
+    "operator": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
+    "node": (
+        NAME,
+        ID,
+        STATE,
+        Column("ROLES", "roles"),
+        Column("ZONE", "zone"),
+        Column("CORES", "cores"),
+        Column("MEMORY MiB", "memory_mib"),
+        Column("DISK GiB", "disk_gib"),
+        Column("METHODS", "virt_methods"),
+        Column("LAST REPORT s", "last_report_age_s|seen_age_s"),
+        Column("KERNEL", "kernel", wide=True),
+        Column("AGENT", "agent_version", wide=True),
+        Column("WHY", "maintenance_reason", wide=True),
+    ),
+}
+
+
+def of(noun: str, *, wide: bool, operator: bool) -> list[Column]:
+    return [c for c in COLUMNS[noun] if (wide or not c.wide) and (operator or not c.operator)]

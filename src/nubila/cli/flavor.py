@@ -1,0 +1,57 @@
+"""`nubila flavor`: the sizes in which VMs come. Operators make them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nubila.cli import flow, values
+from nubila.cli.options import Listing, Write, named, noun, verb
+from nubila.cli.session import Session
+
+app = noun("flavor", "Sizes in which VMs come.")
+
+
+@verb(app, "list", "nubila flavor list")
+def list_(*, options: Listing = Listing()) -> int:
+    """List flavors."""
+    session = Session(options)
+    items = session.either(options.as_).flavors(options.find())
+    return flow.listing("flavor", items, options, session.plane(options.as_))
+
+
+@verb(app, "create", "nubila flavor create small --cores 1 --memory-mib 1024 --disk-gib 10")
+def create(
+    name: str,
+    /,
+    *,
+    cores: int,
+    memory_mib: int,
+    disk_gib: int,
+    public: Annotated[bool, Parameter(help="Whether every project may use it.")] = True,
+    label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable.")] = None,
+    options: Write = Write(),
+) -> int:
+    """Create a flavor (operators)."""
+    session = Session(options)
+    body = values.given(
+        name=name,
+        cores=cores,
+        memory_mib=memory_mib,
+        disk_gib=disk_gib,
+        public=None if public else False,
+        labels=values.labels(label),
+    )
+    return flow.change(
+        lambda how: session.operator.create_flavor(body, how), options, session, "created", plane="operator"
+    )
+
+
+@verb(app, "delete", "nubila flavor delete small")
+def delete(flavor: Annotated[str, named("flavor")], /, *, options: Write = Write()) -> int:
+    """Delete a flavor (operators). VMs made with it keep their size."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.delete_flavor(flavor, how), options, session, "deleted", plane="operator"
+    )

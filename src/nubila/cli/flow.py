@@ -1,0 +1,174 @@
+"""The three courses of every command: list objects, show one, make a change. Nouns only say what and where."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from nubila.cli import columns, exits, planning, progress, table
+from nubila.cli.options import Common, Either, Listing, Plane, Write
+from nubila.cli.session import Session
+from nubila.cli.terminal import line, paint, state_colour
+from nubila.client.answers import ProblemError
+from nubila.client.calls import Calls, How, Json
+from nubila.client.transport import segment
+
+__all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
+
+# kind -> where an object of it is read again
+WHERE: dict[str, str] = {
+    "vm": "/v1/vms/",
+    "network": "/v1/networks/",
+    "keypair": "/v1/keypairs/",
+    "project": "/v1/projects/",
+    "node": "/v1/nodes/",
+}
+
+
+def listing(noun: str, items: Iterable[Json], options: Listing, plane: Plane) -> int:
+    """Prints a list in the asked form."""
+    if options.as_json:
+        print_json({"items": list(items), "next": None})
+    elif options.output == "name":
+        for item in items:
+            print(line(item.get("name") or item.get("id")))
+    else:
+        _table(noun, list(items), wide=options.output == "wide", operator=plane == "operator")
+    return exits.OK
+
+
+def one(found: Json, options: Common, text: Callable[[Json], str] | None = None) -> int:
+    """Prints one object."""
+    if options.json:
+        print_json(found)
+    else:
+        print(text(found) if text else describe(found))
+    return exits.OK
+
+
+def describe(found: Json) -> str:
+    """An object as lines: what it is first, its spec and status after."""
+    first = ("id", "kind", "name", "state")
+    top = {k: found[k] for k in first if k in found}
+    if "state" in top:
+        state = columns.state(found)
+        top["state"] = state
+    rest = {k: v for k, v in found.items() if k not in first and k not in ("spec", "status")}
+    spec, status = found.get("spec") or {}, found.get("status") or {}
+    inner = {k: v for part in (spec, status) for k, v in part.items() if k not in rest}
+    return table.anything({**top, **rest, **inner})
+
+
+def change(
+    call: Callable[[How], Json],
+    options: Write,
+    session: Session,
+    past: str,
+    *,
+    plane: Plane = "user",
+    after: Callable[[Json], None] | None = None,
+) -> int:
+    """Makes or plans a change. `past` says in a word what was done; `after` prints more, unless JSON was asked for."""
+    answer = call(options.how())
+    if options.plan:
+        return _plan(answer, options, session, plane)
+    api: Calls = session.operator if plane == "operator" else session.user
+    answer, failure = _awaited(answer, options, session, api, plane)
+    if options.json:
+        print_json(answer)
+    elif failure is None:
+        print(summary(answer, past, session.again(plane)))
+        if after is not None:
+            after(answer)
+    if failure is not None:
+        raise failure
+    return exits.OK
+
+
+def summary(answer: Json, past: str, again: str = "") -> str:
+    """One line on what a change did: 'vm web created: running, 10.0.0.5 (vm-...)'."""
+    operation = answer.get("operation")
+    found = subject(answer)
+    what = line(f"{found.get('kind') or ''} {found.get('name') or ''}".strip() or found.get("id") or "it")
+    ident = f" ({line(found['id'])})" if found.get("id") and found.get("id") != what else ""
+    if isinstance(operation, dict) and operation.get("state") != "done":
+        onward = f"`nubila operation wait {line(operation.get('id'))}{again}` waits for it"
+        return f"{what}: accepted, to be {past}{ident}; {onward}"
+    facts = [columns.state(found)] if found.get("state") else []
+    facts += [line(a) for a in columns.addresses(found)]
+    return f"{what} {past}{': ' + ', '.join(facts) if facts else ''}{ident}"
+
+
+def subject(answer: Json) -> Json:
+    """The object that an answer is about: {"vm": {...}, "operation": {...}}, or the object itself."""
+    if "kind" in answer and "id" in answer:
+        return answer
+    for kind, value in answer.items():
+        if kind != "operation" and isinstance(value, dict) and "id" in value:
+            return {"kind": kind, **value}
+    operation = answer.get("operation")
+    if isinstance(operation, dict):
+        return {
+            "kind": table.pick(operation, "resource_kind"),
+            "name": table.pick(operation, "resource_name"),
+            "id": table.pick(operation, "resource_id"),
+        }
+    return {}
+
+
+def plane_of(session: Session, options: Either) -> Plane:
+    return session.plane(options.as_)
+
+
+def print_json(found: Any) -> None:
+    """As the API sent it; on a terminal, characters that could steer it are escaped."""
+    print(json.dumps(found, indent=2, ensure_ascii=sys.stdout.isatty()))
+
+
+def _table(noun: str, items: list[Json], *, wide: bool, operator: bool) -> None:
+    shown = columns.of(noun, wide=wide, operator=operator)
+    painted = {i: state_colour for i, c in enumerate(shown) if c.header == "STATE"}
+    text = table.render([c.header for c in shown], [[c.of(item) for c in shown] for item in items], painted)
+    if text:
+        print(text)
+    else:
+        print(paint(f"There is no {noun} to show.", "dim", sys.stderr), file=sys.stderr)
+
+
+def _plan(plan: Json, options: Write, session: Session, plane: Plane) -> int:
+    if options.json:
+        print_json(plan)
+    else:
+        print(planning.whole(plan, f"nubila plan apply {line(plan.get('id'))}{session.again(plane)}"))
+    return exits.OK
+
+
+def _awaited(
+    answer: Json, options: Write, session: Session, api: Calls, plane: Plane
+) -> tuple[Json, exits.Failure | None]:
+    """The answer with its operation and object as they are at the end of the wait, and the failure that it ended in."""
+    operation = answer.get("operation")
+    if not isinstance(operation, dict) or not options.wait or "id" not in operation:
+        return answer, None
+    failure: exits.Failure | None = None
+    try:
+        operation = progress.wait(api, operation, timeout_s=options.timeout_s, again=session.again(plane))
+    except exits.Failure as e:
+        failure = e
+        if options.json and e.code != exits.INTERRUPTED:
+            operation = api.get(f"/v1/operations/{operation['id']}")
+    return {**answer, **_again(answer, api), "operation": operation}, failure
+
+
+def _again(answer: Json, api: Calls) -> Json:
+    """The object of an answer, read again; nothing when it is gone by now."""
+    for kind, value in answer.items():
+        if kind in WHERE and isinstance(value, dict) and "id" in value:
+            try:
+                return {kind: api.get(WHERE[kind] + str(value["id"]))}
+            except ProblemError as e:
+                if e.status not in (404, 410):
+                    raise
+    return {}

@@ -1,0 +1,91 @@
+"""`nubila node` and `nubila join-token`: the machines of the fabric, and how new ones come in. For operators."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nubila.cli import exits, flow, values
+from nubila.cli.exits import Failure
+from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli.session import Session
+from nubila.cli.terminal import line
+
+app = noun("node", "Machines of the fabric (operators).")
+join_token = noun("join-token", "One-use tokens with which machines join (operators).")
+
+Node = Annotated[str, named("node")]
+
+
+@verb(app, "list", "nubila node list", "nubila node list -o wide")
+def list_(*, options: Listing = Listing()) -> int:
+    """List nodes."""
+    return flow.listing("node", Session(options).operator.nodes(options.find()), options, "operator")
+
+
+@verb(app, "show", "nubila node show host1")
+def show(node: Node, /, *, options: Common = Common()) -> int:
+    """Show a node with all that it reports."""
+    return flow.one(Session(options).operator.node(node), options)
+
+
+@verb(
+    app,
+    "change",
+    "nubila node change host1 --maintenance --reason 'new disks'",
+    "nubila node change host1 --no-maintenance",
+    "nubila node change host1 --cpu-overcommit 2 --reserved-memory-mib 2048",
+)
+def change(
+    node: Node,
+    /,
+    *,
+    maintenance: Annotated[bool | None, Parameter(help="In maintenance it gets no new VMs.")] = None,
+    reason: Annotated[str | None, Parameter(help="Why it is in maintenance.")] = None,
+    zone: str | None = None,
+    role: Annotated[list[str] | None, Parameter(negative="", help="What it does; repeatable, replaces all.")] = None,
+    cpu_overcommit: Annotated[float | None, Parameter(help="Virtual cores per physical core.")] = None,
+    reserved_memory_mib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
+    reserved_disk_gib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
+    label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
+    options: Write = Write(),
+) -> int:
+    """Set what a node does and how much of it is offered."""
+    session = Session(options)
+    body = values.given(
+        maintenance=maintenance,
+        maintenance_reason=reason,
+        zone=zone,
+        roles=role,
+        cpu_overcommit=cpu_overcommit,
+        reserved_memory_mib=reserved_memory_mib,
+        reserved_disk_gib=reserved_disk_gib,
+        labels=values.labels(label),
+    )
+    if not body:
+        raise Failure("Nothing to change was given.", code=exits.USAGE)
+    return flow.change(
+        lambda how: session.operator.change_node(node, body, how), options, session, "changed", plane="operator"
+    )
+
+
+@verb(join_token, "create", "nubila join-token create", "nubila join-token create --ttl 600 --role hypervisor")
+def join_token_create(
+    *,
+    ttl_s: Annotated[float | None, Parameter(name="--ttl", help="Seconds until it ends.")] = None,
+    role: Annotated[list[str] | None, Parameter(negative="", help="What the machine will do; repeatable.")] = None,
+    options: Write = Write(),
+) -> int:
+    """Make a token with which one machine may join. It is alone on the last line."""
+    session = Session(options)
+    body = values.given(ttl_s=ttl_s, roles=role)
+    answer = session.operator.create_join_token(body, options.how())
+    if options.plan:
+        return flow.change(lambda _: answer, options, session, "created", plane="operator")
+    if options.json:
+        flow.print_json(answer)
+    else:
+        print(f"For one machine, until {line(answer.get('expires_at') or 'it is used')}:")
+        print(line(answer.get("token")))
+    return exits.OK

@@ -1,0 +1,125 @@
+"""Options that many commands share, each with its help, as groups that a command takes whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from nubila.cli import complete
+from nubila.cli.help import Formatter
+from nubila.client.calls import Find, How
+
+Plane = Literal["user", "operator"]
+Output = Literal["table", "wide", "json", "name"]
+
+_SESSION = "Session"
+_OUTPUT = "Output"
+_WRITE = "How the change is made"
+
+
+def flag(text: str, group: str) -> Parameter:
+    return Parameter(negative="", help=text, group=group, show_default=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Which installation, as whom, and in which form the answer is printed."""
+
+    json: Annotated[bool, flag("Print the API's JSON.", _OUTPUT)] = False
+    context: Annotated[
+        str | None,
+        Parameter(
+            help="Use this context instead of the current one.", group=_SESSION, completer=complete.live("context")
+        ),
+    ] = None
+    contexts: Annotated[Path | None, Parameter(help="The contexts file.", group=_SESSION)] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Either(Common):
+    """For commands that both APIs offer."""
+
+    as_: Annotated[
+        Plane | None,
+        Parameter(
+            name="--as", help="Which API to ask; the user API unless the context has none of it.", group=_SESSION
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Listing(Either):
+    """For lists."""
+
+    output: Annotated[Output, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = "table"
+    label: Annotated[
+        list[str] | None, Parameter(negative="", help="Only objects with this label, as KEY=VALUE. Repeatable.")
+    ] = None
+    state: Annotated[str | None, Parameter(help="Only objects in this state.")] = None
+    name: Annotated[str | None, Parameter(help="Only the object of this name.")] = None
+    limit: Annotated[int | None, Parameter(help="At most so many.")] = None
+
+    @property
+    def as_json(self) -> bool:
+        return self.json or self.output == "json"
+
+    def find(self) -> Find:
+        return Find(name=self.name, state=self.state, labels=tuple(self.label or ()), limit=self.limit)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Write(Common):
+    """For everything that changes something."""
+
+    plan: Annotated[bool, flag("Only show what would happen, as a plan that can be applied.", _WRITE)] = False
+    wait: Annotated[
+        bool, Parameter(help="Wait until it is done, or return as soon as it is accepted.", group=_WRITE)
+    ] = True
+    timeout_s: Annotated[
+        float, Parameter(name="--timeout", help="Wait at most so many seconds; the work goes on.", group=_WRITE)
+    ] = 300.0
+    if_match: Annotated[str | None, Parameter(help="Only if the object still has this ETag.", group=_WRITE)] = None
+    idempotency_key: Annotated[
+        str | None, Parameter(help="A key of your own: repeated with it, the change is made once.", group=_WRITE)
+    ] = None
+
+    def how(self) -> How:
+        return How(plan=self.plan, if_match=self.if_match, key=self.idempotency_key)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WriteEither(Write):
+    """For changes that both APIs offer."""
+
+    as_: Annotated[Plane | None, Parameter(name="--as", help="Which API to ask.", group=_SESSION)] = None
+
+
+def noun(name: str, words: str) -> App:
+    """The command group of a noun."""
+    return App(name=name, help=words, help_format="plaintext", help_formatter=Formatter(), version_flags=[])
+
+
+def verb(app: App, name: str, *examples: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Registers a function as a verb of a noun; each example is a whole command line."""
+
+    def register(function: Callable[..., int]) -> Callable[..., int]:
+        shown = "\n".join(["Examples:", *(f"  {e}" for e in examples)])
+        given: dict[str, Any] = {"name": name, "help_epilogue": shown, "version_flags": []}
+        app.command(function, **given)
+        return function
+
+    return register
+
+
+def named(kind: str, text: str = "") -> Parameter:
+    """A parameter that names an existing object, or, as a list, several: the shell completes it."""
+    return Parameter(help=text or f"Name or id of the {kind}.", completer=complete.live(kind), negative="")

@@ -1,0 +1,152 @@
+"""`nubila vm`: create, look at, and change VMs. Console and ssh are in `vm_inside`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from nubila.cli import flow, values
+from nubila.cli.options import Either, Listing, Write, named, noun, verb
+from nubila.cli.session import Session
+from nubila.cli.vm_inside import console, ssh
+from nubila.client.calls import How
+
+app = noun("vm", "Virtual machines.")
+
+Vm = Annotated[str, named("vm")]
+
+
+@verb(
+    app,
+    "create",
+    "nubila vm create web --flavor small --image debian-12 --key laptop",
+    "nubila vm create web --flavor small --image debian-12 --plan",
+    "nubila vm create db --flavor large --image debian-12 --network back --label tier=db --user-data init.yaml",
+)
+def create(
+    name: str,
+    /,
+    *,
+    flavor: Annotated[str, named("flavor", "Cores, memory and disk: `nubila flavor list`.")],
+    image: Annotated[str, named("image", "What its disk begins as: `nubila image list`.")],
+    network: Annotated[
+        list[str] | None, named("network", "Network to join; repeatable. The default one if not given.")
+    ] = None,
+    key: Annotated[list[str] | None, named("keypair", "Key pair that may log in; repeatable.")] = None,
+    user_data: Annotated[str | None, Parameter(help="File with user data for the guest, or '-'.")] = None,
+    boot_string: Annotated[str | None, Parameter(help="Opaque string for the guest.")] = None,
+    hostname: Annotated[str | None, Parameter(help="The guest's host name, if not the VM's name.")] = None,
+    disk_gib: Annotated[int | None, Parameter(help="Size of its disk in GiB, if not the flavor's.")] = None,
+    label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable.")] = None,
+    power: Annotated[Literal["on", "off"] | None, Parameter(help="'off' leaves it stopped.")] = None,
+    virt_method: Annotated[str | None, Parameter(help="kvm, qemu, ...; chosen if not given.")] = None,
+    options: Write = Write(),
+) -> int:
+    """Create a VM, and wait until it runs."""
+    body = values.given(
+        name=name,
+        flavor=flavor,
+        image=image,
+        networks=network,
+        keys=key,
+        user_data=None if user_data is None else values.text(user_data, "user data"),
+        boot_string=boot_string,
+        hostname=hostname,
+        disk_gib=disk_gib,
+        labels=values.labels(label),
+        power=power,
+        virt_method=virt_method,
+    )
+    session = Session(options)
+    return flow.change(lambda how: session.user.create_vm(body, how), options, session, "created")
+
+
+@verb(app, "list", "nubila vm list", "nubila vm list --label tier=web -o wide", "nubila vm list --as operator -o json")
+def list_(*, options: Listing = Listing()) -> int:
+    """List VMs."""
+    session = Session(options)
+    plane = session.plane(options.as_)
+    return flow.listing("vm", session.either(options.as_).vms(options.find()), options, plane)
+
+
+@verb(app, "show", "nubila vm show web", "nubila vm show web --json")
+def show(vm: Vm, /, *, options: Either = Either()) -> int:
+    """Show a VM with all that is known of it."""
+    return flow.one(Session(options).either(options.as_).vm(vm), options)
+
+
+@verb(app, "start", "nubila vm start web")
+def start(vm: Vm, /, *, options: Write = Write()) -> int:
+    """Start a stopped VM."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.start_vm(vm, how), options, session, "started")
+
+
+@verb(app, "stop", "nubila vm stop web", "nubila vm stop web --shutdown-timeout 20", "nubila vm stop web --hard")
+def stop(
+    vm: Vm,
+    /,
+    *,
+    hard: Annotated[bool, Parameter(negative="", show_default=False, help="Cut the power at once.")] = False,
+    shutdown_timeout_s: Annotated[
+        float | None, Parameter(name="--shutdown-timeout", help="Seconds for the guest before the power is cut.")
+    ] = None,
+    options: Write = Write(),
+) -> int:
+    """Stop a VM: ask the guest's agent, then press its power button, then cut the power."""
+    session = Session(options)
+    mode = "hard" if hard else "clean"
+
+    def call(how: How) -> flow.Json:
+        return session.user.stop_vm(vm, mode=mode, timeout_s=shutdown_timeout_s, how=how)
+
+    return flow.change(call, options, session, "stopped")
+
+
+@verb(app, "reboot", "nubila vm reboot web")
+def reboot(vm: Vm, /, *, options: Write = Write()) -> int:
+    """Reboot a VM."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.reboot_vm(vm, how), options, session, "rebooted")
+
+
+@verb(app, "rename", "nubila vm rename web www")
+def rename(vm: Vm, name: str, /, *, options: Write = Write()) -> int:
+    """Give a VM another name. Its host name inside stays as it is."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.change_vm(vm, {"name": name}, how), options, session, "renamed")
+
+
+@verb(app, "label", "nubila vm label web tier=front owner-")
+def label(
+    vm: Vm, /, *changes: Annotated[str, Parameter(help="KEY=VALUE sets, KEY- removes.")], options: Write = Write()
+) -> int:
+    """Set and remove labels of a VM."""
+    session = Session(options)
+    found, etag = session.user.tagged(f"/v1/vms/{flow.segment(vm)}")
+    body = {"labels": values.relabelled(found.get("labels") or {}, changes)}
+
+    def call(how: How) -> flow.Json:
+        # All labels are sent, so nobody else's change may lie between reading and writing them.
+        own = How(plan=how.plan, key=how.key, if_match=how.if_match or etag)
+        return session.user.change_vm(vm, body, own)
+
+    return flow.change(call, options, session, "labelled")
+
+
+@verb(app, "delete", "nubila vm delete web", "nubila vm delete web --plan")
+def delete(vm: Vm, /, *, options: Write = Write()) -> int:
+    """Delete a VM and its own disk."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.delete_vm(vm, how), options, session, "deleted")
+
+
+@verb(app, "placement", "nubila vm placement web")
+def placement(vm: Vm, /, *, options: Either = Either()) -> int:
+    """Show why a VM is where it is, and what was refused."""
+    return flow.one(Session(options).either(options.as_).vm_placement(vm), options)
+
+
+verb(app, "console", "nubila vm console web", "nubila vm console web --bytes 2000")(console)
+verb(app, "ssh", "nubila vm ssh web", "nubila vm ssh web -- uname -a", "nubila vm ssh web --print")(ssh)

@@ -1,0 +1,230 @@
+"""The routes of the user and operator APIs as methods: one line each, in the order of the API's own table.
+
+Called by the CLI and by bootstrap. Objects are passed and returned as the API's JSON; names and ids are both accepted
+where a method takes a name. Lists are followed to their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
+
+from nubila.client.answers import Response, expect
+from nubila.client.calls import ALL, NOW, Calls, Find, How, Json, new_key
+from nubila.client.transport import segment as s
+
+UPLOAD_TIMEOUT_S = 600.0  # between two pieces; the server hashes and stores at the end
+
+
+class Shared(Calls):
+    """What both APIs offer under the same paths."""
+
+    def me(self) -> Json:
+        return self._one("/v1/me")
+
+    def vms(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/vms", find)
+
+    def vm(self, vm: str) -> Json:
+        return self._one(f"/v1/vms/{s(vm)}")
+
+    def vm_placement(self, vm: str) -> Json:
+        return self._one(f"/v1/vms/{s(vm)}/placement")
+
+    def operations(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/operations", find)
+
+    def operation(self, operation: str) -> Json:
+        return self._one(f"/v1/operations/{s(operation)}")
+
+    def operation_why(self, operation: str) -> Json:
+        return self._one(f"/v1/operations/{s(operation)}/why")
+
+    def cancel_operation(self, operation: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/operations/{s(operation)}/cancel", how=how)
+
+    def plan(self, plan: str) -> Json:
+        return self._one(f"/v1/plans/{s(plan)}")
+
+    def apply_plan(self, plan: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/plans/{s(plan)}/apply", how=how)
+
+    def discard_plan(self, plan: str) -> Json:
+        return self.write("DELETE", f"/v1/plans/{s(plan)}")
+
+    def flavors(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/flavors", find)
+
+    def images(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/images", find)
+
+    def tokens(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/tokens", find)
+
+    def create_token(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/tokens", body, how)
+
+    def delete_token(self, token: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/tokens/{s(token)}", how=how)
+
+    def _one(self, path: str) -> Json:
+        found: Json = self.get(path)
+        return found
+
+
+class UserApi(Shared):
+    """What a person does in one project, which the token names."""
+
+    def create_vm(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/vms", body, how)
+
+    def change_vm(self, vm: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/vms/{s(vm)}", body, how)
+
+    def delete_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/vms/{s(vm)}", how=how)
+
+    def start_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/start", how=how)
+
+    def stop_vm(self, vm: str, *, mode: str = "clean", timeout_s: float | None = None, how: How = NOW) -> Json:
+        body: Json = {"mode": mode} if timeout_s is None else {"mode": mode, "timeout_s": timeout_s}
+        return self.write("POST", f"/v1/vms/{s(vm)}/stop", body, how)
+
+    def reboot_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
+
+    def vm_console(self, vm: str, *, max_bytes: int | None = None) -> bytes:
+        """The last bytes that the guest wrote to its console, as they are: they may hold terminal sequences."""
+        path = f"/v1/vms/{s(vm)}/console"
+        headers = {"Accept": "text/plain, application/problem+json"}
+        return self.send("GET", path, query={"bytes": max_bytes}, headers=headers, timeout_s=60.0).body
+
+    def keypairs(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/keypairs", find)
+
+    def keypair(self, keypair: str) -> Json:
+        return self._one(f"/v1/keypairs/{s(keypair)}")
+
+    def create_keypair(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/keypairs", body, how)
+
+    def delete_keypair(self, keypair: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/keypairs/{s(keypair)}", how=how)
+
+    def networks(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/networks", find)
+
+    def network(self, network: str) -> Json:
+        return self._one(f"/v1/networks/{s(network)}")
+
+    def create_network(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/networks", body, how)
+
+    def delete_network(self, network: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/networks/{s(network)}", how=how)
+
+    def ports(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/ports", find)
+
+    def volumes(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/volumes", find)
+
+    def project(self) -> Json:
+        """The token's own project, the role in it, and its quota."""
+        return self._one("/v1/project")
+
+
+class OperatorApi(Shared):
+    """What the owners of the machines do."""
+
+    def first_operator(self, secret: str, name: str) -> Json:
+        """Make the first operator with the one-use secret that the control plane wrote; needs no token."""
+        return self.write("POST", "/v1/first-operator", {"secret": secret, "name": name})
+
+    def operators(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/operators", find)
+
+    def create_operator(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/operators", body, how)
+
+    def projects(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/projects", find)
+
+    def project(self, project: str) -> Json:
+        return self._one(f"/v1/projects/{s(project)}")
+
+    def create_project(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/projects", body, how)
+
+    def change_project(self, project: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/projects/{s(project)}", body, how)
+
+    def delete_project(self, project: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/projects/{s(project)}", how=how)
+
+    def quota(self, project: str) -> Json:
+        return self._one(f"/v1/projects/{s(project)}/quota")
+
+    def set_quota(self, project: str, limits: dict[str, int], how: How = NOW) -> Json:
+        return self.write("PUT", f"/v1/projects/{s(project)}/quota", limits, how)
+
+    def set_member(self, project: str, user: str, role: str, how: How = NOW) -> Json:
+        return self.write("PUT", f"/v1/projects/{s(project)}/members/{s(user)}", {"role": role}, how)
+
+    def users(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/users", find)
+
+    def create_user(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/users", body, how)
+
+    def change_user(self, user: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/users/{s(user)}", body, how)
+
+    def create_user_token(self, user: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/users/{s(user)}/tokens", body, how)
+
+    def create_flavor(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/flavors", body, how)
+
+    def delete_flavor(self, flavor: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/flavors/{s(flavor)}", how=how)
+
+    def create_image(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/images", body, how)
+
+    def delete_image(self, image: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/images/{s(image)}", how=how)
+
+    def upload_image(
+        self,
+        image: str,
+        source: IO[bytes] | Iterable[bytes],
+        *,
+        length: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> Json:
+        """Send an image's content. Not repeated by itself: the source can be read once only."""
+        response: Response = self.transport.upload(
+            "PUT",
+            f"/v1/images/{s(image)}/content",
+            source,
+            length=length,
+            headers={"Idempotency-Key": new_key()},
+            progress=progress,
+            timeout_s=UPLOAD_TIMEOUT_S,
+        )
+        found: Json = expect(response).json() if response.body else {}
+        return found
+
+    def create_join_token(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/join-tokens", body, how)
+
+    def nodes(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/nodes", find)
+
+    def node(self, node: str) -> Json:
+        return self._one(f"/v1/nodes/{s(node)}")
+
+    def change_node(self, node: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/nodes/{s(node)}", body, how)

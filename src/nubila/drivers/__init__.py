@@ -1,0 +1,24 @@
+"""What touches the world: hypervisors, disks, wires, image stores. Each kind has a contract, a fake and a registry.
+
+Drivers are synchronous, idempotent and re-entrant: `ensure_x` makes the world so and may be killed and run again at any
+point; `remove_x` on what is not there is a success; `observe` returns what is ours and, apart, what is foreign. They
+know no database, no API and no other driver. The agent runs them in worker threads.
+"""
+
+from __future__ import annotations
+
+
+class DriverError(Exception):
+    """The world refused. `again` says whether the same call may succeed later without a change of the wish."""
+
+    def __init__(self, reason: str, *, again: bool = True):
+        self.reason = reason
+        self.again = again
+        super().__init__(reason)
+
+
+class CapabilityMissing(DriverError):
+    """This driver cannot do that, and says so in its Capabilities."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason, again=False)

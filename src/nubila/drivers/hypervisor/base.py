@@ -1,0 +1,108 @@
+"""The contract of a hypervisor driver: it defines, starts, stops and observes domains on this machine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What this driver can do here. The API refuses, with this as the reason, what is False."""
+
+    virt_methods: tuple[str, ...]  # usable on this machine, best first: found by booting, not by looking
+    clean_stop: bool = True  # by guest agent or ACPI
+    guest_agent: bool = True
+    console_log: bool = True
+    max_cores: int = 64
+    persistent: bool = True  # domains outlive the agent and the driver's own daemon
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Set by the operator."""
+
+    console_log_max_bytes: int = 1 << 20
+    call_deadline_s: float = 30.0
+
+
+class DomainDisk(msgspec.Struct, frozen=True, kw_only=True):
+    volume_id: str
+    path: str
+    format: str  # qcow2 | raw, always given, never probed
+    cache: str = "default"
+    read_iops: int = 0
+    write_iops: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+
+
+class DomainNic(msgspec.Struct, frozen=True, kw_only=True):
+    tap: str  # made beforehand by the network driver, owned by the domain's uid
+    mac: str
+    mtu: int
+
+
+class Domain(msgspec.Struct, frozen=True, kw_only=True):
+    """One domain to run. `directory` is its own (owner: its uid, 0700) and holds seed and sockets.
+
+    The console log is the driver's and lies outside of it: root appends to it, and in a directory that QEMU's uid may
+    change, a link could lead root's writes anywhere.
+    """
+
+    vm_id: str  # typed text
+    uuid: str  # plain uuid: the guest sees it as its SMBIOS uuid
+    epoch: int
+    virt_method: str
+    cores: int
+    memory_mib: int
+    directory: str
+    uid: int
+    gid: int
+    disks: tuple[DomainDisk, ...]
+    nics: tuple[DomainNic, ...]
+    seed: str | None = None  # path of the NoCloud ISO
+    serial_number: str = ""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain of ours as it is now."""
+
+    vm_id: str
+    epoch: int
+    running: bool
+    pid: int | None = None
+    reason: str | None = None  # of the last stop: 'guest-shutdown' | 'crashed' | 'destroyed' | None when unknown
+    guest_agent: bool = False  # the guest agent's channel is connected
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    domains: tuple[Found, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+
+class Hypervisor(Protocol):
+    def capabilities(self) -> Capabilities: ...
+
+    def observe(self) -> Observed:
+        """All domains of this installation, and the names of others', in bulk."""
+
+    def start(self, domain: Domain) -> None:
+        """Define and run it. A domain of this vm with another epoch or definition is replaced; one that runs stays."""
+
+    def ask_stop(self, vm_id: str, how: str) -> bool:
+        """Ask the guest to power off, by 'agent' or 'acpi'. False: it could not even be asked that way."""
+
+    def ask_reboot(self, vm_id: str, how: str) -> bool:
+        """Ask the guest to reboot, by 'agent'; or force it, by 'reset'. False: it could not be asked that way."""
+
+    def destroy(self, vm_id: str) -> None:
+        """Power off at once. The definition stays."""
+
+    def remove(self, vm_id: str) -> None:
+        """Power off at once and forget the definition. Not there is a success."""
+
+    def read_console(self, vm_id: str, max_bytes: int) -> bytes:
+        """The newest bytes that the guest wrote to its serial console; nothing yet is b''."""
+
+    def close(self) -> None:
+        """Let go of connections; domains run on."""

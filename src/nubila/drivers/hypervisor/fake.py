@@ -1,0 +1,157 @@
+"""A hypervisor in memory, for tests, benchmarks and simulation: scriptable, cheap, and adoptable after a restart.
+
+The world is apart from the driver: a second driver over the same world (or the same journal file) finds the domains of
+the first, as a new agent does on a real machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import msgspec
+
+from nubila.drivers.hypervisor.base import Capabilities, Domain, Found, Observed
+from nubila.drivers.script import Script, Table
+
+
+class FakeDomain(msgspec.Struct, kw_only=True):
+    """A domain of the fake world; `boots` counts how often its guest began to run."""
+
+    vm_id: str
+    epoch: int
+    uuid: str = ""
+    running: bool = False
+    pid: int | None = None
+    reason: str | None = None
+    boots: int = 0
+    cores: int = 1
+    memory_mib: int = 0
+
+
+class HypervisorWorld:
+    """The machine that the fake stands for, and what tests may do to it behind the driver's back."""
+
+    def __init__(self, path: Path | None = None, virt_methods: tuple[str, ...] = ("kvm", "qemu")):
+        self.domains = Table(FakeDomain, path)
+        self.script = Script()
+        self.capabilities = Capabilities(virt_methods=virt_methods)
+        self.foreign: tuple[str, ...] = ()
+        self.deaf: set[str] = set()  # guests that take no notice of a request to stop
+        self.no_agent: set[str] = set()  # guests without a guest agent
+        self.console: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+        self._pid = itertools.count(1000)
+
+    def crash(self, vm_id: str) -> None:
+        self.end(vm_id, "crashed")
+
+    def guest_shutdown(self, vm_id: str) -> None:
+        """The guest powers itself off."""
+        self.end(vm_id, "guest-shutdown")
+
+    def host_boot(self) -> None:
+        """The machine restarts: nothing runs, definitions stay, no one knows why anything ended."""
+        for domain in self.domains.all():
+            self.end(domain.vm_id, None)
+
+    def add_foreign(self, name: str) -> None:
+        self.foreign = (*self.foreign, name)
+
+    def run(self, domain: FakeDomain) -> None:
+        self.domains.put(
+            domain.vm_id,
+            msgspec.structs.replace(domain, running=True, pid=next(self._pid), reason=None, boots=domain.boots + 1),
+        )
+
+    def end(self, vm_id: str, reason: str | None) -> None:
+        with self.lock:
+            domain = self.domains.get(vm_id)
+            if domain is not None and domain.running:
+                self.domains.put(vm_id, msgspec.structs.replace(domain, running=False, pid=None, reason=reason))
+
+
+class FakeHypervisor:
+    """The driver over a HypervisorWorld."""
+
+    def __init__(self, world: HypervisorWorld | None = None):
+        self.world = world or HypervisorWorld()
+        self.script = self.world.script
+
+    def capabilities(self) -> Capabilities:
+        return self.world.capabilities
+
+    def observe(self) -> Observed:
+        self.script.enter("observe")
+        no_agent = self.world.no_agent
+        found = tuple(
+            [
+                Found(
+                    vm_id=d.vm_id,
+                    epoch=d.epoch,
+                    running=d.running,
+                    pid=d.pid,
+                    reason=d.reason,
+                    guest_agent=d.running and d.vm_id not in no_agent,
+                )
+                for d in self.world.domains.all()
+            ]
+        )
+        self.script.leave("observe")
+        return Observed(domains=found, foreign=self.world.foreign)
+
+    def start(self, domain: Domain) -> None:
+        self.script.enter("start")
+        with self.world.lock:
+            was = self.world.domains.get(domain.vm_id)
+            if was is None or was.epoch != domain.epoch or not was.running:
+                self.world.run(
+                    FakeDomain(
+                        vm_id=domain.vm_id,
+                        epoch=domain.epoch,
+                        uuid=domain.uuid,
+                        boots=was.boots if was else 0,
+                        cores=domain.cores,
+                        memory_mib=domain.memory_mib,
+                    )
+                )
+        self.script.leave("start")
+
+    def ask_stop(self, vm_id: str, how: str) -> bool:
+        self.script.enter("ask_stop")
+        domain = self.world.domains.get(vm_id)
+        heard = domain is not None and domain.running and not (how == "agent" and vm_id in self.world.no_agent)
+        if heard and vm_id not in self.world.deaf:
+            self.world.guest_shutdown(vm_id)
+        self.script.leave("ask_stop")
+        return heard
+
+    def ask_reboot(self, vm_id: str, how: str) -> bool:
+        self.script.enter("ask_reboot")
+        with self.world.lock:
+            domain = self.world.domains.get(vm_id)
+            heard = domain is not None and domain.running and not (how == "agent" and vm_id in self.world.no_agent)
+            if domain is not None and heard:
+                self.world.domains.put(vm_id, msgspec.structs.replace(domain, boots=domain.boots + 1))
+        self.script.leave("ask_reboot")
+        return heard
+
+    def destroy(self, vm_id: str) -> None:
+        self.script.enter("destroy")
+        self.world.end(vm_id, "destroyed")
+        self.script.leave("destroy")
+
+    def remove(self, vm_id: str) -> None:
+        self.script.enter("remove")
+        with self.world.lock:
+            self.world.domains.drop(vm_id)
+            self.world.console.pop(vm_id, None)
+        self.script.leave("remove")
+
+    def read_console(self, vm_id: str, max_bytes: int) -> bytes:
+        self.script.enter("read_console")
+        return self.world.console.get(vm_id, b"")[-max_bytes:] if max_bytes > 0 else b""
+
+    def close(self) -> None:
+        """The world is not the driver's to close."""

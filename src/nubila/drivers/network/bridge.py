@@ -1,0 +1,245 @@
+"""The network driver of a single node: a Linux bridge per network, a tap per port, nftables, dnsmasq.
+
+Rules come first: a tap is down and on no bridge until the rules that bind it to its MAC and addresses are loaded. What
+was asked for is kept in small files, so that rules and DHCP can be made anew as a whole after a restart or when someone
+flushed them; the world itself (aliases of interfaces) says what is there. Other tables, bridges and processes are never
+touched.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+from nubila.drivers import DriverError
+from nubila.drivers.network import bridge_nft as rules
+from nubila.drivers.network.base import Capabilities, FoundNetwork, FoundPort, Network, Observed, Options, Port
+from nubila.drivers.network.bridge_dhcp import Dhcp
+from nubila.drivers.network.bridge_host import HostSettings
+from nubila.drivers.network.bridge_links import Link, Links, have_bridge
+from nubila.drivers.network.bridge_records import Records
+from nubila.drivers.network.bridge_wish import check_id, check_network, check_port, check_table, overlap
+from nubila.drivers.network.nft import Loader
+from nubila.drivers.places import require_searchable
+
+
+class BridgeNetwork:
+    """The driver. Its methods may be called from several threads at once."""
+
+    def __init__(self, options: Options):
+        self._options = options
+        self._table = check_table(options.table)
+        self._directory = Path(options.directory)
+        self._links = Links()
+        self._nft = Loader()
+        self._lock = threading.RLock()  # records, networks, DHCP
+        self._records: Records | None = None
+        self._base_loaded = False
+        self._loaded: dict[str, Port] = {}  # tap -> the wish whose rules are loaded, as far as this process knows
+        self._ready: dict[str, Network] = {}  # networks that this process made so
+        self._dhcp: dict[str, Dhcp] = {}
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(ipv6=Path("/proc/sys/net/ipv6").is_dir())
+
+    def host_settings(self) -> tuple[tuple[str, str, str], ...]:
+        """(name, wanted, now) of what this driver changes on the whole machine, once a network needs it."""
+        return self._host.listing()
+
+    def observe(self) -> Observed:
+        links = self._links.beginning(rules.prefix(self._table))
+        open_taps = self._taps_with_rules() if links else frozenset()
+        networks: list[FoundNetwork] = []
+        ports: list[FoundPort] = []
+        foreign: list[str] = []
+        id_of = {link.index: self._owned(link, "network") for link in links}
+        for link in links:
+            network_id, port_id = id_of[link.index], self._owned(link, "port")
+            if network_id is not None:
+                networks.append(
+                    FoundNetwork(network_id=network_id, bridge=link.name, serving=self._serving(network_id))
+                )
+            elif port_id is not None:
+                on = id_of.get(link.master)
+                up = link.up and on is not None and link.name in open_taps
+                ports.append(FoundPort(port_id=port_id, epoch=_epoch(link.alias), tap=link.name, network_id=on, up=up))
+            else:
+                foreign.append(link.name)
+        leases = [lease for n in networks for lease in self._dhcp_of(n.network_id).leases()]
+        return Observed(networks=tuple(networks), ports=tuple(ports), leases=tuple(leases), foreign=tuple(foreign))
+
+    def ensure_network(self, network: Network) -> str:
+        network = check_network(network)
+        name = rules.bridge_name(self._table, network.network_id)
+        with self._lock:
+            records = self._open()
+            dhcp = self._dhcp_of(network.network_id)
+            if self._ready.get(network.network_id) == network and self._base_loaded and dhcp.serving() and _there(name):
+                return name
+            refusal = overlap(network, records.networks.all())
+            if refusal is not None:
+                raise DriverError(refusal, again=False)
+            if records.networks.put(network.network_id, network) or not self._base_loaded:
+                self._load_base(records)
+            for version in {6 if ":" in s.cidr else 4 for s in network.subnets if network.nat}:
+                self._host.ensure_forwarding(version)
+            have_bridge(self._links, network, name, f"{self._table}:network:{network.network_id}")
+            dhcp.set_hosts(records.ports_of(network.network_id))
+            dhcp.ensure(network, name, self._options.lease_s)
+            self._ready[network.network_id] = network
+        return name
+
+    def ensure_port(self, port: Port) -> str:
+        port = check_port(port)
+        name = rules.tap_name(self._table, port.port_id)
+        with self._lock:
+            records = self._open()
+            bridge = self._links.find(rules.bridge_name(self._table, port.network_id))
+            if bridge is None:
+                raise DriverError("the port's network is not on this node")
+            was = records.ports.get(port.port_id)
+            if records.put_port(port):
+                self._dhcp_of(port.network_id).set_hosts(records.ports_of(port.network_id))
+        link = self._tap(port, name, was)
+        if self._loaded.get(name) != port:
+            self._load_port(port, name)
+        if link.master != bridge.index or not link.up or link.mtu != bridge.mtu:
+            self._links.change(link.index, mtu=bridge.mtu, master=bridge.index, state="up")
+        return name
+
+    def remove_port(self, port_id: str) -> None:
+        check_id("port_id", port_id)
+        name = rules.tap_name(self._table, port_id)
+        self._remove_link(name, "port", port_id)
+        self._nft.load(rules.remove_port(self._table, port_id))
+        with self._lock:
+            self._loaded.pop(name, None)
+            records = self._open()
+            was = records.drop_port(port_id)
+            if was is not None and records.networks.get(was.network_id) is not None:
+                dhcp = self._dhcp_of(was.network_id)
+                dhcp.set_hosts(records.ports_of(was.network_id))
+                dhcp.forget_lease(was.mac)
+
+    def remove_network(self, network_id: str) -> None:
+        check_id("network_id", network_id)
+        with self._lock:
+            records = self._open()
+            if records.ports_of(network_id):
+                raise DriverError("ports are still on this network")
+            self._ready.pop(network_id, None)
+            self._dhcp_of(network_id).remove()
+            self._dhcp.pop(network_id, None)
+            self._remove_link(rules.bridge_name(self._table, network_id), "network", network_id)
+            if records.networks.drop(network_id) is not None:
+                self._load_base(records)
+
+    def remove_all(self) -> None:
+        """Everything of this installation gone, the machine's settings as before: a node is being destroyed."""
+        found, records = self.observe(), self._open()
+        for port_id in {p.port_id for p in found.ports} | {p.port_id for p in records.ports.all()}:
+            self.remove_port(port_id)
+        for network_id in {n.network_id for n in found.networks} | {n.network_id for n in records.networks.all()}:
+            self.remove_network(network_id)
+        self._nft.load(rules.remove_tables(self._table))
+        self._base_loaded = False
+        self._host.undo()
+
+    def close(self) -> None:
+        self._links.close()
+
+    @property
+    def _host(self) -> HostSettings:
+        return HostSettings(self._directory / "host-settings.json")
+
+    def _open(self) -> Records:
+        """The records, read at first use; what has lost its interface is forgotten then. The caller holds the lock."""
+        if self._records is None:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            require_searchable(self._directory)
+            records = Records(self._directory)
+            gone = records.forget_missing(
+                lambda n: _there(rules.bridge_name(self._table, n)), lambda p: _there(rules.tap_name(self._table, p))
+            )
+            for network in gone:
+                self._dhcp_of(network.network_id).remove()
+            self._records = records
+        return self._records
+
+    def _dhcp_of(self, network_id: str) -> Dhcp:
+        if network_id not in self._dhcp:
+            self._dhcp[network_id] = Dhcp(self._directory, network_id)
+        return self._dhcp[network_id]
+
+    def _serving(self, network_id: str) -> bool:
+        return self._dhcp_of(network_id).serving()
+
+    def _taps_with_rules(self) -> frozenset[str]:
+        """The taps that are let through. Someone may have flushed our tables: then nothing counts as loaded."""
+        taps = self._nft.names_in_map(self._table, "ports", "forward")
+        if taps is None:
+            self._base_loaded = False
+            self._loaded.clear()
+            return frozenset()
+        for name in [n for n in self._loaded if n not in taps]:
+            self._loaded.pop(name, None)
+        return taps
+
+    def _load_base(self, records: Records) -> None:
+        self._nft.load(rules.base(self._table, records.networks.all(), self._options.metadata_port))
+        self._base_loaded = True
+
+    def _load_port(self, port: Port, name: str) -> None:
+        with self._lock:
+            if not self._base_loaded:
+                self._load_base(self._open())
+        try:
+            self._nft.load(rules.port(self._table, port))
+        except DriverError:  # the tables may have been flushed since
+            with self._lock:
+                self._load_base(self._open())
+            self._nft.load(rules.port(self._table, port))
+        self._loaded[name] = port
+
+    def _tap(self, port: Port, name: str, was: Port | None) -> Link:
+        """The tap with its owner and alias, down when it is new."""
+        alias = f"{self._table}:port:{port.port_id}:e{port.epoch}"
+        if was is not None and was.uid != port.uid:
+            self._remove_link(name, "port", port.port_id)
+        link = self._links.find(name)
+        if link is None:
+            return self._links.make_tap(name, alias, port.uid)
+        self._require_owned(link, "port", port.port_id)
+        if link.alias != alias:
+            self._links.change(link.index, ifalias=alias)
+        return link
+
+    def _remove_link(self, name: str, kind: str, its_id: str) -> None:
+        link = self._links.find(name)
+        if link is not None:
+            self._require_owned(link, kind, its_id)
+            self._links.remove(link.index)
+
+    def _owned(self, link: Link, kind: str) -> str | None:
+        """The id in the alias of one of our interfaces of that kind: 'table:kind:id[:epoch]'."""
+        parts = link.alias.split(":")
+        return parts[2] if len(parts) >= 3 and parts[:2] == [self._table, kind] else None
+
+    def _require_owned(self, link: Link, kind: str, its_id: str) -> None:
+        """An interface without an alias was left by a process that was killed right after making it."""
+        if link.alias and self._owned(link, kind) != its_id:
+            raise DriverError(f"the interface {link.name} exists and belongs to something else", again=False)
+
+
+def _epoch(alias: str) -> int:
+    last = alias.rsplit(":", 1)[-1]
+    return int(last[1:]) if last[:1] == "e" and last[1:].isdigit() else 0
+
+
+def _there(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True

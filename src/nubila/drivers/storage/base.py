@@ -1,0 +1,71 @@
+"""The contract of a storage driver: it makes and removes volumes of one pool on this machine, and keeps images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    formats: tuple[str, ...]
+    cache_modes: tuple[str, ...]
+    io_limits: bool = True
+    copy_on_write: bool = True  # volumes from images without copying
+    shared: bool = False  # other nodes reach the same bytes; False: VMs on it are `ha: none`
+    snapshots: bool = False
+    resize: bool = False
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    directory: str
+    reserve_gib: int = 1  # below this, new volumes are refused
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume to have. World names carry the volume's id and the attachment's epoch where the backend can."""
+
+    volume_id: str
+    format: str
+    size_gib: int
+    uid: int  # who may write it
+    gid: int
+    image_sha256: str | None = None
+    image_format: str | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    volume_id: str
+    path: str
+    format: str
+    allocated_bytes: int
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    volumes: tuple[Found, ...] = ()
+    images: tuple[str, ...] = ()  # sha256
+    foreign: tuple[str, ...] = ()
+
+
+Fetch = Callable[[Path], None]  # writes the image's bytes to that path, or raises
+
+
+class Storage(Protocol):
+    def capabilities(self) -> Capabilities: ...
+
+    def observe(self) -> Observed: ...
+
+    def ensure_image(self, sha256: str, fetch: Fetch) -> None:
+        """Have the image's bytes here, hash verified while no one can see a partial copy."""
+
+    def ensure_volume(self, volume: Volume) -> str:
+        """Have the volume; returns its path. An existing volume's bytes are never touched."""
+
+    def remove_volume(self, volume_id: str) -> None: ...
+
+    def remove_image(self, sha256: str) -> None:
+        """Only when no volume here is based on it; otherwise DriverError(again=True)."""
+
+    def free_gib(self) -> int: ...

@@ -1,0 +1,274 @@
+"""Volumes and image copies as files in a directory of this node.
+
+    volumes/<volume id>.<format>    0600, owned by the vm's uid
+    images/<sha256>                 0444, the bytes as they were uploaded; never written again
+    tmp/                            what is not finished; emptied at start
+
+A volume from an image is a qcow2 file over it (no copying), except raw ones, which are converted. The backing path is
+relative ('../images/<sha256>'), so that the pool may move. Formats are always stated and never probed: a guest decides
+what its disk's first bytes say. A file becomes visible by a rename after a sync, so whatever can be seen is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nubila.drivers import DriverError
+from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
+from nubila.drivers.places import require_searchable
+from nubila.drivers.storage import qcow2
+from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
+
+_VOLUME_ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{1,40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FORMATS = ("qcow2", "raw")
+_GIB = 1 << 30
+_MAX_GIB = 64 << 10
+# qemu-img reads what strangers made: it may use that much, and no more.
+_CONVERT_MEMORY_BYTES = 1 << 30
+_CONVERT_CPU_S = 1800
+_CONVERT_TIMEOUT_S = 3600.0
+_FICLONE = 0x40049409
+
+
+class DirectoryStorage:
+    """The driver. Its methods may be called from several threads at once."""
+
+    def __init__(self, options: Options):
+        self._options = options
+        self._directory = Path(options.directory)
+        self._volumes = self._directory / "volumes"
+        self._images = self._directory / "images"
+        self._tmp = self._directory / "tmp"
+        self._prepared = False
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            formats=_FORMATS, cache_modes=("default", "none", "writethrough", "writeback", "directsync", "unsafe")
+        )
+
+    def observe(self) -> Observed:
+        self._prepare()
+        volumes: list[Found] = []
+        foreign: list[str] = []
+        with os.scandir(self._volumes) as entries:
+            for entry in entries:
+                volume_id, _, format_ = entry.name.rpartition(".")
+                if not _VOLUME_ID.fullmatch(volume_id) or format_ not in _FORMATS or entry.is_symlink():
+                    foreign.append(f"volumes/{entry.name}")
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # removed in between
+                    allocated = entry.stat(follow_symlinks=False).st_blocks * 512
+                    volumes.append(
+                        Found(volume_id=volume_id, path=entry.path, format=format_, allocated_bytes=allocated)
+                    )
+        images = os.listdir(self._images)
+        foreign += [f"images/{name}" for name in images if not _SHA256.fullmatch(name)]
+        ours = tuple(sorted([name for name in images if _SHA256.fullmatch(name)]))
+        return Observed(volumes=tuple(volumes), images=ours, foreign=tuple(foreign))
+
+    def ensure_image(self, sha256: str, fetch: Fetch) -> None:
+        self._prepare()
+        path = self._image(sha256)
+        if path.exists():
+            return
+        self._require_space(0)
+        with self._making() as new:
+            fetch(new)
+            with new.open("rb") as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+                if got != sha256:
+                    raise DriverError(f"the image's bytes have the hash {got}, not {sha256}")
+                os.fchmod(file.fileno(), 0o444)
+                os.fsync(file.fileno())
+            _publish(new, path)
+
+    def ensure_volume(self, volume: Volume) -> str:
+        self._prepare()
+        path = self._volume(volume)
+        if not path.exists():
+            with self._making() as new:
+                self._fill(new, volume)
+                with new.open("rb") as file:
+                    os.fchown(file.fileno(), volume.uid, volume.gid)
+                    os.fchmod(file.fileno(), 0o600)
+                    os.fsync(file.fileno())
+                _publish(new, path)
+        else:
+            _own(path, volume)
+        return str(path)
+
+    def remove_volume(self, volume_id: str) -> None:
+        _check_volume_id(volume_id)
+        for format_ in _FORMATS:
+            (self._volumes / f"{volume_id}.{format_}").unlink(missing_ok=True)
+
+    def remove_image(self, sha256: str) -> None:
+        self._prepare()
+        path = self._image(sha256)
+        for entry in os.scandir(self._volumes):
+            if entry.name.endswith(".qcow2") and _based_on(entry.path, sha256):
+                raise DriverError(f"the volume {entry.name} is based on this image")
+        path.unlink(missing_ok=True)
+
+    def free_gib(self) -> int:
+        self._prepare()
+        return int(shutil.disk_usage(self._directory).free // _GIB)
+
+    def _fill(self, new: Path, volume: Volume) -> None:
+        if volume.format not in _FORMATS:
+            raise DriverError(f"this pool has no format {volume.format!r}", again=False)
+        if not 0 < volume.size_gib <= _MAX_GIB:
+            raise DriverError(f"a volume of {volume.size_gib} GiB is not possible here", again=False)
+        size = volume.size_gib * _GIB
+        image = self._usable_image(volume, size)
+        if image is None:
+            self._require_space(0)
+            _write_empty(new, volume.format, size)
+        elif volume.format == "qcow2":
+            self._require_space(0)
+            name = f"../images/{image.name}"
+            new.write_bytes(qcow2.empty(size, name, volume.image_format))
+        else:
+            self._require_space(image.stat().st_blocks * 512)
+            _copy_raw(image, volume.image_format or "raw", new, size)
+
+    def _usable_image(self, volume: Volume, size: int) -> Path | None:
+        """The image's file, judged by our own reader before any other program opens it."""
+        if volume.image_sha256 is None:
+            return None
+        path = self._image(volume.image_sha256)
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                header = inspect(head, volume.image_format or "", os.fstat(file.fileno()).st_size)
+        except FileNotFoundError as e:
+            raise DriverError("the volume's image is not on this node") from e
+        except BadImage as e:
+            raise DriverError(f"the image cannot be used: {e}", again=False) from e
+        if header.virtual_bytes > size:
+            raise DriverError(
+                f"the image's disk has {-(-header.virtual_bytes // _GIB)} GiB, the volume only {volume.size_gib}",
+                again=False,
+            )
+        return path
+
+    def _require_space(self, more_bytes: int) -> None:
+        free = shutil.disk_usage(self._directory).free
+        if free - more_bytes < self._options.reserve_gib * _GIB:
+            raise DriverError(
+                f"the pool is full: {free // (1 << 20)} MiB are free, {self._options.reserve_gib} GiB are kept in reserve"
+            )
+
+    @contextmanager
+    def _making(self) -> Iterator[Path]:
+        """A temporary file that is gone afterwards, unless it was published; a full disk is told as what it is."""
+        handle, name = tempfile.mkstemp(dir=self._tmp)
+        os.close(handle)
+        path = Path(name)
+        try:
+            yield path
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DriverError("the pool is full") from e
+            raise DriverError(f"the pool cannot be written: {e.strerror or e}") from e
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _prepare(self) -> None:
+        if self._prepared:
+            return
+        for directory in (self._directory, self._volumes, self._images):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._tmp.mkdir(exist_ok=True, mode=0o700)
+        require_searchable(self._volumes)
+        for left in self._tmp.iterdir():
+            left.unlink(missing_ok=True)
+        self._prepared = True
+
+    def _image(self, sha256: str) -> Path:
+        if not _SHA256.fullmatch(sha256):
+            raise DriverError("this is not a SHA-256 in lower-case hexadecimal", again=False)
+        return self._images / sha256
+
+    def _volume(self, volume: Volume) -> Path:
+        _check_volume_id(volume.volume_id)
+        if volume.format not in _FORMATS:
+            raise DriverError(f"this pool has no format {volume.format!r}", again=False)
+        return self._volumes / f"{volume.volume_id}.{volume.format}"
+
+
+def _check_volume_id(volume_id: str) -> None:
+    if not _VOLUME_ID.fullmatch(volume_id):
+        raise DriverError("the volume's id is not well formed", again=False)
+
+
+def _write_empty(new: Path, format_: str, size: int) -> None:
+    if format_ == "qcow2":
+        new.write_bytes(qcow2.empty(size))
+    else:
+        os.truncate(new, size)
+
+
+def _copy_raw(image: Path, image_format: str, new: Path, size: int) -> None:
+    """The image's disk as raw bytes, sparse; by sharing blocks where the file system can, else by qemu-img."""
+    if image_format != "raw" or not _cloned(image, new):
+        argv = ["qemu-img", "convert", "-f", image_format, "-O", "raw", "-S", "4k", str(image), str(new)]
+        limits = [f"--as={_CONVERT_MEMORY_BYTES}", f"--cpu={_CONVERT_CPU_S}", f"--fsize={size}", "--core=0"]
+        try:
+            done = subprocess.run(
+                ["prlimit", *limits, *argv], capture_output=True, timeout=_CONVERT_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired as e:
+            raise DriverError("converting the image took too long") from e
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip().splitlines()
+            if any("No space left" in w for w in words):
+                raise DriverError("the pool is full")
+            raise DriverError(f"the image cannot be converted: {words[-1] if words else 'qemu-img failed'}")
+    os.truncate(new, size)
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    with source.open("rb") as a, target.open("r+b") as b:
+        try:
+            fcntl.ioctl(b.fileno(), _FICLONE, a.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def _publish(new: Path, path: Path) -> None:
+    os.rename(new, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _own(path: Path, volume: Volume) -> None:
+    """An existing volume belongs to whoever may write it now; its bytes are not looked at."""
+    stat = path.lstat()
+    if (stat.st_uid, stat.st_gid) != (volume.uid, volume.gid):
+        os.chown(path, volume.uid, volume.gid, follow_symlinks=False)
+
+
+def _based_on(path: str, sha256: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            backing = qcow2.backing_of(file.read(4096))
+    except FileNotFoundError:
+        return False
+    return backing is not None and backing.endswith(sha256)

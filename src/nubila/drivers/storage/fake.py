@@ -1,0 +1,126 @@
+"""Storage in memory: volumes and images are rows, no byte is written. Scriptable, cheap, adoptable after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from nubila.drivers import DriverError
+from nubila.drivers.script import Script, Table
+from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Volume
+
+
+class FakeVolume(msgspec.Struct, kw_only=True):
+    volume_id: str
+    format: str
+    size_gib: int
+    image_sha256: str | None = None
+    uid: int = 0
+
+
+class FakeImage(msgspec.Struct, kw_only=True):
+    sha256: str
+
+
+class StorageWorld:
+    """The disks that the fake stands for."""
+
+    def __init__(self, path: Path | None = None, size_gib: int = 1 << 20, root: str = "/nonexistent/fake"):
+        beside = path.with_name(path.name + ".images") if path is not None else None
+        self.volumes = Table(FakeVolume, path)
+        self.images = Table(FakeImage, beside)
+        self.script = Script()
+        self.capabilities = Capabilities(formats=("qcow2", "raw"), cache_modes=("default", "none", "writeback"))
+        self.size_gib = size_gib
+        self.used_gib = sum([v.size_gib for v in self.volumes.all()])
+        self.root = root
+        self.foreign: tuple[str, ...] = ()
+        self.fetches = True  # False: `ensure_image` calls no `fetch` (benchmarks)
+
+    def where(self, volume: FakeVolume) -> str:
+        return f"{self.root}/{volume.volume_id}.{volume.format}"
+
+
+class FakeStorage:
+    """The driver over a StorageWorld. Full is full: volumes count with their whole size, as on a thick pool."""
+
+    def __init__(self, world: StorageWorld | None = None):
+        self.world = world or StorageWorld()
+        self.script = self.world.script
+
+    def capabilities(self) -> Capabilities:
+        return self.world.capabilities
+
+    def observe(self) -> Observed:
+        self.script.enter("observe")
+        world = self.world
+        volumes = tuple(
+            [
+                Found(volume_id=v.volume_id, path=world.where(v), format=v.format, allocated_bytes=0)
+                for v in world.volumes.all()
+            ]
+        )
+        self.script.leave("observe")
+        return Observed(volumes=volumes, images=tuple(world.images), foreign=world.foreign)
+
+    def ensure_image(self, sha256: str, fetch: Fetch) -> None:
+        self.script.enter("ensure_image")
+        if sha256 not in self.world.images:
+            if self.world.fetches:
+                _fetch_and_verify(sha256, fetch)
+            self.world.images.put(sha256, FakeImage(sha256=sha256))
+        self.script.leave("ensure_image")
+
+    def ensure_volume(self, volume: Volume) -> str:
+        self.script.enter("ensure_volume")
+        world = self.world
+        found = world.volumes.get(volume.volume_id)
+        if found is None:
+            if volume.format not in world.capabilities.formats:
+                raise DriverError(f"this pool has no format {volume.format!r}", again=False)
+            if volume.image_sha256 is not None and volume.image_sha256 not in world.images:
+                raise DriverError("the volume's image is not on this node")
+            if volume.size_gib > self.free_gib():
+                raise DriverError("the pool is full")
+            found = FakeVolume(
+                volume_id=volume.volume_id,
+                format=volume.format,
+                size_gib=volume.size_gib,
+                image_sha256=volume.image_sha256,
+                uid=volume.uid,
+            )
+            world.volumes.put(volume.volume_id, found)
+            world.used_gib += found.size_gib
+        self.script.leave("ensure_volume")
+        return world.where(found)
+
+    def remove_volume(self, volume_id: str) -> None:
+        self.script.enter("remove_volume")
+        found = self.world.volumes.get(volume_id)
+        if found is not None:
+            self.world.volumes.drop(volume_id)
+            self.world.used_gib -= found.size_gib
+        self.script.leave("remove_volume")
+
+    def remove_image(self, sha256: str) -> None:
+        self.script.enter("remove_image")
+        if any(v.image_sha256 == sha256 for v in self.world.volumes.all()):
+            raise DriverError("volumes are based on this image")
+        self.world.images.drop(sha256)
+        self.script.leave("remove_image")
+
+    def free_gib(self) -> int:
+        return self.world.size_gib - self.world.used_gib
+
+
+def _fetch_and_verify(sha256: str, fetch: Fetch) -> None:
+    with tempfile.TemporaryDirectory(prefix="fake-image-") as directory:
+        path = Path(directory, "image")
+        fetch(path)
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+    if got != sha256:
+        raise DriverError(f"the image's bytes have the hash {got}, not {sha256}")

@@ -1,0 +1,118 @@
+"""Nodes: join tokens, enrolment, a session's opening, maintenance. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from nubila import errors
+from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.model import node
+from nubila.model.draft import Drafted, Effect, Row
+from nubila.model.fields import Labels, Name, Reason
+from nubila.model.ids import text
+from nubila.protocol import Hello
+
+
+class JoinTokenCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Create a token with which one machine may enrol itself, once."""
+
+    ttl_s: Annotated[int, msgspec.Meta(ge=60, le=7 * 86400)] = 3600
+    roles: Annotated[tuple[node.Role, ...], msgspec.Meta(min_length=1)] = (node.Role.HYPERVISOR,)
+    zone: Name = "default"
+    name: Name | None = None
+
+
+class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Put a node into maintenance (it keeps what it has and gets nothing new) or back, or change what it offers."""
+
+    maintenance: bool | None = None
+    maintenance_reason: Reason | None = None
+    cpu_overcommit: Annotated[float, msgspec.Meta(ge=0.1, le=64)] | None = None
+    reserved_memory_mib: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    labels: Labels | None = None
+
+
+def create_join_token(body: JoinTokenCreate, asking: Asking, token_id: UUID, bearer: tuple[str, str]) -> Outcome:
+    expires = asking.now + timedelta(seconds=body.ttl_s)
+    draft = asking.draft()
+    draft.inserts("join_token", id=token_id, spec=builtins(body), expires_at=expires)
+    draft.inserts("credential", id=token_id, sha256=bearer[1])
+    effect = Effect(action="create", kind="join_token", id=text("join_token", token_id), details={"expires_at": expires.isoformat()})
+    return Drafted(
+        draft=draft, status=201, refers={"join_token": token_id}, effects=[effect],
+        secret={"token": bearer[0], "expires_at": expires.isoformat()},
+    )
+
+
+def enrol(fqdn: str, token: Row, asking: Asking, node_id: UUID, name: str, key_sha256: str) -> Outcome:
+    """A machine with a good, unused join token becomes a node. The token is spent in the same commit, bound to the key."""
+    spec = node.Spec(roles=tuple(node.Role(r) for r in token["spec"]["roles"]), zone=token["spec"]["zone"])
+    draft = asking.draft()
+    draft.rests_on("join_token", token, compare=False)
+    draft.inserts("node", id=node_id, name=name, labels={}, spec=builtins(spec), generation=1, state=node.State.ENROLLING.value)
+    draft.inserts("node_revision", node_id=node_id, revision=1)
+    draft.update.setdefault("join_token", []).append(
+        {"id": token["id"], "used_at": asking.now, "node_id": node_id, "spec": {**token["spec"], "key_sha256": key_sha256}}
+    )
+    effect = Effect(action="create", kind="node", id=text("node", node_id), name=name, details={"fqdn": fqdn})
+    return Drafted(draft=draft, status=201, refers={"node": node_id}, effects=[effect], hints=["fleet"])
+
+
+def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row], asking: Asking) -> Outcome:
+    """What the node says of itself becomes its status, its virt methods and its inventory."""
+    if row["state"] == node.State.RETIRED:
+        return errors.Forbidden("This node is retired.")
+    status = node.Status(
+        fqdn=hello.fqdn[:255], boot_id=hello.boot_id[:64], cores=hello.cores, memory_mib=hello.memory_mib, disk_gib=hello.disk_gib,
+        kernel=hello.kernel[:255], agent_version=hello.agent_version[:63], protocol=hello.protocol, virt_methods=hello.virt_methods,
+        drivers=hello.drivers,
+    )
+    spec = msgspec.convert(row["spec"], node.Spec)
+    state = node.state(spec, status, was=node.State(row["state"]))
+    draft = asking.draft()
+    if builtins(status) != row["status"] or state != row["state"]:
+        draft.changes("node", row, version=True, status=builtins(status), observed_generation=row["generation"], state=state.value)
+    had = {m["name"] for m in methods}
+    for gone in had - set(hello.virt_methods):
+        draft.deletes("virt_method", node_id=row["id"], name=gone)
+    for new in sorted(set(hello.virt_methods) - had):
+        draft.inserts("virt_method", node_id=row["id"], name=new, capabilities=next(iter(hello.drivers.get("hypervisor", {}).values()), {}))
+    _inventory(draft, row, spec, status, inventory)
+    return Drafted(draft=draft, status=200, refers={"node": UUID(row["id"])}, hints=["fleet"])
+
+
+def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> Outcome:
+    given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
+    spec = msgspec.structs.replace(msgspec.convert(row["spec"], node.Spec), **given)
+    status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
+    draft = asking.draft()
+    columns: Row = {}
+    if builtins(spec) != row["spec"]:
+        columns["spec"] = builtins(spec)
+    if body.labels is not None and body.labels != row["labels"]:
+        columns["labels"] = body.labels
+    object_id = UUID(row["id"])
+    if not columns:
+        return Drafted(draft=draft, status=200, refers={"node": object_id})
+    state = node.state(spec, status, was=node.State(row["state"]))
+    draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
+    if status is not None:
+        _inventory(draft, row, spec, status, inventory)
+    shown: dict[str, Any] = {k: {"was": row["spec"].get(k), "becomes": v} for k, v in given.items() if row["spec"].get(k) != v}
+    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
+    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
+def _inventory(draft: Any, row: Row, spec: node.Spec, status: node.Status, present: list[Row]) -> None:
+    was = {i["class"]: i for i in present}
+    for class_, (total, reserved) in node.inventory(spec, status).items():
+        key = {"node_id": row["id"], "class": class_.value}
+        if class_.value not in was:
+            draft.inserts("inventory", total=total, reserved=reserved, used=0, **key)
+        elif (was[class_.value]["total"], was[class_.value]["reserved"]) != (total, reserved):
+            draft.update.setdefault("inventory", []).append({**key, "total": total, "reserved": reserved})

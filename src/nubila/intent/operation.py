@@ -1,0 +1,70 @@
+"""Cancelling an operation: legal in every state, and always with an answer. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
+from nubila.intent.vm import _leave
+from nubila.model import operation, vm
+from nubila.model.draft import Drafted, Effect, Row
+from nubila.model.ids import text
+
+# verb -> what a cancel does, said to the person who cancels
+CANCELLING: dict[operation.Verb, str] = {
+    operation.Verb.CREATE: "The VM is removed again.",
+    operation.Verb.START: "The VM is wished stopped again.",
+    operation.Verb.STOP: "The VM is wished running again; its guest may have been told to stop already.",
+    operation.Verb.REBOOT: "No reboot is wished any more; the guest may have been told already.",
+    operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
+}
+
+
+def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
+    spec = msgspec.convert(op["spec"], operation.Spec)
+    draft = asking.draft()
+    refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
+    ended = operation.State(op["state"]) in operation.TERMINAL
+    if ended or spec.verb is operation.Verb.REMOVE or view is None:
+        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[operation.Verb.REMOVE]
+        return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
+    row = view["vm"]
+    wished = _back(spec, msgspec.convert(row["spec"], vm.Spec))
+    status = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
+    generation = row["generation"] + 1
+    state = vm.state(wished, status, was=vm.State(row["state"]))
+    draft.changes("vm", row, spec=builtins(wished), generation=generation, state=state.value)
+    for open_op in view["operations"]:
+        mine = open_op["id"] == op["id"]
+        reason = "cancelled on request" if mine else "the operation before it was cancelled"
+        end_operation(asking, draft, open_op, operation.State.CANCELLED if mine else operation.State.OVERTAKEN, reason)
+    if wished.gone:
+        _leave(view, draft)
+        refers["vm"] = UUID(row["id"])
+        wish(asking, draft, operation.Verb.REMOVE, kind="vm", row=row, generation=generation)
+    draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
+    effect = Effect(action="change", kind="operation", id=text("operation", UUID(op["id"])), name=op["name"], details={"state": "cancelled"})
+    return Drafted(
+        draft=draft, status=200, refers=refers, effects=[effect], secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
+        hints=[f"node:{row['node_id']}", f"op:{op['id']}"],
+    )
+
+
+def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
+    """The vm's wish without the cancelled one."""
+    replace = msgspec.structs.replace
+    match spec.verb:
+        case operation.Verb.CREATE:
+            return replace(wished, gone=True)
+        case operation.Verb.START:
+            return replace(wished, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD)
+        case operation.Verb.STOP:
+            # A new start number: should the guest have powered off meanwhile, it is started again.
+            return replace(wished, power=vm.Power.ON, starts=wished.starts + 1)
+        case operation.Verb.REBOOT:
+            return replace(wished, reboots=max(0, (spec.count or 1) - 1))
+        case _:
+            return wished

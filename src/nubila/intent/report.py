@@ -1,0 +1,129 @@
+"""What a node's report changes: pure. One read made the views, one commit writes the drafts.
+
+A removal that the node confirms gives back everything the vm held: capacity, quota, addresses, attachments. That is the
+only place where they are given back, so nothing is free before the world let go of it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.intent.asking import builtins
+from nubila.model import operation, vm
+from nubila.model.draft import Draft, Row
+from nubila.model.ids import text
+from nubila.protocol import VmReport
+
+View = dict[str, Any]
+
+
+def taken(report: VmReport, row: Row) -> str | None:
+    """Why this report must be refused, or None."""
+    if report.epoch != row["epoch"]:
+        return f"epoch {report.epoch} is not the current one, {row['epoch']}"
+    if report.generation < row["observed_generation"]:
+        return f"generation {report.generation} is older than {row['observed_generation']}, which was reported before"
+    if report.generation > row["generation"]:
+        return f"generation {report.generation} was never wished"
+    return None
+
+
+def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
+    """Add to the draft what this report changes; False when nothing does."""
+    row = view["vm"]
+    spec = msgspec.convert(row["spec"], vm.Spec)
+    was = vm.State(row["state"])
+    gone = report.gone and spec.gone
+    status = vm.Status(
+        power=report.power, starts=report.starts, reboots=report.reboots, gone=gone, since=report.since, doing=report.doing,
+        progress=report.progress, reason=report.reason, failing=report.failing,
+        guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
+    )
+    # A report on an older wish says what is there, not yet what became of the new wish.
+    current = report.generation == row["generation"]
+    state = vm.state(spec, status, was=was) if current or gone else was
+    before = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
+    changed = status != before or report.generation != row["observed_generation"] or state is not was
+    if changed:
+        columns: Row = {"status": builtins(status), "observed_generation": max(report.generation, row["observed_generation"])}
+        if state is not was:
+            columns["state"] = state.value
+        if state is vm.State.REMOVED:
+            columns["removed_at"] = now
+        draft.changes("vm", row, version=True, **columns)
+    touched = _operations(report, view, spec, status, state, draft, now)
+    touched |= _belongings(report, view, draft, now)
+    if state is vm.State.REMOVED and was is not vm.State.REMOVED:
+        _give_back(view, draft, now)
+    return changed or touched
+
+
+def _operations(report: VmReport, view: View, spec: vm.Spec, status: vm.Status, state: vm.State, draft: Draft, now: datetime) -> bool:
+    touched = False
+    wished = "stopped" if spec.power is vm.Power.OFF else "running"
+    for op in view["operations"]:
+        op_spec = msgspec.convert(op["spec"], operation.Spec)
+        before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
+        counted = {operation.Verb.START: status.starts, operation.Verb.REBOOT: status.reboots}.get(op_spec.verb)
+        becomes = operation.state(
+            op_spec, was=operation.State(op["state"]), resource_state=state.value, observed_generation=report.generation,
+            counted=counted, wished=wished,
+        )
+        after = msgspec.structs.replace(before, doing=None if becomes in operation.TERMINAL else report.doing, progress=report.progress, reason=report.reason)
+        if becomes != op["state"] or after != before:
+            columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
+            if becomes in operation.TERMINAL:
+                columns["ended_at"] = now
+            draft.update.setdefault("operation", []).append(columns)
+            touched = True
+    return touched
+
+
+def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
+    """Volumes that are there now and ports that are active now."""
+    touched = False
+    if report.gone:
+        return False
+    ready, active = set(report.disks_ready), set(report.ports_active)
+    for v in view["volumes"]:
+        if text("volume", UUID(v["id"])) in ready and v["state"] == "pending":
+            draft.changes("volume", v, version=True, state="ready", status={"ready": True}, observed_generation=v["generation"])
+            touched = True
+    for p in view["ports"]:
+        if text("port", UUID(p["id"])) in active and p["state"] == "pending":
+            draft.changes("port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"])
+            touched = True
+    return touched
+
+
+def _give_back(view: View, draft: Draft, now: datetime) -> None:
+    row = view["vm"]
+    node_id, project_id = UUID(row["node_id"]), UUID(row["project_id"])
+    proof = {"by": "node", "node": row["node_id"], "at": now.isoformat(), "said": "the volume is removed"}
+    for a in view["attachments"]:
+        draft.changes("attachment", a, version=True, state="revoked", proof=proof)
+    for v in view["volumes"]:
+        if not v["spec"]["gone"]:
+            continue
+        draft.changes("volume", v, version=True, state="removed", removed_at=now, status={"gone": True}, observed_generation=v["generation"])
+        draft.takes_quota(project_id, "volumes", -1)
+        draft.takes_quota(project_id, "disk_gib", -v["spec"]["size_gib"])
+    for x in view["addresses"]:
+        draft.deletes("address", network_id=x["network_id"], address=x["address"])
+    for p in view["ports"]:
+        draft.changes("port", p, version=True, state="removed", removed_at=now)
+    stay = {v["id"] for v in view["volumes"] if not v["spec"]["gone"]}
+    for held in view["allocations"]:
+        if held["holder_id"] in stay:
+            continue
+        draft.deletes("allocation", holder_id=held["holder_id"], node_id=held["node_id"], **{"class": held["class"]})
+        draft.takes_capacity(node_id, held["class"], -held["amount"])
+    if row["user_data_secret"] is not None:
+        draft.deletes("secret", id=row["user_data_secret"])
+    draft.takes_quota(project_id, "vms", -1)
+    draft.takes_quota(project_id, "cores", -row["spec"]["cores"])
+    draft.takes_quota(project_id, "memory_mib", -row["spec"]["memory_mib"])

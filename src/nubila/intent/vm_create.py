@@ -1,0 +1,272 @@
+"""Create a vm: pure. Called through `carry.py` with a view read in one snapshot and the fleet's nodes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila import errors
+from nubila.intent.asking import Asking, Outcome, builtins, wish
+from nubila.model import catalog, image, network, operation, vm, volume
+from nubila.model.draft import Draft, Drafted, Effect, Row
+from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
+from nubila.model.ids import text
+from nubila.placement.decide import Ranking, Refusal, decide
+from nubila.placement.nodes import Node, Nodes, Request
+
+VirtMethod = str
+# best first: what a node that offers several is asked for when the request does not say
+PREFERRED = ("kvm", "qemu", "lxc", "fake")
+
+
+class VmCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Create a VM from an image, on networks of the project."""
+
+    name: Name
+    flavor: Reference
+    image: Reference
+    networks: list[Reference] | None = None
+    keys: list[Reference] = []
+    user_data: UserData | None = None
+    boot_string: BootString = ""
+    labels: Labels = {}
+    hostname: Name | None = None
+    disk_gib: SizeGib | None = None
+    power: vm.Power = vm.Power.ON
+    virt_method: Name | None = None
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """User data, encrypted by the caller before the draft is made: a draft may be stored."""
+
+    id: UUID
+    nonce: str
+    sealed: str
+    sha256: str
+
+
+def create(
+    body: VmCreate, view: dict[str, Any], nodes: Nodes, asking: Asking, *, seed: int, sealed: Sealed | None, entropy: list[int]
+) -> Outcome:
+    checked = _check(body, view)
+    if isinstance(checked, errors.NubilaError):
+        return checked
+    flavor, picture, networks = checked
+    cores, memory_mib = flavor["spec"]["cores"], flavor["spec"]["memory_mib"]
+    disk_gib = body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"])
+    request = Request(cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=body.virt_method, seed=seed)
+    needs = {"vms": 1, "cores": cores, "memory_mib": memory_mib, "volumes": 1, "disk_gib": disk_gib}
+    over = _over_quota(needs, view["quota"] or {})
+    if over is not None:
+        return over
+    decision = decide(request, nodes)
+    if isinstance(decision, Refusal):
+        return refused(decision, asking.operator)
+    node = nodes.rows[decision.choices[0].index]
+    draft = asking.draft()
+    for kind, row in (("project", view["project"]), ("flavor", flavor), ("image", picture), *(("network", n) for n in networks)):
+        draft.rests_on(kind, row)
+    made = _rows(body, draft, asking, node, flavor, picture, view, disk_gib, sealed)
+    effects = _ports(draft, asking, made, networks, entropy)
+    if isinstance(effects, errors.NubilaError):
+        return effects
+    _claims(draft, asking, made, node, needs)
+    draft.inserts(
+        "decision", id=asking.mint(), vm_id=made["id"], project_id=asking.project_id, node_id=node.id,
+        answer=_explained(decision, nodes, request),
+    )
+    op = wish(asking, draft, operation.Verb.CREATE, kind="vm", row=made, generation=1)
+    draft.wakes(node.id, made["id"])
+    root = draft.insert["volume"][0]
+    effects = [
+        Effect(
+            action="create", kind="vm", id=text("vm", made["id"]), name=body.name,
+            details={"cores": cores, "memory_mib": memory_mib, "virt_method": made["spec"]["virt_method"], "power": body.power.value},
+            operator_details={"node": node.name},
+        ),
+        Effect(
+            action="create", kind="volume", id=text("volume", root["id"]), name=root["name"],
+            details={"size_gib": disk_gib, "image": picture["name"], "pool": root["spec"]["pool"]},
+        ),
+        *effects,
+    ]
+    return Drafted(
+        draft=draft, status=201, refers={"vm": made["id"], "operation": op["id"]}, effects=effects,
+        hints=[f"node:{node.id}"],
+    )
+
+
+def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
+    if view["project"] is None:
+        return errors.NotFound("Your project does not exist any more.")
+    if view["project"]["spec"]["suspended"]:
+        return errors.Forbidden("The project is suspended: it keeps what it has, and nothing new can be made.")
+    if view["taken"]:
+        return errors.NameTaken(f"A VM named '{body.name}' exists in this project.", kind="vm")
+    flavor, picture = view["flavor"], view["image"]
+    if flavor is None:
+        return errors.Invalid(f"There is no flavor '{body.flavor}'.", field="flavor", fix="See 'nubila flavor list'.")
+    if picture is None:
+        return errors.Invalid(f"There is no image '{body.image}'.", field="image", fix="See 'nubila image list'.")
+    if picture["state"] != image.State.READY:
+        return errors.Conflict(f"Image '{picture['name']}' has no content yet.", field="image", fix="Upload its content first.")
+    smallest = picture["spec"]["min_disk_gib"]
+    if body.disk_gib is not None and body.disk_gib < smallest:
+        return errors.Invalid(f"disk_gib is {body.disk_gib}; image '{picture['name']}' needs at least {smallest} GiB.", field="disk_gib")
+    if flavor["spec"]["memory_mib"] < picture["spec"]["min_memory_mib"]:
+        return errors.Invalid(
+            f"Flavor '{flavor['name']}' has {flavor['spec']['memory_mib']} MiB; image '{picture['name']}' needs at least "
+            f"{picture['spec']['min_memory_mib']} MiB of memory.", field="flavor",
+        )
+    return _check_networks(body, view, flavor, picture)
+
+
+def _check_networks(body: VmCreate, view: dict[str, Any], flavor: Row, picture: Row) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
+    found = view["networks"] or []
+    if body.networks is None:
+        default = [n for n in found if n["name"] == "default"]
+        found = default or found
+        if len(found) != 1:
+            return errors.Invalid(
+                "The project has no network named 'default' and not exactly one network: say which to use.", field="networks",
+                fix="Name the networks in 'networks', or create one named 'default'.",
+            )
+        networks = found
+    else:
+        by_ref = {r: n for n in found for r in (n["name"], text("network", UUID(n["id"])))}
+        missing = [r for r in body.networks if r not in by_ref]
+        if missing or not body.networks:
+            return errors.Invalid(f"There is no network '{missing[0]}'." if missing else "A VM needs at least one network.", field="networks", fix="See 'nubila network list'.")
+        networks = [by_ref[r] for r in body.networks]
+        if len({n["id"] for n in networks}) < len(networks):
+            return errors.Invalid("A network is named twice.", field="networks")
+    keys = {r for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
+    unknown = [k for k in body.keys if k not in keys]
+    if unknown:
+        return errors.Invalid(f"There is no key pair '{unknown[0]}'.", field="keys", fix="See 'nubila keypair list'.")
+    return flavor, picture, networks
+
+
+def _over_quota(needs: dict[str, int], quota: dict[str, list[int]]) -> errors.QuotaExceeded | None:
+    for class_, amount in needs.items():
+        limit, used = quota.get(class_, (0, 0))
+        if used + amount > limit:
+            left = max(0, limit - used)
+            return errors.QuotaExceeded(
+                f"The project's quota of {class_} is {limit}; {used} are used, {left} left, and this VM needs {amount}.",
+                quota={"class": class_, "limit": limit, "used": used, "asked": amount, "left": left},
+            )
+    return None
+
+
+def refused(refusal: Refusal, operator: bool) -> errors.NoCapacity:
+    """The refusal in words and numbers; tenants see no node and no count of nodes."""
+    change = ", or ".join(f"{k} = {v}" for k, v in refusal.would_fit.items())
+    fields: dict[str, Any] = {"would_fit": refusal.would_fit}
+    if refusal.nearest is not None:
+        fields["short_of"] = refusal.nearest.short
+    worst = "; ".join(f"{k} by {v}" for k, v in (refusal.nearest.short if refusal.nearest else {}).items())
+    if operator:
+        fields["refusal"] = builtins(refusal)
+    detail = f"No node can hold this VM: the nearest one falls short in {worst}." if worst else "No node can hold this VM: there is none."
+    return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), **fields)
+
+
+def _virt_method(body: VmCreate, node: Node) -> str:
+    return body.virt_method or next((m for m in PREFERRED if m in node.virt_methods), node.virt_methods[0])
+
+
+def _rows(
+    body: VmCreate, draft: Draft, asking: Asking, node: Node, flavor: Row, picture: Row, view: dict[str, Any], disk_gib: int, sealed: Sealed | None
+) -> Row:
+    """The vm, its root volume and the attachment that lets it write there."""
+    refs = {r: k for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
+    spec = vm.Spec(
+        cores=flavor["spec"]["cores"],
+        memory_mib=flavor["spec"]["memory_mib"],
+        virt_method=_virt_method(body, node),
+        hostname=body.hostname or body.name,
+        flavor_id=text("flavor", UUID(flavor["id"])),
+        image_id=text("image", UUID(picture["id"])),
+        power=body.power,
+        starts=1 if body.power is vm.Power.ON else 0,
+        boot_string=body.boot_string,
+        user_data_secret=None if sealed is None else text("secret", sealed.id),
+        user_data_sha256=None if sealed is None else sealed.sha256,
+        keys=tuple(refs[k]["spec"]["public_key"] for k in body.keys),
+    )
+    if sealed is not None:
+        draft.inserts("secret", id=sealed.id, nonce=sealed.nonce, sealed=sealed.sealed)
+    made = draft.inserts(
+        "vm", id=asking.mint(), project_id=asking.project_id, name=body.name, labels=body.labels, spec=builtins(spec), generation=1,
+        state=vm.state(spec, None).value, node_id=node.id, epoch=1, flavor_id=flavor["id"], image_id=picture["id"],
+        user_data_secret=None if sealed is None else sealed.id,
+    )
+    disk = volume.Spec(
+        size_gib=disk_gib, image_id=text("image", UUID(picture["id"])), image_sha256=picture["sha256"],
+        image_format=picture["spec"]["format"], remove_with_vm=True,
+    )
+    root_id = asking.mint()
+    draft.inserts(
+        "volume", id=root_id, project_id=asking.project_id, name=f"{body.name}-root-{text('volume', root_id)[-6:]}", spec=builtins(disk), generation=1,
+        state=volume.State.PENDING.value, node_id=node.id, image_id=picture["id"],
+    )
+    draft.inserts(
+        "attachment", id=asking.mint(), project_id=asking.project_id, volume_id=root_id, vm_id=made["id"], node_id=node.id, epoch=1,
+        index=0, state="active",
+    )
+    return made
+
+
+def _ports(draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy: list[int]) -> list[Effect] | errors.NubilaError:
+    effects = []
+    for index, net in enumerate(networks):
+        mac = network.mac(entropy[index])
+        port_id = asking.mint()
+        addresses = []
+        for subnet in net["subnets"]:
+            if ":" in subnet["cidr"]:
+                address = network.eui64(subnet["cidr"], mac)
+            elif not subnet["free"]:
+                return errors.NoCapacity(f"Network '{net['name']}' has no free address left in {subnet['cidr']}.", fix="Remove VMs, or create a larger network.")
+            else:
+                address = subnet["free"][0]
+            addresses.append(address)
+            draft.inserts("address", network_id=net["id"], address=address, subnet_id=subnet["id"], port_id=port_id, origin="allocated")
+        draft.inserts(
+            "port", id=port_id, project_id=asking.project_id, name=f"{made['name']}-{index}-{text('port', port_id)[-6:]}",
+            spec=builtins(network.PortSpec(mac=mac, index=index)), generation=1, state="pending", network_id=net["id"],
+            vm_id=made["id"], node_id=made["node_id"], epoch=1, mac=mac,
+        )
+        effects.append(
+            Effect(action="create", kind="port", id=text("port", port_id), name=net["name"], details={"network": net["name"], "mac": mac, "addresses": addresses})
+        )
+    return effects
+
+
+def _claims(draft: Draft, asking: Asking, made: Row, node: Node, needs: dict[str, int]) -> None:
+    assert asking.project_id is not None
+    root = draft.insert["volume"][0]
+    for class_, holder in (("cores", made["id"]), ("memory_mib", made["id"]), ("disk_gib", root["id"])):
+        draft.inserts("allocation", holder_id=holder, **{"class": class_}, node_id=node.id, amount=needs[class_])
+        draft.takes_capacity(node.id, class_, needs[class_])
+    for quota_class in catalog.QuotaClass:
+        draft.takes_quota(asking.project_id, quota_class.value, needs.get(quota_class.value, 0))
+
+
+def _explained(decision: Ranking, nodes: Nodes, request: Request) -> dict[str, Any]:
+    """Kept with the decision: why this node, which others, and what the filters refused."""
+    return {
+        "request": builtins(request),
+        "nodes": decision.nodes,
+        "passed": decision.passed,
+        "filters": builtins(decision.filters),
+        "ranking": [{"node": nodes.rows[c.index].name, "score": round(c.score, 6), "parts": c.parts} for c in decision.choices],
+    }
+
+
+def sealed_user_data(secret_id: UUID, nonce: str, box: str, plain: str) -> Sealed:
+    return Sealed(secret_id, nonce, box, hashlib.sha256(plain.encode()).hexdigest())

@@ -1,0 +1,212 @@
+"""The composition root of the control plane: makes every part once, hands it down, and serves the planes it was told to.
+
+`python -m nubila serve user operator` and `... serve internal reconcile` are the supervisor's two; any split works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import uvloop
+
+from nubila import config
+from nubila.access import authority, keyfile, tokens, vaultbox
+from nubila.access.authenticate import Authenticator, TokenRow
+from nubila.api.app import App, Refused, build
+from nubila.api.context import Context
+from nubila.api.internal.routes import ROUTES as INTERNAL
+from nubila.api.operator.routes import ROUTES as OPERATOR
+from nubila.api.route import Route
+from nubila.api.server import Listener, Tls, serve as serve_listeners
+from nubila.api.user.routes import ROUTES as USER
+from nubila.config import Settings
+from nubila.drivers import image_store, registry
+from nubila.drivers.image_store.base import Options as ImageOptions
+from nubila.fleet.fleet import Fleet
+from nubila.fleet.heard import Heard
+from nubila.intent.carry import Carrier
+from nubila.model import ids
+from nubila.model.catalog import Plane, ProjectRole
+from nubila.reconcile.loop import Loop
+from nubila.store.database import Database, Record
+from nubila.store.node import NodeStore
+from nubila.store.notify import Hub, Notifier
+from nubila.store.resource import AccountStore, ResourceStore
+from nubila.store.vm import VmStore
+from nubila.store.work import WorkStore
+from nubila.telemetry import log
+
+PLANES: dict[str, tuple[Plane, tuple[Route, ...], str]] = {
+    "user": (Plane.USER, USER, "user_port"),
+    "operator": (Plane.OPERATOR, OPERATOR, "operator_port"),
+    "internal": (Plane.INTERNAL, INTERNAL, "internal_port"),
+}
+WORDS = (*PLANES, "reconcile")
+TOKEN_KEPT_S = 1.0
+
+
+def mint() -> UUID:
+    return ids.uuid7(time.time_ns() // 1_000_000, secrets.randbits(74))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Credentials:
+    """Tokens and nodes from the store, kept for at most a second, so that a revoked one is refused within it."""
+
+    def __init__(self, accounts: AccountStore, resources: ResourceStore):
+        self._accounts = accounts
+        self._resources = resources
+        self._tokens: dict[UUID, tuple[float, TokenRow | None]] = {}
+        self._nodes: dict[UUID, tuple[float, bool]] = {}
+
+    async def token(self, token_id: UUID) -> TokenRow | None:
+        kept = self._tokens.get(token_id)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        row = await self._accounts.token(token_id)
+        made = None if row is None or row["sha256"] is None else _token_row(row)
+        if len(self._tokens) > 10_000:
+            self._tokens.clear()
+        self._tokens[token_id] = (time.monotonic() + TOKEN_KEPT_S, made)
+        return made
+
+    async def node(self, node_id: UUID) -> bool:
+        kept = self._nodes.get(node_id)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        row = await self._resources.one("node", object_id=node_id)
+        self._nodes[node_id] = (time.monotonic() + TOKEN_KEPT_S, row is not None)
+        return row is not None
+
+
+RANK = {ProjectRole.READER: 0, ProjectRole.MEMBER: 1, ProjectRole.OWNER: 2}
+
+
+def _token_row(row: Record) -> TokenRow:
+    plane = Plane(str(row["plane"]))
+    role, live = str(row["role"]), not row["revoked"] and not row["suspended"]
+    if plane is Plane.USER:
+        member = row["member_role"]
+        live = live and member is not None
+        role = min(role, str(member or "reader"), key=lambda r: RANK[ProjectRole(r)])
+    return msgspec.convert(
+        {
+            "token_id": row["id"], "secret_sha256": bytes.fromhex(str(row["sha256"])), "plane": plane, "account_kind": plane.value,
+            "account_id": row["account_id"], "role": role, "project_id": row["project_id"], "expires_at": row["expires_at"], "live": live,
+        },
+        TokenRow,
+        builtin_types=(bytes, datetime, UUID),
+    )
+
+
+async def compose(settings: Settings, pool: int | None = None) -> Context:
+    """Every part of a control-plane process, connected."""
+    host = str(settings.pg_socket_dir)
+    database = await Database.open(host=host, size=pool or settings.pool_size)
+    fabric = await database.row("select region, fabric_epoch from fabric")
+    assert fabric is not None
+    nodes, hub = NodeStore(database), Hub()
+    notifier = Notifier(hub, {"host": host, "user": "nubila", "database": "nubila"})
+    fleet = Fleet(nodes)
+    hub.on_every(lambda hint: fleet.outdated() if hint in ("fleet", "resync") else None)
+    return Context(
+        settings=settings, region=fabric["region"], fabric_epoch=fabric["fabric_epoch"], timeline=await nodes.timeline(), database=database,
+        resources=ResourceStore(database), accounts=AccountStore(database), vms=VmStore(database), nodes=nodes, fleet=fleet,
+        heard=Heard(nodes), hub=hub, notifier=notifier, carrier=Carrier(database, notifier, fleet, mint),
+        vault=vaultbox.open_or_create(settings.control_dir / "vault.key", secrets.token_bytes(32)),
+        authority=authority.open_or_create(settings.control_dir / "ca.key", settings.ca_file, fabric["region"], now()),
+        images=registry.load(image_store.DRIVERS, "file")(ImageOptions(directory=str(settings.image_dir))),
+        random_bytes=secrets.token_bytes,
+    )
+
+
+async def first_operator_file(context: Context) -> None:
+    """While there is no operator: a one-use secret in a file that only this machine's root and the control plane read."""
+    file = context.settings.first_operator_file
+    if await context.accounts.count_operators():
+        file.unlink(missing_ok=True)
+    elif not file.exists():
+        secret, _ = tokens.make(tokens.Kind.FIRST, mint(), secrets.token_bytes(tokens.ENTROPY_BYTES))
+        keyfile.publish(file, secret.encode() + b"\n", 0o600)
+
+
+def app_of(word: str, context: Context) -> App:
+    plane, routes, _ = PLANES[word]
+    authenticate = Authenticator(plane, Credentials(context.accounts, context.resources), now, context.region)
+
+    async def ready() -> bool:
+        return bool(await context.database.value("select true"))
+
+    async def refused(call: Refused) -> None:
+        p = call.principal
+        await context.carrier.ledger.call(
+            mint(), actor=p.actor if p else "unknown", project_id=p.project_id if p else None, request=call.request_id, action=call.permission,
+            outcome="failed" if call.status == 500 else "refused", detail={"slug": call.slug, "status": call.status},
+        )
+
+    return build(plane, routes, context, authenticate=authenticate, ready=ready, refused=refused)
+
+
+async def run(settings: Settings, words: Sequence[str]) -> None:
+    context = await compose(settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    context.notifier.start()
+    tasks = [asyncio.create_task(context.heard.run())]
+    if "operator" in words:
+        await first_operator_file(context)
+    if "reconcile" in words:
+        tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database)).run(stop)))
+    names = authority.server_names(settings.listen, [socket.gethostname()])
+    listeners = [
+        Listener(app_of(w, context), settings.listen, getattr(settings, PLANES[w][2]), Tls(context.authority, names, now, peers=w == "internal"))
+        for w in words
+        if w in PLANES
+    ]
+    try:
+        if listeners:
+            await serve_listeners(listeners, stop)
+        else:
+            await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await context.notifier.stop()
+        await context.database.close()
+
+
+def serve(argv: list[str]) -> int:
+    words = argv or list(WORDS)
+    unknown = [w for w in words if w not in WORDS]
+    if unknown:
+        print(f"serve: unknown '{unknown[0]}'; known are: {', '.join(WORDS)}", file=sys.stderr)
+        return 2
+    settings = config.load()
+    log.setup(settings.log_level)
+    os.umask(0o077)
+    uvloop.run(run(settings, words))
+    return 0
+
+
+def migrate(argv: list[str]) -> int:
+    """Bring the database to this version; names the installation at the first time."""
+    from nubila.store.migrate import run as run_migrations  # only here: Alembic is large
+
+    settings = config.load()
+    region = f"{settings.name}-{secrets.token_hex(4)}"
+    print(f"database schema {run_migrations(str(settings.pg_socket_dir), region)}")
+    return 0

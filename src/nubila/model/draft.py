@@ -1,0 +1,108 @@
+"""A draft: everything one change would do, as data. Made by pure intents, carried out by the store's one commit.
+
+Facts are what the decision rests on; rows are what it writes; claims (capacity, quota, unique names, addresses) are what
+others may take first. Keys are short because a draft is the argument of a database function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+Row = dict[str, Any]
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """One visible consequence, for people: the lines of a plan."""
+
+    action: str  # create | change | remove
+    kind: str
+    id: str
+    name: str = ""
+    details: dict[str, Any] = {}
+    operator_details: dict[str, Any] = {}
+
+
+class Draft(msgspec.Struct, kw_only=True):
+    """Mutable while an intent builds it; then only read."""
+
+    actor: str
+    request: str
+    reason: str = ""
+    facts: dict[str, list[Row]] = msgspec.field(default_factory=dict)
+    unused: dict[str, list[UUID]] = msgspec.field(default_factory=dict)
+    insert: dict[str, list[Row]] = msgspec.field(default_factory=dict)
+    update: dict[str, list[Row]] = msgspec.field(default_factory=dict)
+    delete: dict[str, list[Row]] = msgspec.field(default_factory=dict)
+    capacity: list[Row] = msgspec.field(default_factory=list)
+    wake: list[Row] = msgspec.field(default_factory=list)
+    quota: list[Row] = msgspec.field(default_factory=list)
+
+    def rests_on(self, kind: str, row: Row, *, compare: bool = True) -> None:
+        """The row must still be there and, with `compare`, of the same generation."""
+        fact: Row = {"id": row["id"], "w": 0}
+        if compare:
+            fact["g"] = row["generation"]
+        self._fact(kind, fact)
+
+    def changes(self, kind: str, row: Row, /, *, version: bool = False, **columns: Any) -> None:
+        """Update these columns of a row that is still of the generation (or, with `version`, exactly as) read."""
+        fact: Row = {"id": row["id"], "w": 1}
+        fact["v" if version else "g"] = row["version" if version else "generation"]
+        self._fact(kind, fact)
+        self.update.setdefault(kind, []).append({"id": row["id"], **columns})
+
+    def removes(self, kind: str, row: Row, /, **columns: Any) -> None:
+        """As `changes`, for a row that nothing may use any more: it is locked before users are looked for."""
+        self._fact(kind, {"id": row["id"], "w": 2, "g": row["generation"]})
+        self.unused.setdefault(kind, []).append(row["id"])
+        self.update.setdefault(kind, []).append({"id": row["id"], **columns})
+
+    def inserts(self, kind: str, /, **columns: Any) -> Row:
+        self.insert.setdefault(kind, []).append(columns)
+        return columns
+
+    def deletes(self, kind: str, /, **key: Any) -> None:
+        self.delete.setdefault(kind, []).append(key)
+
+    def takes_capacity(self, node_id: UUID, class_: str, amount: int) -> None:
+        """Claim (or with a negative amount give back) capacity of a node."""
+        if amount:
+            self.capacity.append({"n": node_id, "c": class_, "a": amount})
+
+    def takes_quota(self, project_id: UUID, class_: str, amount: int) -> None:
+        if amount:
+            self.quota.append({"p": project_id, "c": class_, "a": amount})
+
+    def wakes(self, node_id: UUID, vm_id: UUID) -> None:
+        """The node's next long poll brings this vm."""
+        self.wake.append({"n": node_id, "vm": vm_id})
+
+    def is_empty(self) -> bool:
+        return not (self.insert or self.update or self.delete or self.capacity or self.quota or self.wake)
+
+    def encoded(self) -> str:
+        fields = {f: getattr(self, f) for f in self.__struct_fields__}
+        return msgspec.json.encode({k: v for k, v in fields.items() if v}).decode()
+
+    def _fact(self, kind: str, fact: Row) -> None:
+        facts = self.facts.setdefault(kind, [])
+        for known in facts:
+            if known["id"] == fact["id"]:
+                fact = {**known, **fact, "w": max(known["w"], fact["w"])}
+                facts.remove(known)
+                break
+        facts.append(fact)
+
+
+class Drafted(msgspec.Struct, kw_only=True):
+    """What an intent gives back when it does not refuse."""
+
+    draft: Draft
+    status: int  # HTTP status of the plain call
+    refers: dict[str, UUID | None]  # kind -> id of what the answer shows; also what a repeated call shows again
+    effects: list[Effect] = []
+    secret: dict[str, str] = {}  # shown once, never stored
+    hints: list[str] = []  # wake-ups to send after the commit

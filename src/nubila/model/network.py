@@ -1,0 +1,71 @@
+"""A network (an L2 segment), its subnets, ports and addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+SCHEMA = 1
+
+Cidr = Annotated[str, msgspec.Meta(max_length=49, description="for example '10.77.0.0/24' or 'fd77::/64'")]
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+    driver: str = "bridge"
+    nat: bool = True  # guests reach the outside under the node's address
+    mtu: Annotated[int, msgspec.Meta(ge=576, le=9216)] = 1500
+
+
+class SubnetSpec(msgspec.Struct, frozen=True, kw_only=True):
+    cidr: Cidr
+    gateway: str
+    dns: tuple[str, ...] = ()
+    # IPv6 addresses are taken by the guest from its MAC (SLAAC, EUI-64), IPv4 by DHCP.
+
+
+class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
+    mac: str
+    index: int = 0  # position among the vm's interfaces
+
+
+def parse_cidr(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Raises ValueError, in words for the user, unless the value is a usable subnet."""
+    net = ipaddress.ip_network(value, strict=True)
+    if net.version == 4 and not 8 <= net.prefixlen <= 29:
+        raise ValueError("an IPv4 subnet needs a prefix from /8 to /29")
+    if net.version == 6 and net.prefixlen != 64:
+        raise ValueError("an IPv6 subnet needs a /64, since guests form their address from their MAC")
+    if net.is_loopback or net.is_link_local or net.is_multicast or net.is_unspecified:
+        raise ValueError("loopback, link-local, multicast and unspecified ranges cannot be subnets")
+    return net
+
+
+def default_gateway(cidr: str) -> str:
+    return str(parse_cidr(cidr).network_address + 1)
+
+
+def mac(entropy: int) -> str:
+    """A locally administered unicast MAC from 40 random bits."""
+    b = (0x52 << 40 | entropy & 0xFFFFFFFFFF).to_bytes(6, "big")
+    return ":".join(f"{x:02x}" for x in b)
+
+
+def eui64(cidr: str, mac_address: str) -> str:
+    """The address that a guest with this MAC forms in an IPv6 /64."""
+    b = bytes.fromhex(mac_address.replace(":", ""))
+    host = bytes([b[0] ^ 2]) + b[1:3] + b"\xff\xfe" + b[3:]
+    return str(parse_cidr(cidr).network_address + int.from_bytes(host, "big"))
+
+
+class PortState(StrEnum):
+    PENDING = "pending"
+    ACTIVE = "active"
+    REMOVED = "removed"
+
+
+class AddressOrigin(StrEnum):
+    ALLOCATED = "allocated"
+    GATEWAY = "gateway"

@@ -1,0 +1,90 @@
+"""A node: a machine of the fabric, with the roles it plays and what it reports of itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+SCHEMA = 1
+
+SILENT_AFTER_S = 30.0  # older than this, what a node's objects do is `unknown`
+
+
+class State(StrEnum):
+    ENROLLING = "enrolling"  # has a certificate; its agent has not reported yet
+    RUNNING = "running"
+    MAINTENANCE = "maintenance"  # keeps what it has, gets nothing new
+    RETIRED = "retired"
+
+
+TERMINAL = frozenset({State.RETIRED})
+PLACEABLE = frozenset({State.RUNNING})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.ENROLLING: frozenset({State.RUNNING, State.MAINTENANCE, State.RETIRED}),
+    State.RUNNING: frozenset({State.MAINTENANCE, State.RETIRED}),
+    State.MAINTENANCE: frozenset({State.RUNNING, State.RETIRED}),
+    State.RETIRED: frozenset(),
+}
+
+
+class Role(StrEnum):
+    HYPERVISOR = "hypervisor"
+    STORAGE = "storage"
+    ROUTER = "router"
+    BOOT = "boot"
+    IMAGE_STORE = "image_store"
+    FENCER = "fencer"
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """Written by operators."""
+
+    roles: tuple[Role, ...] = (Role.HYPERVISOR,)
+    zone: str = "default"
+    maintenance: bool = False
+    maintenance_reason: str = ""
+    cpu_overcommit: float = 4.0  # virtual cores promised per physical core
+    reserved_memory_mib: int = 1024  # kept for the host itself
+    reserved_disk_gib: int = 10
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Reported by the node's agent at the start of each session."""
+
+    fqdn: str = ""
+    boot_id: str = ""
+    cores: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+    kernel: str = ""
+    agent_version: str = ""
+    protocol: int = 1
+    virt_methods: tuple[str, ...] = ()
+    # kind -> driver -> capabilities, as the drivers describe themselves
+    drivers: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+def state(spec: Spec, status: Status | None, *, was: State | None = None) -> State:
+    if was is State.RETIRED:
+        return State.RETIRED
+    if spec.maintenance:
+        return State.MAINTENANCE
+    return State.ENROLLING if status is None or not status.boot_id else State.RUNNING
+
+
+class InventoryClass(StrEnum):
+    CORES = "cores"
+    MEMORY_MIB = "memory_mib"
+    DISK_GIB = "disk_gib"
+
+
+def inventory(spec: Spec, status: Status) -> dict[InventoryClass, tuple[int, int]]:
+    """class -> (total, reserved) that a node offers, from what it has and what the operator keeps back."""
+    return {
+        InventoryClass.CORES: (int(status.cores * spec.cpu_overcommit), 0),
+        InventoryClass.MEMORY_MIB: (status.memory_mib, min(spec.reserved_memory_mib, status.memory_mib)),
+        InventoryClass.DISK_GIB: (status.disk_gib, min(spec.reserved_disk_gib, status.disk_gib)),
+    }

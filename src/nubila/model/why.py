@@ -1,0 +1,65 @@
+"""Why an operation has not ended: the chain of what is waited for, in words, with ages and deadlines. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from nubila.model import node, operation
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One link: who waits for what, since when."""
+
+    who: str
+    waits_for: str
+    since_s: float | None = None
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    operation: str
+    state: str
+    summary: str
+    chain: tuple[Wait, ...]
+    deadline_in_s: float
+    overdue: bool
+    can_cancel: bool
+    cancel_means: str
+
+
+def explain(
+    op: dict[str, Any], spec: operation.Spec, status: operation.Status | None, *, vm_state: str | None, vm_reason: str | None,
+    silent_s: float | None, now: datetime, node_name: str | None, cancel_means: str,
+) -> Why:
+    """`node_name` None hides the node from the viewer."""
+    where = f"node {node_name}" if node_name else "its node"
+    age = (now - op["created_at"]).total_seconds()
+    left = (op["deadline_at"] - now).total_seconds()
+    ended = op["state"] in operation.TERMINAL
+    chain: list[Wait] = []
+    if ended:
+        summary = f"It ended: {op['state']}" + (f" ({status.reason})" if status and status.reason else "") + "."
+    else:
+        who = f"{spec.verb.value} of {spec.resource_kind} {spec.resource_name}"
+        if silent_s is None or silent_s > node.SILENT_AFTER_S:
+            heard = "was never heard from" if silent_s is None else f"was last heard from {silent_s:.0f} s ago"
+            chain.append(Wait(who=who, waits_for=f"{where}, which {heard}", since_s=silent_s))
+            summary = f"It waits for {where}, which {heard}. It goes on by itself when the node is back."
+        elif op["state"] == operation.State.WAITING:
+            chain.append(Wait(who=who, waits_for=f"{where} to take up the wish", since_s=age))
+            summary = f"It waits for {where} to take up the wish."
+        else:
+            doing = (status.doing if status else None) or f"reach the wished state (now: {vm_state})"
+            chain.append(Wait(who=who, waits_for=f"{where} to {doing}", since_s=age))
+            summary = f"{where[0].upper()}{where[1:]} is at work: {doing}."
+        if vm_reason:
+            chain.append(Wait(who=where, waits_for=vm_reason))
+            summary += f" It says: {vm_reason}."
+        if left < 0:
+            summary += f" The deadline passed {-left:.0f} s ago; the work goes on, and operators were alarmed."
+    return Why(
+        operation=op["name"], state=op["state"], summary=summary, chain=tuple(chain), deadline_in_s=round(left, 1), overdue=left < 0 and not ended,
+        can_cancel=not ended and spec.verb is not operation.Verb.REMOVE, cancel_means=cancel_means,
+    )

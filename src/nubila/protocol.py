@@ -1,0 +1,192 @@
+"""The internal API's messages between the control plane and a node's agent, versioned.
+
+Both sides ignore fields they do not know, so that agents one version older or newer are served. Objects are always sent
+whole. `epoch` stands in world names; `generation` never does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all messages: unknown fields are ignored."""
+
+
+class Enrol(Wire):
+    token: str
+    csr_pem: str
+    fqdn: str
+
+
+class Enrolled(Wire):
+    node_id: str
+    region: str  # installation id
+    certificate_pem: str
+    ca_pem: str
+
+
+class Renew(Wire):
+    csr_pem: str
+
+
+class Hello(Wire):
+    """Opens a session: one start of one agent. A newer session shuts out the older one."""
+
+    protocol: int
+    agent_version: str
+    fqdn: str
+    boot_id: str
+    kernel: str
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    virt_methods: tuple[str, ...]
+    drivers: dict[str, dict[str, dict[str, Any]]]
+
+
+class Welcome(Wire):
+    session: int
+    fabric_epoch: int
+    region: str
+    zone: str = "default"
+
+
+class Disk(Wire):
+    """A volume as its node sees it, with the attachment that licenses the vm to write it."""
+
+    volume_id: str
+    attachment_id: str
+    epoch: int
+    index: int  # 0 is the boot disk
+    driver: str
+    format: str
+    size_gib: int
+    cache: str = "default"
+    read_iops: int = 0
+    write_iops: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    image_id: str | None = None
+    image_sha256: str | None = None
+    image_format: str | None = None
+
+
+class SubnetView(Wire):
+    subnet_id: str
+    cidr: str
+    gateway: str
+    dns: tuple[str, ...] = ()
+
+
+class NetworkView(Wire):
+    network_id: str
+    name: str
+    driver: str
+    mtu: int
+    nat: bool
+    subnets: tuple[SubnetView, ...]
+
+
+class Nic(Wire):
+    port_id: str
+    epoch: int
+    index: int
+    mac: str
+    network: NetworkView
+    addresses: tuple[str, ...]  # without prefix length
+
+
+class Vm(Wire):
+    """All that a node needs to run one vm. `gone` wishes it and its disks removed."""
+
+    vm_id: str
+    name: str
+    epoch: int
+    generation: int
+    project_id: str
+    gone: bool = False
+    power: str = "on"
+    stop_mode: str = "clean"
+    stop_timeout_s: float = 60.0
+    starts: int = 1
+    reboots: int = 0
+    reboot_timeout_s: float = 60.0
+    virt_method: str = "qemu"
+    cores: int = 1
+    memory_mib: int = 256
+    hostname: str = ""
+    image_id: str = ""
+    flavor: str = ""
+    boot_string: str = ""
+    user_data: str | None = None
+    keys: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+
+
+class Question(Wire):
+    """Something a person waits for that only the node can answer; it may be lost, then it is asked again."""
+
+    question_id: str
+    about: str  # 'console'
+    vm_id: str
+    max_bytes: int = 65536
+
+
+class Wanted(Wire):
+    """Answer to `GET /internal/v1/wanted?since=`: what changed for this node after `since`, whole per object."""
+
+    region: str
+    fabric_epoch: int
+    timeline: int
+    session: int
+    revision: int
+    vms: tuple[Vm, ...] = ()
+    questions: tuple[Question, ...] = ()
+    full: bool = False  # every object of the node is in this answer: what is not, is not wanted
+
+
+class VmReport(Wire):
+    vm_id: str
+    epoch: int
+    generation: int  # of the wish that this reports on
+    power: str  # on | off
+    starts: int = 0
+    reboots: int = 0
+    gone: bool = False
+    since: str | None = None
+    doing: str | None = None
+    progress: float | None = None
+    reason: str | None = None
+    failing: bool = False
+    addressed_at: str | None = None
+    metadata_at: str | None = None
+    guest_agent: bool = False
+    disks_ready: tuple[str, ...] = ()  # volume ids present on this node
+    ports_active: tuple[str, ...] = ()
+
+
+class Reports(Wire):
+    session: int
+    fabric_epoch: int
+    revision: int  # newest `Wanted.revision` that this node has
+    vms: tuple[VmReport, ...] = ()
+    foreign: tuple[str, ...] = ()  # what was found and is not ours, for showing only
+
+
+class Reported(Wire):
+    """Which reports were taken, and which were refused as older than what is known."""
+
+    taken: int
+    refused: tuple[str, ...] = ()
+
+
+class Answer(Wire):
+    session: int
+    text: str = ""
+    error: str | None = None

@@ -1,0 +1,1 @@
+"""The only SQL: tables, migrations, queries per noun, commit, notify, history, vault. PostgreSQL 15 or newer, no extensions."""

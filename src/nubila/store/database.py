@@ -1,0 +1,160 @@
+"""Connections: one bounded pool per process, opened and warmed at start; commits shielded from cancellation.
+
+Everything that reads or writes goes through `Database.fetch*` or `Database.commit`; no other module holds a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from nubila import errors
+from nubila.model.draft import Draft
+from nubila.store.ddl import COMMIT, STALE
+
+Record = Mapping[str, Any]
+
+COMMIT_LIMIT_S = 20.0
+
+# constraint -> the claim that it stands for; everything else that is unique is a fault of ours
+CLAIMS: dict[str, tuple[type[errors.NubilaError], str]] = {
+    "idempotency_pk": (errors.Conflict, "idempotency"),
+    "address_pk": (errors.Conflict, "address"),
+    "port_mac_key": (errors.Conflict, "mac"),
+    "attachment_active_key": (errors.Conflict, "attachment"),
+    "attachment_epoch_key": (errors.Conflict, "attachment"),
+    "subnet_cidr_key": (errors.Conflict, "subnet"),
+}
+_NAME_KEY = re.compile(r"(\w+)_name_key")
+
+
+class Retry(errors.Transient):
+    """Somebody else took a claim first; a new draft may succeed."""
+
+    slug = "claim-lost"
+
+    def __init__(self, claim: str, changed: list[dict[str, Any]]):
+        self.claim = claim
+        self.changed = changed
+        super().__init__(inside=f"{claim}: {changed}")
+
+
+class Database:
+    def __init__(self, pool: asyncpg.Pool):
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
+        """Connect `size` times over the unix socket in `host` and warm each connection. Raises DatabaseAway."""
+        try:
+            pool = await asyncpg.create_pool(
+                host=host,
+                database=database,
+                user=user,
+                min_size=size,
+                max_size=size,
+                init=_warm,
+                timeout=10,
+                command_timeout=30,
+                server_settings={"application_name": "nubila", "jit": "off", "timezone": "UTC"},
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError) as e:
+            raise errors.DatabaseAway(inside=str(e)) from e
+        return cls(pool)
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        try:
+            async with self._pool.acquire(timeout=10) as c:
+                yield c
+        except TimeoutError as e:
+            raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError) as e:
+            raise errors.DatabaseAway(inside=repr(e)) from e
+
+    async def fetch(self, sql: str, *args: Any) -> list[Record]:
+        async with self.connection() as c:
+            rows: list[Record] = await c.fetch(sql, *args)
+            return rows
+
+    async def row(self, sql: str, *args: Any) -> Record | None:
+        async with self.connection() as c:
+            row: Record | None = await c.fetchrow(sql, *args)
+            return row
+
+    async def value(self, sql: str, *args: Any) -> Any:
+        async with self.connection() as c:
+            return await c.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        async with self.connection() as c:
+            tag: str = await c.execute(sql, *args)
+            return tag
+
+    async def commit(self, draft: Draft) -> dict[str, int]:
+        """Carry out the draft, all of it or nothing; returns the revision of each node that was woken.
+
+        Raises Retry when a claim or fact no longer holds, QuotaExceeded, NameTaken, or OutcomeUnknown.
+        """
+        if draft.is_empty():
+            return {}
+        return await asyncio.shield(asyncio.ensure_future(self._commit(draft.encoded())))
+
+    async def _commit(self, encoded: str) -> dict[str, int]:
+        for attempt in (1, 2):
+            async with self.connection() as c:
+                sent = asyncio.ensure_future(c.fetchval(f"select {COMMIT}($1::text::jsonb)::text", encoded))
+                try:
+                    # Never a cancel: a cancelled commit may be seen by others and still be lost.
+                    done, _ = await asyncio.wait({sent}, timeout=COMMIT_LIMIT_S)
+                    if not done:
+                        c.terminate()
+                        raise errors.OutcomeUnknown(inside="commit over its limit")
+                    return msgspec.json.decode(sent.result(), type=dict[str, int])
+                except (asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError):
+                    if attempt == 2:
+                        raise
+                except asyncpg.PostgresConnectionError as e:
+                    raise errors.OutcomeUnknown(inside=repr(e)) from e
+                except asyncpg.PostgresError as e:
+                    raise refusal(e) from e
+        raise AssertionError("unreachable")
+
+
+async def _warm(connection: asyncpg.Connection) -> None:
+    await connection.fetchval(f"select {COMMIT}($1::text::jsonb)::text", "{}")
+
+
+def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:
+    """What a failed commit means, by SQLSTATE and constraint; unknown ones are inside errors."""
+    if e.sqlstate == STALE:
+        changed: list[dict[str, Any]] = msgspec.json.decode(e.detail or "[]")
+        if str(e) == "quota":
+            return quota_exceeded(changed[0])
+        return Retry(str(e), changed)
+    constraint = getattr(e, "constraint_name", None) or ""
+    if constraint in CLAIMS:
+        return Retry(CLAIMS[constraint][1], [{"kind": CLAIMS[constraint][1], "was": "free", "is_now": "taken"}])
+    if m := _NAME_KEY.fullmatch(constraint):
+        return errors.NameTaken(f"Another {m[1]} already has that name.", kind=m[1])
+    return errors.NubilaError(inside=f"{e.sqlstate} {constraint} {e}")
+
+
+def quota_exceeded(row: Mapping[str, Any]) -> errors.QuotaExceeded:
+    left = max(0, row["limit"] - row["used"])
+    return errors.QuotaExceeded(
+        f"The project's quota of {row['class']} is {row['limit']}; {row['used']} are used, {left} left, and this needs {row['asked']}.",
+        quota={"class": row["class"], "limit": row["limit"], "used": row["used"], "asked": row["asked"], "left": left},
+    )

@@ -1,0 +1,253 @@
+"""Generates, from the literal table of tables, what PostgreSQL runs for us: the change log's trigger, the guards of
+transitions, and `commit_N`, the one function through which every draft is written.
+
+`python -m nubila.store.ddl` prints all of it. A migration freezes that text; a test compares the newest one with it.
+The order inside commit is the order of locks: facts, rows (in TABLES order, sorted by key), capacity, node revision,
+quota last, so that the rows every commit of a project or node must wait for are held shortest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from nubila.store.tables import TABLES, Table, metadata
+
+COMMIT = "commit_1"
+STALE = "NB409"
+
+# Columns that the function keeps itself.
+_KEPT = {"created_at", "updated_at"}
+
+CHANGE = """\
+create table change (
+    xid xid8 not null default pg_current_xact_id(),
+    seq bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    actor text,
+    request text,
+    reason text,
+    kind text not null,
+    object_id uuid,
+    generation bigint,
+    schema_number smallint not null default 1,
+    action text not null check (action in ('insert', 'update', 'delete')),
+    content jsonb not null
+);
+create index change_cursor_idx on change (xid, seq);
+create index change_object_idx on change (object_id, xid, seq);
+
+create function log_change() returns trigger language plpgsql as $$
+declare
+    content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
+    hidden text;
+begin
+    foreach hidden in array tg_argv loop
+        content := content - hidden;
+    end loop;
+    insert into change (actor, request, reason, kind, object_id, generation, schema_number, action, content)
+    values (
+        nullif(current_setting('nubila.actor', true), ''),
+        nullif(current_setting('nubila.request', true), ''),
+        nullif(current_setting('nubila.reason', true), ''),
+        tg_table_name,
+        coalesce(content->>'id', content->>'holder_id', content->>'port_id', content->>'node_id', content->>'project_id')::uuid,
+        (content->>'generation')::bigint,
+        coalesce((content->>'spec_schema')::smallint, 1),
+        lower(tg_op),
+        content
+    );
+    return null;
+end $$;
+
+create function guard_transition() returns trigger language plpgsql as $$
+begin
+    if not (old.state || '>' || new.state = any (tg_argv)) then
+        raise exception using errcode = 'NB422', message = 'transition',
+            detail = tg_table_name || ' cannot go from ' || old.state || ' to ' || new.state;
+    end if;
+    return new;
+end $$;
+"""
+
+
+def create_tables() -> Iterator[str]:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    for table in metadata.sorted_tables:
+        yield str(sa.schema.CreateTable(table).compile(dialect=dialect)).strip() + ";"
+        for index in sorted(table.indexes, key=lambda i: str(i.name)):
+            yield str(sa.schema.CreateIndex(index).compile(dialect=dialect)).strip() + ";"
+
+
+def triggers() -> Iterator[str]:
+    for t in TABLES:
+        q = f'"{t.name}"'
+        if t.logged:
+            args = ", ".join(f"'{c}'" for c in t.unlogged_columns)
+            yield f"create trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
+            columns = [c.name for c in t.table.columns if c.name not in t.unlogged_columns and c.name not in ("version", "updated_at")]
+            differs = " or ".join(f'old."{c}" is distinct from new."{c}"' for c in columns)
+            yield f"create trigger log_update after update on {q} for each row when ({differs}) execute function log_change({args});"
+        if t.transitions:
+            legal = ", ".join(sorted(f"'{was.value}>{to.value}'" for was, tos in t.transitions.items() for to in tos))
+            yield (
+                f"create trigger guard_state before update of state on {q} for each row "
+                f"when (old.state is distinct from new.state) execute function guard_transition({legal});"
+            )
+
+
+def _join(left: str, right: str, key: tuple[str, ...]) -> str:
+    return " and ".join(f'{left}."{k}" = {right}."{k}"' for k in key)
+
+
+def _facts(t: Table) -> str:
+    """Locks and compares the rows that a draft rests on. `w`: 0 only read, 1 written, 2 removed."""
+    generation = "t.generation" if "generation" in t.table.c else "null::bigint"
+    version = "t.version" if "version" in t.table.c else "null::bigint"
+    removed = "t.removed_at is not null" if "removed_at" in t.table.c else "false"
+    locks = "".join(
+        f"""
+    perform 1 from "{t.name}" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = {w}) order by t.id for {lock};"""
+        for w, lock in ((2, "update"), (1, "no key update"), (0, "key share"))
+    )
+    return f"""
+  f := d->'facts'->'{t.name}';
+  if f is not null then{locks}
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', '{t.name}', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or {removed} then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb({generation}) else to_jsonb({version}) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "{t.name}" t on t.id = (j->>'id')::uuid
+     where t.id is null or ({removed} and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and {generation} <> (j->>'g')::bigint) or (j ? 'v' and {version} <> (j->>'v')::bigint);
+  end if;"""
+
+
+def _unused(t: Table) -> str:
+    checks = "".join(
+        f"""
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', '{t.name}', 'id', u."{column}", 'was', 'unused',
+        'is_now', 'used', 'user_kind', '{user}', 'user', u.id)), '[]') into bad from "{user}" u
+     where u."{column}" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;"""
+        for user, column in t.references
+    )
+    return f"""
+  f := d->'unused'->'{t.name}';
+  if f is not null then{checks}
+  end if;"""
+
+
+def _writes(t: Table) -> str:
+    columns = [c.name for c in t.table.columns]
+    inserted = [c for c in columns if c not in _KEPT]
+    changed = [c for c in columns if c not in _KEPT and c not in t.key and c != "version"]
+    order = ", ".join(f'r."{k}"' for k in t.key)
+    sets = [f'"{c}" = case when e.j ? \'{c}\' then e.r."{c}" else t."{c}" end' for c in changed]
+    sets += ["version = t.version + 1"] if "version" in columns else []
+    sets += ["updated_at = now()"] if "updated_at" in columns else []
+    cols = ", ".join(f'"{c}"' for c in inserted)
+    values = ", ".join(_default(t, c) for c in inserted)
+    delete = f"""
+  f := d->'delete'->'{t.name}';
+  if f is not null then
+    delete from "{t.name}" t using jsonb_populate_recordset(null::"{t.name}", f) r where {_join("t", "r", t.key)};
+  end if;"""
+    update = f"""
+  f := d->'update'->'{t.name}';
+  if f is not null then
+    update "{t.name}" t set {", ".join(sets)}
+      from (select j, jsonb_populate_record(null::"{t.name}", j) r from jsonb_array_elements(f) j) e
+     where {" and ".join(f't."{k}" = (e.r)."{k}"' for k in t.key)};
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = '{STALE}', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', '{t.name}', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;"""
+    insert = f"""
+  f := d->'insert'->'{t.name}';
+  if f is not null then
+    insert into "{t.name}" ({cols})
+    select {values} from jsonb_populate_recordset(null::"{t.name}", f) r order by {order};
+  end if;"""
+    return delete + (update if changed else "") + insert
+
+
+def _default(t: Table, column: str) -> str:
+    """jsonb_populate_recordset gives NULL where the draft says nothing: the column's default has to be named."""
+    default = t.table.c[column].server_default
+    if default is None:
+        return f'r."{column}"'
+    text = default.arg.text if hasattr(default.arg, "text") else f"'{default.arg}'"  # type: ignore[attr-defined]
+    return f'coalesce(r."{column}", {text})'
+
+
+_CLAIMS = f"""
+  -- capacity: one conditional update per row, in key order; waits for its row, never skips it
+  for k in select (j->>'n')::uuid n, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'capacity', '[]')) j group by 1, 2 order by 1, 2 loop
+    update inventory set used = used + k.a
+     where node_id = k.n and class = k.c and (k.a <= 0 or used + k.a <= total - reserved);
+    if not found then
+      raise exception using errcode = '{STALE}', message = 'capacity', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a,
+           'is_now', total - reserved - used)) from inventory where node_id = k.n and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
+    end if;
+  end loop;
+  for k in select (j->>'n')::uuid n, array_agg((j->>'vm')::uuid) vms
+             from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
+    update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
+    insert into wanted (node_id, vm_id, revision) select k.n, x, g from unnest(k.vms) x order by x
+      on conflict (node_id, vm_id) do update set revision = excluded.revision;
+    out := out || jsonb_build_object(k.n::text, g);
+  end loop;
+  for k in select (j->>'p')::uuid p, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'quota', '[]')) j group by 1, 2 order by 1, 2 loop
+    update quota set used = used + k.a
+     where project_id = k.p and class = k.c and (k.a <= 0 or used + k.a <= amount);
+    if not found then
+      raise exception using errcode = '{STALE}', message = 'quota', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a,
+           'limit', amount, 'used', used)) from quota where project_id = k.p and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a, 'limit', 0, 'used', 0)))::text;
+    end if;
+  end loop;"""
+
+
+def commit_function(name: str = COMMIT) -> str:
+    with_id = [t for t in TABLES if "id" in t.table.c]
+    facts = "".join(_facts(t) for t in with_id)
+    unused = "".join(_unused(t) for t in TABLES if t.references)
+    writes = "".join(_writes(t) for t in TABLES)
+    return f"""\
+create function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
+declare
+  f jsonb; bad jsonb := '[]'; n bigint; g bigint; k record; out jsonb := '{{}}';
+begin
+  perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
+          set_config('nubila.request', coalesce(d->>'request', ''), true),
+          set_config('nubila.reason', coalesce(d->>'reason', ''), true);
+  -- facts
+{facts}
+{unused}
+  if bad <> '[]' then
+    raise exception using errcode = '{STALE}', message = 'stale', detail = bad::text;
+  end if;
+  -- rows
+{writes}
+{_CLAIMS}
+  return out;
+end $commit$;
+"""
+
+
+def everything() -> str:
+    return "\n\n".join([*create_tables(), CHANGE, *triggers(), commit_function()]) + "\n"
+
+
+if __name__ == "__main__":
+    print(everything())

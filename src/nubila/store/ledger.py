@@ -1,0 +1,66 @@
+"""What keeps calls honest: idempotency keys, stored plans, and one row for every call that changed or was refused."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.store.database import Database, Record
+
+KEPT_H = 24
+PLAN_S = 900
+
+REPLAY = "select request_sha256, status, answer::text from idempotency where principal = $1 and key = $2 and created_at > now() - interval '24 hours'"
+CALL = """insert into call (id, actor, project_id, request, action, outcome, kind, object_id, detail)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb)"""
+KEEP_PLAN = """insert into plan (id, principal, draft, shown, expires_at)
+values ($1, $2, $3::text::jsonb, $4::text::jsonb, now() + interval '15 minutes') returning now() as now, expires_at"""
+PLAN = "select id, draft::text, shown::text, created_at, expires_at from plan where id = $1 and principal = $2 and expires_at > now()"
+PLANS = "select id, shown::text, created_at, expires_at from plan where principal = $1 and expires_at > now() order by id"
+DROP_PLAN = "delete from plan where id = $1 and principal = $2 returning id"
+FORGET = (
+    "delete from plan where expires_at < now()",
+    "delete from idempotency where created_at < now() - interval '24 hours'",
+    "delete from wanted w where not exists (select from vm v where v.id = w.vm_id and v.removed_at is null)",
+    "delete from question where asked_at < now() - interval '2 minutes'",
+)
+QUOTA = "select class, amount, used from quota where project_id = $1 order by class"
+
+
+class Ledger:
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def replay(self, principal: str, key: str) -> Record | None:
+        return await self._db.row(REPLAY, principal, key)
+
+    async def call(
+        self, call_id: UUID, *, actor: str, project_id: UUID | None, request: str, action: str, outcome: str,
+        kind: str | None = None, object_id: UUID | None = None, detail: dict[str, Any] | None = None,
+    ) -> None:
+        shown = None if detail is None else msgspec.json.encode(detail).decode()
+        await self._db.execute(CALL, call_id, actor, project_id, request, action, outcome, kind, object_id, shown)
+
+    async def keep_plan(self, plan_id: UUID, principal: str, draft: str, shown: Any) -> Record:
+        row = await self._db.row(KEEP_PLAN, plan_id, principal, draft, msgspec.json.encode(shown).decode())
+        assert row is not None
+        return row
+
+    async def plan(self, plan_id: UUID, principal: str) -> Record | None:
+        return await self._db.row(PLAN, plan_id, principal)
+
+    async def plans(self, principal: str) -> list[Record]:
+        return await self._db.fetch(PLANS, principal)
+
+    async def drop_plan(self, plan_id: UUID, principal: str) -> bool:
+        return await self._db.value(DROP_PLAN, plan_id, principal) is not None
+
+    async def quota(self, project_id: UUID) -> list[Record]:
+        return await self._db.fetch(QUOTA, project_id)
+
+    async def forget(self) -> None:
+        """Housekeeping: what is past its time and referred to by nothing."""
+        for sql in FORGET:
+            await self._db.execute(sql)

@@ -1,0 +1,1782 @@
+CREATE TABLE allocation (
+	holder_id UUID NOT NULL, 
+	class TEXT NOT NULL, 
+	node_id UUID NOT NULL, 
+	amount BIGINT NOT NULL, 
+	CONSTRAINT allocation_pk PRIMARY KEY (holder_id, class, node_id), 
+	CONSTRAINT allocation_amount_positive CHECK (amount > 0)
+);
+
+CREATE INDEX allocation_node_idx ON allocation (node_id);
+
+CREATE TABLE call (
+	id UUID NOT NULL, 
+	at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	actor TEXT NOT NULL, 
+	project_id UUID, 
+	request TEXT NOT NULL, 
+	action TEXT NOT NULL, 
+	outcome TEXT NOT NULL, 
+	kind TEXT, 
+	object_id UUID, 
+	detail JSONB, 
+	CONSTRAINT call_pk PRIMARY KEY (id), 
+	CONSTRAINT call_outcome_known CHECK (outcome in ('accepted', 'refused', 'failed', 'planned', 'read-secret'))
+);
+
+CREATE INDEX call_at_idx ON call (at);
+
+CREATE TABLE credential (
+	id UUID NOT NULL, 
+	sha256 TEXT NOT NULL, 
+	CONSTRAINT credential_pk PRIMARY KEY (id)
+);
+
+CREATE TABLE decision (
+	id UUID NOT NULL, 
+	vm_id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	node_id UUID, 
+	answer JSONB NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	CONSTRAINT decision_pk PRIMARY KEY (id)
+);
+
+CREATE INDEX decision_vm_idx ON decision (vm_id);
+
+CREATE TABLE fabric (
+	one BOOLEAN DEFAULT true NOT NULL, 
+	region TEXT NOT NULL, 
+	fabric_epoch BIGINT DEFAULT '1' NOT NULL, 
+	CONSTRAINT fabric_pk PRIMARY KEY (one), 
+	CONSTRAINT fabric_only_one CHECK (one)
+);
+
+CREATE TABLE flavor (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT flavor_pk PRIMARY KEY (id), 
+	CONSTRAINT flavor_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT flavor_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT flavor_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX flavor_name_key ON flavor (name) WHERE removed_at is null;
+
+CREATE TABLE idempotency (
+	principal TEXT NOT NULL, 
+	key TEXT NOT NULL, 
+	request_sha256 TEXT NOT NULL, 
+	status SMALLINT NOT NULL, 
+	answer JSONB NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	CONSTRAINT idempotency_pk PRIMARY KEY (principal, key)
+);
+
+CREATE INDEX idempotency_age_idx ON idempotency (created_at);
+
+CREATE TABLE image (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	project_id UUID, 
+	sha256 TEXT, 
+	CONSTRAINT image_pk PRIMARY KEY (id), 
+	CONSTRAINT image_ready_has_content CHECK (state <> 'ready' or sha256 is not null), 
+	CONSTRAINT image_state_known CHECK (state in ('pending', 'ready', 'removed')), 
+	CONSTRAINT image_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT image_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX image_name_key ON image (coalesce(project_id, '00000000-0000-0000-0000-000000000000'), name) WHERE removed_at is null;
+
+CREATE TABLE inventory (
+	node_id UUID NOT NULL, 
+	class TEXT NOT NULL, 
+	total BIGINT NOT NULL, 
+	reserved BIGINT NOT NULL, 
+	used BIGINT DEFAULT '0' NOT NULL, 
+	CONSTRAINT inventory_pk PRIMARY KEY (node_id, class), 
+	CONSTRAINT inventory_amounts_make_sense CHECK (used >= 0 and reserved >= 0 and reserved <= total)
+);
+
+CREATE TABLE join_token (
+	id UUID NOT NULL, 
+	spec JSONB NOT NULL, 
+	expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	used_at TIMESTAMP WITH TIME ZONE, 
+	node_id UUID, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	CONSTRAINT join_token_pk PRIMARY KEY (id), 
+	CONSTRAINT join_token_used_by_a_node CHECK ((used_at is null) = (node_id is null))
+);
+
+CREATE TABLE keypair (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	user_id UUID NOT NULL, 
+	CONSTRAINT keypair_pk PRIMARY KEY (id), 
+	CONSTRAINT keypair_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT keypair_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT keypair_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX keypair_name_key ON keypair (project_id, name) WHERE removed_at is null;
+
+CREATE TABLE lease (
+	name TEXT NOT NULL, 
+	holder TEXT NOT NULL, 
+	fence BIGINT NOT NULL, 
+	until TIMESTAMP WITH TIME ZONE NOT NULL, 
+	CONSTRAINT lease_pk PRIMARY KEY (name)
+);
+
+CREATE TABLE member (
+	project_id UUID NOT NULL, 
+	user_id UUID NOT NULL, 
+	role TEXT NOT NULL, 
+	CONSTRAINT member_pk PRIMARY KEY (project_id, user_id), 
+	CONSTRAINT member_role_known CHECK (role in ('owner', 'member', 'reader'))
+);
+
+CREATE TABLE network (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT network_pk PRIMARY KEY (id), 
+	CONSTRAINT network_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT network_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT network_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX network_name_key ON network (project_id, name) WHERE removed_at is null;
+
+CREATE TABLE node (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT node_pk PRIMARY KEY (id), 
+	CONSTRAINT node_state_known CHECK (state in ('enrolling', 'running', 'maintenance', 'retired')), 
+	CONSTRAINT node_removed_has_time CHECK ((state = 'retired') = (removed_at is not null)), 
+	CONSTRAINT node_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX node_name_key ON node (name) WHERE removed_at is null;
+
+CREATE TABLE node_revision (
+	node_id UUID NOT NULL, 
+	revision BIGINT NOT NULL, 
+	CONSTRAINT node_revision_pk PRIMARY KEY (node_id)
+);
+
+CREATE TABLE node_seen (
+	node_id UUID NOT NULL, 
+	session BIGINT NOT NULL, 
+	seen_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	revision BIGINT DEFAULT '0' NOT NULL, 
+	CONSTRAINT node_seen_pk PRIMARY KEY (node_id)
+);
+
+CREATE TABLE operation (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	resource_kind TEXT NOT NULL, 
+	resource_id UUID NOT NULL, 
+	node_id UUID, 
+	deadline_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	ended_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT operation_pk PRIMARY KEY (id), 
+	CONSTRAINT operation_state_known CHECK (state in ('waiting', 'running', 'done', 'failed', 'overtaken', 'cancelled')), 
+	CONSTRAINT operation_ended_has_time CHECK ((state in ('done', 'failed', 'overtaken', 'cancelled')) = (ended_at is not null)), 
+	CONSTRAINT operation_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE INDEX operation_due_idx ON operation (deadline_at) WHERE ended_at is null;
+
+CREATE INDEX operation_open_idx ON operation (resource_id) WHERE ended_at is null;
+
+CREATE INDEX operation_project_idx ON operation (project_id, id);
+
+CREATE TABLE operator (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT operator_pk PRIMARY KEY (id), 
+	CONSTRAINT operator_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT operator_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT operator_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX operator_name_key ON operator (name) WHERE removed_at is null;
+
+CREATE TABLE plan (
+	id UUID NOT NULL, 
+	principal TEXT NOT NULL, 
+	draft JSONB NOT NULL, 
+	shown JSONB NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	CONSTRAINT plan_pk PRIMARY KEY (id)
+);
+
+CREATE INDEX plan_expires_idx ON plan (expires_at);
+
+CREATE TABLE project (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT project_pk PRIMARY KEY (id), 
+	CONSTRAINT project_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT project_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT project_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX project_name_key ON project (name) WHERE removed_at is null;
+
+CREATE TABLE question (
+	id UUID NOT NULL, 
+	node_id UUID NOT NULL, 
+	vm_id UUID NOT NULL, 
+	about TEXT NOT NULL, 
+	max_bytes INTEGER NOT NULL, 
+	asked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	sent_session BIGINT, 
+	answer BYTEA, 
+	error TEXT, 
+	answered_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT question_pk PRIMARY KEY (id)
+);
+
+CREATE INDEX question_open_idx ON question (node_id) WHERE answered_at is null;
+
+CREATE TABLE quota (
+	project_id UUID NOT NULL, 
+	class TEXT NOT NULL, 
+	amount BIGINT NOT NULL, 
+	used BIGINT DEFAULT '0' NOT NULL, 
+	CONSTRAINT quota_pk PRIMARY KEY (project_id, class), 
+	CONSTRAINT quota_amount_not_negative CHECK (amount >= 0), 
+	CONSTRAINT quota_used_not_negative CHECK (used >= 0)
+);
+
+CREATE TABLE secret (
+	id UUID NOT NULL, 
+	nonce TEXT NOT NULL, 
+	sealed TEXT NOT NULL, 
+	CONSTRAINT secret_pk PRIMARY KEY (id)
+);
+
+CREATE TABLE subnet (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	network_id UUID NOT NULL, 
+	cidr CIDR NOT NULL, 
+	gateway INET NOT NULL, 
+	CONSTRAINT subnet_pk PRIMARY KEY (id), 
+	CONSTRAINT subnet_gateway_inside CHECK (gateway <<= cidr), 
+	CONSTRAINT subnet_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT subnet_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT subnet_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX subnet_cidr_key ON subnet (network_id, cidr) WHERE removed_at is null;
+
+CREATE TABLE token (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	account_id UUID NOT NULL, 
+	project_id UUID, 
+	plane TEXT NOT NULL, 
+	CONSTRAINT token_pk PRIMARY KEY (id), 
+	CONSTRAINT token_plane_known CHECK (plane in ('user', 'operator')), 
+	CONSTRAINT token_user_has_project CHECK ((plane = 'user') = (project_id is not null)), 
+	CONSTRAINT token_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT token_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT token_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE INDEX token_account_idx ON token (account_id);
+
+CREATE TABLE "user" (
+	id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	CONSTRAINT user_pk PRIMARY KEY (id), 
+	CONSTRAINT user_state_known CHECK (state in ('active', 'removed')), 
+	CONSTRAINT user_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT user_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX user_name_key ON "user" (name) WHERE removed_at is null;
+
+CREATE TABLE virt_method (
+	node_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	capabilities JSONB NOT NULL, 
+	CONSTRAINT virt_method_pk PRIMARY KEY (node_id, name)
+);
+
+CREATE TABLE vm (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	node_id UUID NOT NULL, 
+	epoch BIGINT NOT NULL, 
+	flavor_id UUID NOT NULL, 
+	image_id UUID NOT NULL, 
+	user_data_secret UUID, 
+	CONSTRAINT vm_pk PRIMARY KEY (id), 
+	CONSTRAINT vm_epoch_positive CHECK (epoch > 0), 
+	CONSTRAINT vm_removal_is_wished CHECK (state not in ('removing', 'removed') or (spec->>'gone')::boolean), 
+	CONSTRAINT vm_state_known CHECK (state in ('pending', 'starting', 'running', 'rebooting', 'stopping', 'stopped', 'failed', 'removing', 'removed')), 
+	CONSTRAINT vm_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT vm_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE INDEX vm_image_idx ON vm (image_id) WHERE removed_at is null;
+
+CREATE INDEX vm_labels_idx ON vm USING gin (labels);
+
+CREATE UNIQUE INDEX vm_name_key ON vm (project_id, name) WHERE removed_at is null;
+
+CREATE INDEX vm_node_idx ON vm (node_id) WHERE removed_at is null;
+
+CREATE TABLE volume (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	node_id UUID NOT NULL, 
+	image_id UUID, 
+	CONSTRAINT volume_pk PRIMARY KEY (id), 
+	CONSTRAINT volume_state_known CHECK (state in ('pending', 'ready', 'failed', 'removing', 'removed')), 
+	CONSTRAINT volume_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT volume_observed_not_ahead CHECK (observed_generation <= generation)
+);
+
+CREATE UNIQUE INDEX volume_name_key ON volume (project_id, name) WHERE removed_at is null;
+
+CREATE TABLE wanted (
+	node_id UUID NOT NULL, 
+	vm_id UUID NOT NULL, 
+	revision BIGINT NOT NULL, 
+	CONSTRAINT wanted_pk PRIMARY KEY (node_id, vm_id)
+);
+
+CREATE INDEX wanted_revision_idx ON wanted (node_id, revision);
+
+CREATE TABLE work (
+	kind TEXT NOT NULL, 
+	id UUID NOT NULL, 
+	due_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+	lease_until TIMESTAMP WITH TIME ZONE, 
+	attempt INTEGER DEFAULT '0' NOT NULL, 
+	last_error TEXT, 
+	CONSTRAINT work_pk PRIMARY KEY (kind, id)
+);
+
+CREATE INDEX work_due_idx ON work (due_at);
+
+CREATE TABLE attachment (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	volume_id UUID NOT NULL, 
+	vm_id UUID NOT NULL, 
+	node_id UUID NOT NULL, 
+	epoch BIGINT NOT NULL, 
+	index SMALLINT NOT NULL, 
+	state TEXT NOT NULL, 
+	migration_id UUID, 
+	proof JSONB, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	CONSTRAINT attachment_pk PRIMARY KEY (id), 
+	CONSTRAINT attachment_state_known CHECK (state in ('active', 'incoming', 'revoking', 'revoked')), 
+	CONSTRAINT attachment_incoming_has_migration CHECK (state <> 'incoming' or migration_id is not null), 
+	CONSTRAINT attachment_revoked_has_proof CHECK (state <> 'revoked' or proof is not null), 
+	CONSTRAINT attachment_epoch_positive CHECK (epoch > 0), 
+	CONSTRAINT attachment_volume_id_fk FOREIGN KEY(volume_id) REFERENCES volume (id), 
+	CONSTRAINT attachment_vm_id_fk FOREIGN KEY(vm_id) REFERENCES vm (id)
+);
+
+CREATE UNIQUE INDEX attachment_active_key ON attachment (volume_id) WHERE state = 'active';
+
+CREATE UNIQUE INDEX attachment_epoch_key ON attachment (volume_id, epoch);
+
+CREATE INDEX attachment_vm_idx ON attachment (vm_id);
+
+CREATE TABLE port (
+	id UUID NOT NULL, 
+	project_id UUID NOT NULL, 
+	name TEXT NOT NULL, 
+	labels JSONB DEFAULT '{}' NOT NULL, 
+	spec JSONB NOT NULL, 
+	spec_schema SMALLINT DEFAULT '1' NOT NULL, 
+	generation BIGINT DEFAULT '1' NOT NULL, 
+	status JSONB, 
+	status_schema SMALLINT DEFAULT '1' NOT NULL, 
+	observed_generation BIGINT DEFAULT '0' NOT NULL, 
+	state TEXT NOT NULL, 
+	version BIGINT DEFAULT '1' NOT NULL, 
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+	removed_at TIMESTAMP WITH TIME ZONE, 
+	network_id UUID NOT NULL, 
+	vm_id UUID NOT NULL, 
+	node_id UUID NOT NULL, 
+	epoch BIGINT NOT NULL, 
+	mac MACADDR NOT NULL, 
+	CONSTRAINT port_pk PRIMARY KEY (id), 
+	CONSTRAINT port_epoch_positive CHECK (epoch > 0), 
+	CONSTRAINT port_state_known CHECK (state in ('pending', 'active', 'removed')), 
+	CONSTRAINT port_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
+	CONSTRAINT port_observed_not_ahead CHECK (observed_generation <= generation), 
+	CONSTRAINT port_vm_id_fk FOREIGN KEY(vm_id) REFERENCES vm (id)
+);
+
+CREATE UNIQUE INDEX port_mac_key ON port (network_id, mac) WHERE removed_at is null;
+
+CREATE INDEX port_vm_idx ON port (vm_id);
+
+CREATE TABLE address (
+	network_id UUID NOT NULL, 
+	address INET NOT NULL, 
+	subnet_id UUID NOT NULL, 
+	port_id UUID, 
+	origin TEXT NOT NULL, 
+	CONSTRAINT address_pk PRIMARY KEY (network_id, address), 
+	CONSTRAINT address_gateway_has_no_port CHECK ((origin = 'gateway') = (port_id is null)), 
+	CONSTRAINT address_origin_known CHECK (origin in ('allocated', 'gateway')), 
+	CONSTRAINT address_port_id_fk FOREIGN KEY(port_id) REFERENCES port (id)
+);
+
+CREATE INDEX address_port_idx ON address (port_id);
+
+create table change (
+    xid xid8 not null default pg_current_xact_id(),
+    seq bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    actor text,
+    request text,
+    reason text,
+    kind text not null,
+    object_id uuid,
+    generation bigint,
+    schema_number smallint not null default 1,
+    action text not null check (action in ('insert', 'update', 'delete')),
+    content jsonb not null
+);
+create index change_cursor_idx on change (xid, seq);
+create index change_object_idx on change (object_id, xid, seq);
+
+create function log_change() returns trigger language plpgsql as $$
+declare
+    content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
+    hidden text;
+begin
+    foreach hidden in array tg_argv loop
+        content := content - hidden;
+    end loop;
+    insert into change (actor, request, reason, kind, object_id, generation, schema_number, action, content)
+    values (
+        nullif(current_setting('nubila.actor', true), ''),
+        nullif(current_setting('nubila.request', true), ''),
+        nullif(current_setting('nubila.reason', true), ''),
+        tg_table_name,
+        coalesce(content->>'id', content->>'holder_id', content->>'port_id', content->>'node_id', content->>'project_id')::uuid,
+        (content->>'generation')::bigint,
+        coalesce((content->>'spec_schema')::smallint, 1),
+        lower(tg_op),
+        content
+    );
+    return null;
+end $$;
+
+create function guard_transition() returns trigger language plpgsql as $$
+begin
+    if not (old.state || '>' || new.state = any (tg_argv)) then
+        raise exception using errcode = 'NB422', message = 'transition',
+            detail = tg_table_name || ' cannot go from ' || old.state || ' to ' || new.state;
+    end if;
+    return new;
+end $$;
+
+
+create trigger log_insert_delete after insert or delete on "project" for each row execute function log_change();
+
+create trigger log_update after update on "project" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "project" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "user" for each row execute function log_change();
+
+create trigger log_update after update on "user" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "user" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "operator" for each row execute function log_change();
+
+create trigger log_update after update on "operator" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "operator" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "member" for each row execute function log_change();
+
+create trigger log_update after update on "member" for each row when (old."project_id" is distinct from new."project_id" or old."user_id" is distinct from new."user_id" or old."role" is distinct from new."role") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "token" for each row execute function log_change();
+
+create trigger log_update after update on "token" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."account_id" is distinct from new."account_id" or old."project_id" is distinct from new."project_id" or old."plane" is distinct from new."plane") execute function log_change();
+
+create trigger guard_state before update of state on "token" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "keypair" for each row execute function log_change();
+
+create trigger log_update after update on "keypair" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."user_id" is distinct from new."user_id") execute function log_change();
+
+create trigger guard_state before update of state on "keypair" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "node" for each row execute function log_change();
+
+create trigger log_update after update on "node" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "node" for each row when (old.state is distinct from new.state) execute function guard_transition('enrolling>maintenance', 'enrolling>retired', 'enrolling>running', 'maintenance>retired', 'maintenance>running', 'running>maintenance', 'running>retired');
+
+create trigger log_insert_delete after insert or delete on "join_token" for each row execute function log_change();
+
+create trigger log_update after update on "join_token" for each row when (old."id" is distinct from new."id" or old."spec" is distinct from new."spec" or old."expires_at" is distinct from new."expires_at" or old."used_at" is distinct from new."used_at" or old."node_id" is distinct from new."node_id" or old."created_at" is distinct from new."created_at") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "virt_method" for each row execute function log_change();
+
+create trigger log_update after update on "virt_method" for each row when (old."node_id" is distinct from new."node_id" or old."name" is distinct from new."name" or old."capabilities" is distinct from new."capabilities") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "flavor" for each row execute function log_change();
+
+create trigger log_update after update on "flavor" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "flavor" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "image" for each row execute function log_change();
+
+create trigger log_update after update on "image" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."project_id" is distinct from new."project_id" or old."sha256" is distinct from new."sha256") execute function log_change();
+
+create trigger guard_state before update of state on "image" for each row when (old.state is distinct from new.state) execute function guard_transition('pending>ready', 'pending>removed', 'ready>removed');
+
+create trigger log_insert_delete after insert or delete on "network" for each row execute function log_change();
+
+create trigger log_update after update on "network" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change();
+
+create trigger guard_state before update of state on "network" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "subnet" for each row execute function log_change();
+
+create trigger log_update after update on "subnet" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."network_id" is distinct from new."network_id" or old."cidr" is distinct from new."cidr" or old."gateway" is distinct from new."gateway") execute function log_change();
+
+create trigger guard_state before update of state on "subnet" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create trigger log_insert_delete after insert or delete on "vm" for each row execute function log_change();
+
+create trigger log_update after update on "vm" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."flavor_id" is distinct from new."flavor_id" or old."image_id" is distinct from new."image_id" or old."user_data_secret" is distinct from new."user_data_secret") execute function log_change();
+
+create trigger guard_state before update of state on "vm" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>rebooting', 'failed>removing', 'failed>running', 'failed>starting', 'failed>stopped', 'failed>stopping', 'pending>failed', 'pending>rebooting', 'pending>removing', 'pending>running', 'pending>starting', 'pending>stopped', 'pending>stopping', 'rebooting>failed', 'rebooting>removing', 'rebooting>running', 'rebooting>starting', 'rebooting>stopped', 'rebooting>stopping', 'removing>removed', 'running>failed', 'running>rebooting', 'running>removing', 'running>starting', 'running>stopped', 'running>stopping', 'starting>failed', 'starting>rebooting', 'starting>removing', 'starting>running', 'starting>stopped', 'starting>stopping', 'stopped>failed', 'stopped>rebooting', 'stopped>removing', 'stopped>running', 'stopped>starting', 'stopped>stopping', 'stopping>failed', 'stopping>rebooting', 'stopping>removing', 'stopping>running', 'stopping>starting', 'stopping>stopped');
+
+create trigger log_insert_delete after insert or delete on "volume" for each row execute function log_change();
+
+create trigger log_update after update on "volume" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."node_id" is distinct from new."node_id" or old."image_id" is distinct from new."image_id") execute function log_change();
+
+create trigger guard_state before update of state on "volume" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>pending', 'failed>ready', 'failed>removing', 'pending>failed', 'pending>ready', 'pending>removing', 'ready>failed', 'ready>pending', 'ready>removing', 'removing>removed');
+
+create trigger log_insert_delete after insert or delete on "port" for each row execute function log_change();
+
+create trigger log_update after update on "port" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."network_id" is distinct from new."network_id" or old."vm_id" is distinct from new."vm_id" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."mac" is distinct from new."mac") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "address" for each row execute function log_change();
+
+create trigger log_update after update on "address" for each row when (old."network_id" is distinct from new."network_id" or old."address" is distinct from new."address" or old."subnet_id" is distinct from new."subnet_id" or old."port_id" is distinct from new."port_id" or old."origin" is distinct from new."origin") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "attachment" for each row execute function log_change();
+
+create trigger log_update after update on "attachment" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."volume_id" is distinct from new."volume_id" or old."vm_id" is distinct from new."vm_id" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."index" is distinct from new."index" or old."state" is distinct from new."state" or old."migration_id" is distinct from new."migration_id" or old."proof" is distinct from new."proof") execute function log_change();
+
+create trigger guard_state before update of state on "attachment" for each row when (old.state is distinct from new.state) execute function guard_transition('active>revoked', 'active>revoking', 'incoming>active', 'incoming>revoked', 'incoming>revoking', 'revoking>revoked');
+
+create trigger log_insert_delete after insert or delete on "operation" for each row execute function log_change();
+
+create trigger log_update after update on "operation" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."resource_kind" is distinct from new."resource_kind" or old."resource_id" is distinct from new."resource_id" or old."node_id" is distinct from new."node_id" or old."deadline_at" is distinct from new."deadline_at" or old."ended_at" is distinct from new."ended_at") execute function log_change();
+
+create trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>failed', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>failed', 'waiting>overtaken', 'waiting>running');
+
+create trigger log_insert_delete after insert or delete on "allocation" for each row execute function log_change();
+
+create trigger log_update after update on "allocation" for each row when (old."holder_id" is distinct from new."holder_id" or old."class" is distinct from new."class" or old."node_id" is distinct from new."node_id" or old."amount" is distinct from new."amount") execute function log_change();
+
+create trigger log_insert_delete after insert or delete on "inventory" for each row execute function log_change('used');
+
+create trigger log_update after update on "inventory" for each row when (old."node_id" is distinct from new."node_id" or old."class" is distinct from new."class" or old."total" is distinct from new."total" or old."reserved" is distinct from new."reserved") execute function log_change('used');
+
+create trigger log_insert_delete after insert or delete on "quota" for each row execute function log_change('used');
+
+create trigger log_update after update on "quota" for each row when (old."project_id" is distinct from new."project_id" or old."class" is distinct from new."class" or old."amount" is distinct from new."amount") execute function log_change('used');
+
+create function commit_1(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
+declare
+  f jsonb; bad jsonb := '[]'; n bigint; g bigint; k record; out jsonb := '{}';
+begin
+  perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
+          set_config('nubila.request', coalesce(d->>'request', ''), true),
+          set_config('nubila.reason', coalesce(d->>'reason', ''), true);
+  -- facts
+
+  f := d->'facts'->'project';
+  if f is not null then
+    perform 1 from "project" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "project" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "project" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'project', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "project" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'user';
+  if f is not null then
+    perform 1 from "user" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "user" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "user" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'user', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "user" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'operator';
+  if f is not null then
+    perform 1 from "operator" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "operator" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "operator" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'operator', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "operator" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'token';
+  if f is not null then
+    perform 1 from "token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'token', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "token" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'keypair';
+  if f is not null then
+    perform 1 from "keypair" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "keypair" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "keypair" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'keypair', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "keypair" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'node';
+  if f is not null then
+    perform 1 from "node" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "node" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "node" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'node', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "node" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'join_token';
+  if f is not null then
+    perform 1 from "join_token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "join_token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "join_token" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'join_token', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "join_token" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'flavor';
+  if f is not null then
+    perform 1 from "flavor" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "flavor" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "flavor" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'flavor', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "flavor" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'image';
+  if f is not null then
+    perform 1 from "image" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "image" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "image" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'image', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "image" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'network';
+  if f is not null then
+    perform 1 from "network" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "network" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "network" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'network', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "network" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'subnet';
+  if f is not null then
+    perform 1 from "subnet" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "subnet" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "subnet" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'subnet', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "subnet" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'vm';
+  if f is not null then
+    perform 1 from "vm" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "vm" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "vm" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'vm', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "vm" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'volume';
+  if f is not null then
+    perform 1 from "volume" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "volume" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "volume" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'volume', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "volume" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'port';
+  if f is not null then
+    perform 1 from "port" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "port" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "port" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'port', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "port" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'attachment';
+  if f is not null then
+    perform 1 from "attachment" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "attachment" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "attachment" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'attachment', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "attachment" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'operation';
+  if f is not null then
+    perform 1 from "operation" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "operation" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "operation" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'operation', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "operation" t on t.id = (j->>'id')::uuid
+     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'decision';
+  if f is not null then
+    perform 1 from "decision" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "decision" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "decision" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'decision', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "decision" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'secret';
+  if f is not null then
+    perform 1 from "secret" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "secret" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "secret" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'secret', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "secret" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'credential';
+  if f is not null then
+    perform 1 from "credential" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "credential" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "credential" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'credential', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "credential" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'call';
+  if f is not null then
+    perform 1 from "call" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "call" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "call" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'call', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "call" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+  f := d->'facts'->'plan';
+  if f is not null then
+    perform 1 from "plan" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
+    perform 1 from "plan" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
+    perform 1 from "plan" t where t.id in (
+        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
+    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'plan', 'id', j->>'id',
+        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
+        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
+                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
+      into bad
+      from jsonb_array_elements(f) j left join "plan" t on t.id = (j->>'id')::uuid
+     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
+        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+  end if;
+
+  f := d->'unused'->'project';
+  if f is not null then
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'network', 'user', u.id)), '[]') into bad from "network" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  f := d->'unused'->'node';
+  if f is not null then
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'node', 'id', u."node_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."node_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  f := d->'unused'->'image';
+  if f is not null then
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
+     where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  f := d->'unused'->'network';
+  if f is not null then
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'network', 'id', u."network_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'port', 'user', u.id)), '[]') into bad from "port" u
+     where u."network_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  if bad <> '[]' then
+    raise exception using errcode = 'NB409', message = 'stale', detail = bad::text;
+  end if;
+  -- rows
+
+  f := d->'delete'->'project';
+  if f is not null then
+    delete from "project" t using jsonb_populate_recordset(null::"project", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'project';
+  if f is not null then
+    update "project" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"project", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'project', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'project';
+  if f is not null then
+    insert into "project" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"project", f) r order by r."id";
+  end if;
+  f := d->'delete'->'user';
+  if f is not null then
+    delete from "user" t using jsonb_populate_recordset(null::"user", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'user';
+  if f is not null then
+    update "user" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"user", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'user', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'user';
+  if f is not null then
+    insert into "user" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"user", f) r order by r."id";
+  end if;
+  f := d->'delete'->'operator';
+  if f is not null then
+    delete from "operator" t using jsonb_populate_recordset(null::"operator", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'operator';
+  if f is not null then
+    update "operator" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"operator", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'operator', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'operator';
+  if f is not null then
+    insert into "operator" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"operator", f) r order by r."id";
+  end if;
+  f := d->'delete'->'member';
+  if f is not null then
+    delete from "member" t using jsonb_populate_recordset(null::"member", f) r where t."project_id" = r."project_id" and t."user_id" = r."user_id";
+  end if;
+  f := d->'update'->'member';
+  if f is not null then
+    update "member" t set "role" = case when e.j ? 'role' then e.r."role" else t."role" end
+      from (select j, jsonb_populate_record(null::"member", j) r from jsonb_array_elements(f) j) e
+     where t."project_id" = (e.r)."project_id" and t."user_id" = (e.r)."user_id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'member', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'member';
+  if f is not null then
+    insert into "member" ("project_id", "user_id", "role")
+    select r."project_id", r."user_id", r."role" from jsonb_populate_recordset(null::"member", f) r order by r."project_id", r."user_id";
+  end if;
+  f := d->'delete'->'token';
+  if f is not null then
+    delete from "token" t using jsonb_populate_recordset(null::"token", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'token';
+  if f is not null then
+    update "token" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "account_id" = case when e.j ? 'account_id' then e.r."account_id" else t."account_id" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "plane" = case when e.j ? 'plane' then e.r."plane" else t."plane" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"token", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'token', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'token';
+  if f is not null then
+    insert into "token" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "account_id", "project_id", "plane")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."account_id", r."project_id", r."plane" from jsonb_populate_recordset(null::"token", f) r order by r."id";
+  end if;
+  f := d->'delete'->'keypair';
+  if f is not null then
+    delete from "keypair" t using jsonb_populate_recordset(null::"keypair", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'keypair';
+  if f is not null then
+    update "keypair" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "user_id" = case when e.j ? 'user_id' then e.r."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"keypair", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'keypair', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'keypair';
+  if f is not null then
+    insert into "keypair" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "user_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."user_id" from jsonb_populate_recordset(null::"keypair", f) r order by r."id";
+  end if;
+  f := d->'delete'->'node';
+  if f is not null then
+    delete from "node" t using jsonb_populate_recordset(null::"node", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'node';
+  if f is not null then
+    update "node" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"node", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'node';
+  if f is not null then
+    insert into "node" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"node", f) r order by r."id";
+  end if;
+  f := d->'delete'->'join_token';
+  if f is not null then
+    delete from "join_token" t using jsonb_populate_recordset(null::"join_token", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'join_token';
+  if f is not null then
+    update "join_token" t set "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "expires_at" = case when e.j ? 'expires_at' then e.r."expires_at" else t."expires_at" end, "used_at" = case when e.j ? 'used_at' then e.r."used_at" else t."used_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end
+      from (select j, jsonb_populate_record(null::"join_token", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'join_token', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'join_token';
+  if f is not null then
+    insert into "join_token" ("id", "spec", "expires_at", "used_at", "node_id")
+    select r."id", r."spec", r."expires_at", r."used_at", r."node_id" from jsonb_populate_recordset(null::"join_token", f) r order by r."id";
+  end if;
+  f := d->'delete'->'virt_method';
+  if f is not null then
+    delete from "virt_method" t using jsonb_populate_recordset(null::"virt_method", f) r where t."node_id" = r."node_id" and t."name" = r."name";
+  end if;
+  f := d->'update'->'virt_method';
+  if f is not null then
+    update "virt_method" t set "capabilities" = case when e.j ? 'capabilities' then e.r."capabilities" else t."capabilities" end
+      from (select j, jsonb_populate_record(null::"virt_method", j) r from jsonb_array_elements(f) j) e
+     where t."node_id" = (e.r)."node_id" and t."name" = (e.r)."name";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'virt_method', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'virt_method';
+  if f is not null then
+    insert into "virt_method" ("node_id", "name", "capabilities")
+    select r."node_id", r."name", r."capabilities" from jsonb_populate_recordset(null::"virt_method", f) r order by r."node_id", r."name";
+  end if;
+  f := d->'delete'->'flavor';
+  if f is not null then
+    delete from "flavor" t using jsonb_populate_recordset(null::"flavor", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'flavor';
+  if f is not null then
+    update "flavor" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"flavor", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'flavor', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'flavor';
+  if f is not null then
+    insert into "flavor" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"flavor", f) r order by r."id";
+  end if;
+  f := d->'delete'->'image';
+  if f is not null then
+    delete from "image" t using jsonb_populate_recordset(null::"image", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'image';
+  if f is not null then
+    update "image" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "sha256" = case when e.j ? 'sha256' then e.r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"image", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'image', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'image';
+  if f is not null then
+    insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256" from jsonb_populate_recordset(null::"image", f) r order by r."id";
+  end if;
+  f := d->'delete'->'network';
+  if f is not null then
+    delete from "network" t using jsonb_populate_recordset(null::"network", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'network';
+  if f is not null then
+    update "network" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"network", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'network', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'network';
+  if f is not null then
+    insert into "network" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"network", f) r order by r."id";
+  end if;
+  f := d->'delete'->'subnet';
+  if f is not null then
+    delete from "subnet" t using jsonb_populate_recordset(null::"subnet", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'subnet';
+  if f is not null then
+    update "subnet" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then e.r."network_id" else t."network_id" end, "cidr" = case when e.j ? 'cidr' then e.r."cidr" else t."cidr" end, "gateway" = case when e.j ? 'gateway' then e.r."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"subnet", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'subnet', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'subnet';
+  if f is not null then
+    insert into "subnet" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "cidr", "gateway")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."cidr", r."gateway" from jsonb_populate_recordset(null::"subnet", f) r order by r."id";
+  end if;
+  f := d->'delete'->'vm';
+  if f is not null then
+    delete from "vm" t using jsonb_populate_recordset(null::"vm", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'vm';
+  if f is not null then
+    update "vm" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "flavor_id" = case when e.j ? 'flavor_id' then e.r."flavor_id" else t."flavor_id" end, "image_id" = case when e.j ? 'image_id' then e.r."image_id" else t."image_id" end, "user_data_secret" = case when e.j ? 'user_data_secret' then e.r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"vm", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'vm', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'vm';
+  if f is not null then
+    insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
+  end if;
+  f := d->'delete'->'volume';
+  if f is not null then
+    delete from "volume" t using jsonb_populate_recordset(null::"volume", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'volume';
+  if f is not null then
+    update "volume" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "image_id" = case when e.j ? 'image_id' then e.r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"volume", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'volume', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'volume';
+  if f is not null then
+    insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
+  end if;
+  f := d->'delete'->'port';
+  if f is not null then
+    delete from "port" t using jsonb_populate_recordset(null::"port", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'port';
+  if f is not null then
+    update "port" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then e.r."network_id" else t."network_id" end, "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "mac" = case when e.j ? 'mac' then e.r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"port", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'port', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'port';
+  if f is not null then
+    insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac" from jsonb_populate_recordset(null::"port", f) r order by r."id";
+  end if;
+  f := d->'delete'->'address';
+  if f is not null then
+    delete from "address" t using jsonb_populate_recordset(null::"address", f) r where t."network_id" = r."network_id" and t."address" = r."address";
+  end if;
+  f := d->'update'->'address';
+  if f is not null then
+    update "address" t set "subnet_id" = case when e.j ? 'subnet_id' then e.r."subnet_id" else t."subnet_id" end, "port_id" = case when e.j ? 'port_id' then e.r."port_id" else t."port_id" end, "origin" = case when e.j ? 'origin' then e.r."origin" else t."origin" end
+      from (select j, jsonb_populate_record(null::"address", j) r from jsonb_array_elements(f) j) e
+     where t."network_id" = (e.r)."network_id" and t."address" = (e.r)."address";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'address', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'address';
+  if f is not null then
+    insert into "address" ("network_id", "address", "subnet_id", "port_id", "origin")
+    select r."network_id", r."address", r."subnet_id", r."port_id", r."origin" from jsonb_populate_recordset(null::"address", f) r order by r."network_id", r."address";
+  end if;
+  f := d->'delete'->'attachment';
+  if f is not null then
+    delete from "attachment" t using jsonb_populate_recordset(null::"attachment", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'attachment';
+  if f is not null then
+    update "attachment" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "volume_id" = case when e.j ? 'volume_id' then e.r."volume_id" else t."volume_id" end, "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "index" = case when e.j ? 'index' then e.r."index" else t."index" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "migration_id" = case when e.j ? 'migration_id' then e.r."migration_id" else t."migration_id" end, "proof" = case when e.j ? 'proof' then e.r."proof" else t."proof" end, version = t.version + 1
+      from (select j, jsonb_populate_record(null::"attachment", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'attachment', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'attachment';
+  if f is not null then
+    insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version")
+    select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
+  end if;
+  f := d->'delete'->'operation';
+  if f is not null then
+    delete from "operation" t using jsonb_populate_recordset(null::"operation", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'operation';
+  if f is not null then
+    update "operation" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "resource_kind" = case when e.j ? 'resource_kind' then e.r."resource_kind" else t."resource_kind" end, "resource_id" = case when e.j ? 'resource_id' then e.r."resource_id" else t."resource_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "deadline_at" = case when e.j ? 'deadline_at' then e.r."deadline_at" else t."deadline_at" end, "ended_at" = case when e.j ? 'ended_at' then e.r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
+      from (select j, jsonb_populate_record(null::"operation", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'operation', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'operation';
+  if f is not null then
+    insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
+  end if;
+  f := d->'delete'->'allocation';
+  if f is not null then
+    delete from "allocation" t using jsonb_populate_recordset(null::"allocation", f) r where t."holder_id" = r."holder_id" and t."class" = r."class" and t."node_id" = r."node_id";
+  end if;
+  f := d->'update'->'allocation';
+  if f is not null then
+    update "allocation" t set "amount" = case when e.j ? 'amount' then e.r."amount" else t."amount" end
+      from (select j, jsonb_populate_record(null::"allocation", j) r from jsonb_array_elements(f) j) e
+     where t."holder_id" = (e.r)."holder_id" and t."class" = (e.r)."class" and t."node_id" = (e.r)."node_id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'allocation', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'allocation';
+  if f is not null then
+    insert into "allocation" ("holder_id", "class", "node_id", "amount")
+    select r."holder_id", r."class", r."node_id", r."amount" from jsonb_populate_recordset(null::"allocation", f) r order by r."holder_id", r."class", r."node_id";
+  end if;
+  f := d->'delete'->'decision';
+  if f is not null then
+    delete from "decision" t using jsonb_populate_recordset(null::"decision", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'decision';
+  if f is not null then
+    update "decision" t set "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "answer" = case when e.j ? 'answer' then e.r."answer" else t."answer" end
+      from (select j, jsonb_populate_record(null::"decision", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'decision', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'decision';
+  if f is not null then
+    insert into "decision" ("id", "vm_id", "project_id", "node_id", "answer")
+    select r."id", r."vm_id", r."project_id", r."node_id", r."answer" from jsonb_populate_recordset(null::"decision", f) r order by r."id";
+  end if;
+  f := d->'delete'->'secret';
+  if f is not null then
+    delete from "secret" t using jsonb_populate_recordset(null::"secret", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'secret';
+  if f is not null then
+    update "secret" t set "nonce" = case when e.j ? 'nonce' then e.r."nonce" else t."nonce" end, "sealed" = case when e.j ? 'sealed' then e.r."sealed" else t."sealed" end
+      from (select j, jsonb_populate_record(null::"secret", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'secret', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'secret';
+  if f is not null then
+    insert into "secret" ("id", "nonce", "sealed")
+    select r."id", r."nonce", r."sealed" from jsonb_populate_recordset(null::"secret", f) r order by r."id";
+  end if;
+  f := d->'delete'->'credential';
+  if f is not null then
+    delete from "credential" t using jsonb_populate_recordset(null::"credential", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'credential';
+  if f is not null then
+    update "credential" t set "sha256" = case when e.j ? 'sha256' then e.r."sha256" else t."sha256" end
+      from (select j, jsonb_populate_record(null::"credential", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'credential', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'credential';
+  if f is not null then
+    insert into "credential" ("id", "sha256")
+    select r."id", r."sha256" from jsonb_populate_recordset(null::"credential", f) r order by r."id";
+  end if;
+  f := d->'delete'->'idempotency';
+  if f is not null then
+    delete from "idempotency" t using jsonb_populate_recordset(null::"idempotency", f) r where t."principal" = r."principal" and t."key" = r."key";
+  end if;
+  f := d->'update'->'idempotency';
+  if f is not null then
+    update "idempotency" t set "request_sha256" = case when e.j ? 'request_sha256' then e.r."request_sha256" else t."request_sha256" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "answer" = case when e.j ? 'answer' then e.r."answer" else t."answer" end
+      from (select j, jsonb_populate_record(null::"idempotency", j) r from jsonb_array_elements(f) j) e
+     where t."principal" = (e.r)."principal" and t."key" = (e.r)."key";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'idempotency', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'idempotency';
+  if f is not null then
+    insert into "idempotency" ("principal", "key", "request_sha256", "status", "answer")
+    select r."principal", r."key", r."request_sha256", r."status", r."answer" from jsonb_populate_recordset(null::"idempotency", f) r order by r."principal", r."key";
+  end if;
+  f := d->'delete'->'call';
+  if f is not null then
+    delete from "call" t using jsonb_populate_recordset(null::"call", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'call';
+  if f is not null then
+    update "call" t set "at" = case when e.j ? 'at' then e.r."at" else t."at" end, "actor" = case when e.j ? 'actor' then e.r."actor" else t."actor" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "request" = case when e.j ? 'request' then e.r."request" else t."request" end, "action" = case when e.j ? 'action' then e.r."action" else t."action" end, "outcome" = case when e.j ? 'outcome' then e.r."outcome" else t."outcome" end, "kind" = case when e.j ? 'kind' then e.r."kind" else t."kind" end, "object_id" = case when e.j ? 'object_id' then e.r."object_id" else t."object_id" end, "detail" = case when e.j ? 'detail' then e.r."detail" else t."detail" end
+      from (select j, jsonb_populate_record(null::"call", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'call', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'call';
+  if f is not null then
+    insert into "call" ("id", "at", "actor", "project_id", "request", "action", "outcome", "kind", "object_id", "detail")
+    select r."id", coalesce(r."at", now()), r."actor", r."project_id", r."request", r."action", r."outcome", r."kind", r."object_id", r."detail" from jsonb_populate_recordset(null::"call", f) r order by r."id";
+  end if;
+  f := d->'delete'->'plan';
+  if f is not null then
+    delete from "plan" t using jsonb_populate_recordset(null::"plan", f) r where t."id" = r."id";
+  end if;
+  f := d->'update'->'plan';
+  if f is not null then
+    update "plan" t set "principal" = case when e.j ? 'principal' then e.r."principal" else t."principal" end, "draft" = case when e.j ? 'draft' then e.r."draft" else t."draft" end, "shown" = case when e.j ? 'shown' then e.r."shown" else t."shown" end, "expires_at" = case when e.j ? 'expires_at' then e.r."expires_at" else t."expires_at" end
+      from (select j, jsonb_populate_record(null::"plan", j) r from jsonb_array_elements(f) j) e
+     where t."id" = (e.r)."id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'plan', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'plan';
+  if f is not null then
+    insert into "plan" ("id", "principal", "draft", "shown", "expires_at")
+    select r."id", r."principal", r."draft", r."shown", r."expires_at" from jsonb_populate_recordset(null::"plan", f) r order by r."id";
+  end if;
+  f := d->'delete'->'node_seen';
+  if f is not null then
+    delete from "node_seen" t using jsonb_populate_recordset(null::"node_seen", f) r where t."node_id" = r."node_id";
+  end if;
+  f := d->'update'->'node_seen';
+  if f is not null then
+    update "node_seen" t set "session" = case when e.j ? 'session' then e.r."session" else t."session" end, "seen_at" = case when e.j ? 'seen_at' then e.r."seen_at" else t."seen_at" end, "revision" = case when e.j ? 'revision' then e.r."revision" else t."revision" end
+      from (select j, jsonb_populate_record(null::"node_seen", j) r from jsonb_array_elements(f) j) e
+     where t."node_id" = (e.r)."node_id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node_seen', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'node_seen';
+  if f is not null then
+    insert into "node_seen" ("node_id", "session", "seen_at", "revision")
+    select r."node_id", r."session", r."seen_at", coalesce(r."revision", '0') from jsonb_populate_recordset(null::"node_seen", f) r order by r."node_id";
+  end if;
+  f := d->'delete'->'node_revision';
+  if f is not null then
+    delete from "node_revision" t using jsonb_populate_recordset(null::"node_revision", f) r where t."node_id" = r."node_id";
+  end if;
+  f := d->'update'->'node_revision';
+  if f is not null then
+    update "node_revision" t set "revision" = case when e.j ? 'revision' then e.r."revision" else t."revision" end
+      from (select j, jsonb_populate_record(null::"node_revision", j) r from jsonb_array_elements(f) j) e
+     where t."node_id" = (e.r)."node_id";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node_revision', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'node_revision';
+  if f is not null then
+    insert into "node_revision" ("node_id", "revision")
+    select r."node_id", r."revision" from jsonb_populate_recordset(null::"node_revision", f) r order by r."node_id";
+  end if;
+  f := d->'delete'->'inventory';
+  if f is not null then
+    delete from "inventory" t using jsonb_populate_recordset(null::"inventory", f) r where t."node_id" = r."node_id" and t."class" = r."class";
+  end if;
+  f := d->'update'->'inventory';
+  if f is not null then
+    update "inventory" t set "total" = case when e.j ? 'total' then e.r."total" else t."total" end, "reserved" = case when e.j ? 'reserved' then e.r."reserved" else t."reserved" end, "used" = case when e.j ? 'used' then e.r."used" else t."used" end
+      from (select j, jsonb_populate_record(null::"inventory", j) r from jsonb_array_elements(f) j) e
+     where t."node_id" = (e.r)."node_id" and t."class" = (e.r)."class";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'inventory', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'inventory';
+  if f is not null then
+    insert into "inventory" ("node_id", "class", "total", "reserved", "used")
+    select r."node_id", r."class", r."total", r."reserved", coalesce(r."used", '0') from jsonb_populate_recordset(null::"inventory", f) r order by r."node_id", r."class";
+  end if;
+  f := d->'delete'->'quota';
+  if f is not null then
+    delete from "quota" t using jsonb_populate_recordset(null::"quota", f) r where t."project_id" = r."project_id" and t."class" = r."class";
+  end if;
+  f := d->'update'->'quota';
+  if f is not null then
+    update "quota" t set "amount" = case when e.j ? 'amount' then e.r."amount" else t."amount" end, "used" = case when e.j ? 'used' then e.r."used" else t."used" end
+      from (select j, jsonb_populate_record(null::"quota", j) r from jsonb_array_elements(f) j) e
+     where t."project_id" = (e.r)."project_id" and t."class" = (e.r)."class";
+    get diagnostics n = row_count;
+    if n <> jsonb_array_length(f) then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'quota', 'was', jsonb_array_length(f), 'is_now', n))::text;
+    end if;
+  end if;
+  f := d->'insert'->'quota';
+  if f is not null then
+    insert into "quota" ("project_id", "class", "amount", "used")
+    select r."project_id", r."class", r."amount", coalesce(r."used", '0') from jsonb_populate_recordset(null::"quota", f) r order by r."project_id", r."class";
+  end if;
+
+  -- capacity: one conditional update per row, in key order; waits for its row, never skips it
+  for k in select (j->>'n')::uuid n, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'capacity', '[]')) j group by 1, 2 order by 1, 2 loop
+    update inventory set used = used + k.a
+     where node_id = k.n and class = k.c and (k.a <= 0 or used + k.a <= total - reserved);
+    if not found then
+      raise exception using errcode = 'NB409', message = 'capacity', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a,
+           'is_now', total - reserved - used)) from inventory where node_id = k.n and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
+    end if;
+  end loop;
+  for k in select (j->>'n')::uuid n, array_agg((j->>'vm')::uuid) vms
+             from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
+    update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
+    insert into wanted (node_id, vm_id, revision) select k.n, x, g from unnest(k.vms) x order by x
+      on conflict (node_id, vm_id) do update set revision = excluded.revision;
+    out := out || jsonb_build_object(k.n::text, g);
+  end loop;
+  for k in select (j->>'p')::uuid p, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'quota', '[]')) j group by 1, 2 order by 1, 2 loop
+    update quota set used = used + k.a
+     where project_id = k.p and class = k.c and (k.a <= 0 or used + k.a <= amount);
+    if not found then
+      raise exception using errcode = 'NB409', message = 'quota', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a,
+           'limit', amount, 'used', used)) from quota where project_id = k.p and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a, 'limit', 0, 'used', 0)))::text;
+    end if;
+  end loop;
+  return out;
+end $commit$;
+
+

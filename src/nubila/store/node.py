@@ -1,0 +1,108 @@
+"""Queries about nodes: the fleet snapshot, sessions, freshness, and what a node wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from nubila.store.database import Database, Record
+
+FLEET = """
+select n.id, n.name, n.state, n.spec, n.status,
+       extract(epoch from now() - s.seen_at)::float8 as silent_s,
+       (select jsonb_object_agg(i.class, jsonb_build_array(i.total - i.reserved, i.used)) from inventory i where i.node_id = n.id) as inventory
+  from node n left join node_seen s on s.node_id = n.id
+ where n.removed_at is null
+ order by n.id
+"""
+
+# In one statement for all nodes heard from since the last one; losing the newest seconds in a crash harms nobody.
+SEEN = """
+update node_seen s set seen_at = greatest(s.seen_at, now() - make_interval(secs => u.ago_s)), revision = greatest(s.revision, u.revision)
+  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::float8[]) u(node_id, session, revision, ago_s)
+ where s.node_id = u.node_id and s.session = u.session
+"""
+
+NEW_SESSION = """
+insert into node_seen (node_id, session, seen_at, revision) values ($1, 1, now(), 0)
+on conflict (node_id) do update set session = node_seen.session + 1, seen_at = now(), revision = 0
+returning session
+"""
+
+POSITION = """
+select r.revision, s.session, f.fabric_epoch,
+       exists (select from question q where q.node_id = $1 and q.answered_at is null and q.sent_session is distinct from s.session) as asked
+  from fabric f, node_revision r left join node_seen s using (node_id) where r.node_id = $1
+"""
+
+WANTED = """
+select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.user_data_secret, v.removed_at is not null as removed,
+  (select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
+            'sha256', i.sha256) order by a.index), '[]')
+     from attachment a join volume d on d.id = a.volume_id left join image i on i.id = d.image_id
+    where a.vm_id = v.id and a.state = 'active') as disks,
+  (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
+            'network_name', n.name, 'network_spec', n.spec,
+            'addresses', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x where x.port_id = p.id),
+            'subnets', (select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
+                          from subnet s where s.network_id = n.id and s.removed_at is null)) order by (p.spec->>'index')::int), '[]')
+     from port p join network n on n.id = p.network_id where p.vm_id = v.id and p.removed_at is null) as nics,
+  (select f.name from flavor f where f.id = v.flavor_id) as flavor
+from wanted w join vm v on v.id = w.vm_id
+where w.node_id = $1 and w.revision > $2 and v.node_id = $1 and v.removed_at is null
+"""
+
+QUESTIONS = """
+update question set sent_session = $2
+ where node_id = $1 and answered_at is null and asked_at > now() - interval '30 seconds' and sent_session is distinct from $2
+returning id, vm_id, about, max_bytes
+"""
+
+ASK = "insert into question (id, node_id, vm_id, about, max_bytes) values ($1, $2, $3, $4, $5)"
+ANSWERED = "delete from question where id = $1 and answered_at is not null returning answer, error"
+ANSWER = "update question set answer = $3, error = $4, answered_at = now() where id = $1 and node_id = $2 and answered_at is null returning id"
+FORGET_QUESTIONS = "delete from question where asked_at < now() - interval '2 minutes'"
+
+TIMELINE = "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
+
+
+class NodeStore:
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def fleet(self) -> list[Record]:
+        return await self._db.fetch(FLEET)
+
+    async def seen(self, heard: Sequence[tuple[UUID, int, int, float]]) -> None:
+        """(node, session, revision it has, seconds ago) of each node heard from."""
+        nodes, sessions, revisions, ago = zip(*heard, strict=True)
+        await self._db.execute(SEEN, list(nodes), list(sessions), list(revisions), list(ago))
+
+    async def new_session(self, node_id: UUID) -> int:
+        return int(await self._db.value(NEW_SESSION, node_id))
+
+    async def position(self, node_id: UUID) -> Record | None:
+        """revision, session, fabric_epoch, and whether a question waits for the node."""
+        return await self._db.row(POSITION, node_id)
+
+    async def wanted(self, node_id: UUID, since: int) -> list[Record]:
+        return await self._db.fetch(WANTED, node_id, since)
+
+    async def timeline(self) -> int:
+        return int(await self._db.value(TIMELINE))
+
+    async def ask(self, question_id: UUID, node_id: UUID, vm_id: UUID, about: str, max_bytes: int) -> None:
+        await self._db.execute(ASK, question_id, node_id, vm_id, about, max_bytes)
+
+    async def questions(self, node_id: UUID, session: int) -> list[Record]:
+        return await self._db.fetch(QUESTIONS, node_id, session)
+
+    async def answer(self, question_id: UUID, node_id: UUID, text: bytes, error: str | None) -> bool:
+        return await self._db.value(ANSWER, question_id, node_id, text, error) is not None
+
+    async def answered(self, question_id: UUID) -> Record | None:
+        return await self._db.row(ANSWERED, question_id)
+
+    async def forget_questions(self) -> None:
+        await self._db.execute(FORGET_QUESTIONS)
+

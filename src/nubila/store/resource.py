@@ -1,0 +1,215 @@
+"""Reading any resource: one by id or name, or a page of a list with filters. Composed with SQLAlchemy Core, run on asyncpg.
+
+Spec, status and labels stay text: a list is passed through, not decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
+
+from nubila.store import tables
+from nubila.store.database import Database, Record
+
+_DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+
+T = tables.metadata.tables
+RESOURCE = ("id", "project_id", "name", "labels", "spec", "generation", "status", "observed_generation", "state", "version", "created_at", "updated_at")
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list may be narrowed by. Empty fields do not narrow."""
+
+    project_id: UUID | None = None
+    name: str | None = None
+    state: str | None = None
+    labels: Mapping[str, str] = {}
+    equals: Mapping[str, Any] = {}  # further columns
+    limit: int = 100
+    after: UUID | None = None
+
+
+def compiled(statement: sa.Select[Any]) -> tuple[str, list[Any]]:
+    """A statement as asyncpg takes it: text with $n and the values in that order."""
+    c = statement.compile(dialect=_DIALECT)
+    return str(c), [c.params[name] for name in c.positiontup or ()]
+
+
+def _text(table: sa.Table, *extra: str) -> list[sa.ColumnElement[Any]]:
+    out: list[sa.ColumnElement[Any]] = []
+    for name in (*RESOURCE, *extra):
+        if name in table.c:
+            column = table.c[name]
+            out.append(sa.cast(column, sa.Text).label(name) if isinstance(column.type, postgresql.JSONB | postgresql.CIDR | postgresql.INET | postgresql.MACADDR) else column)
+    return out
+
+
+# kind -> columns shown beyond the common ones
+EXTRA: dict[str, tuple[str, ...]] = {
+    "image": ("sha256",),
+    "subnet": ("network_id", "cidr", "gateway"),
+    "port": ("network_id", "vm_id", "node_id", "epoch", "mac"),
+    "volume": ("node_id", "image_id"),
+    "operation": ("resource_kind", "resource_id", "node_id", "deadline_at", "ended_at"),
+    "token": ("account_id", "plane"),
+    "keypair": ("user_id",),
+}
+
+
+def _vm_columns() -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
+    vm, node, seen, flavor, image = T["vm"], T["node"], T["node_seen"], T["flavor"], T["image"]
+    port, address = T["port"], T["address"]
+    addresses = (
+        sa.select(sa.func.string_agg(sa.func.host(address.c.address), postgresql.aggregate_order_by(sa.literal(" "), port.c.id, sa.func.family(address.c.address), address.c.address)))
+        .select_from(port.join(address, address.c.port_id == port.c.id)).where(port.c.vm_id == vm.c.id).scalar_subquery()
+    )
+    source = (
+        vm.outerjoin(node, node.c.id == vm.c.node_id).outerjoin(seen, seen.c.node_id == vm.c.node_id)
+        .outerjoin(flavor, flavor.c.id == vm.c.flavor_id).outerjoin(image, image.c.id == vm.c.image_id)
+    )
+    silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float)
+    return source, [
+        *_text(vm, "epoch", "node_id"), node.c.name.label("node_name"), flavor.c.name.label("flavor_name"), image.c.name.label("image_name"),
+        image.c.spec["login"].astext.label("login"), silent.label("silent_s"), addresses.label("addresses"),
+    ]
+
+
+def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
+    if kind == "vm":
+        return _vm_columns()
+    if kind == "node":
+        node, seen = T["node"], T["node_seen"]
+        silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float).label("silent_s")
+        inventory = sa.text("(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory")
+        return node.outerjoin(seen, seen.c.node_id == node.c.id), [*_text(node), silent, sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory")]
+    return T[kind], _text(T[kind], *EXTRA.get(kind, ()))
+
+
+class ResourceStore:
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def list(self, kind: str, f: Filter) -> list[Record]:
+        """One row more than `limit` when there is a next page, in the order of ids (that is, of creation)."""
+        table = T[kind]
+        source, columns = _source(kind)
+        statement = sa.select(*columns).select_from(source)
+        if kind != "operation":
+            statement = statement.where(table.c.removed_at.is_(None))
+        if f.project_id is not None:
+            statement = statement.where(self._visible(kind, table, f.project_id))
+        for name in ("name", "state"):
+            if (value := getattr(f, name)) is not None:
+                statement = statement.where(table.c[name] == value)
+        for name, value in f.equals.items():
+            statement = statement.where(table.c[name] == value)
+        if f.labels:
+            statement = statement.where(table.c.labels.op("@>")(sa.cast(sa.literal(msgspec.json.encode(f.labels).decode(), sa.Text), postgresql.JSONB)))
+        if f.after is not None:
+            statement = statement.where(table.c.id > f.after)
+        sql, args = compiled(statement.order_by(table.c.id).limit(f.limit + 1))
+        return await self._db.fetch(sql, *args)
+
+    async def one(self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, removed: bool = False) -> Record | None:
+        """By id, or by name within what the project sees; None when there is none."""
+        table = T[kind]
+        source, columns = _source(kind)
+        statement = sa.select(*columns).select_from(source)
+        if not removed and kind != "operation":
+            statement = statement.where(table.c.removed_at.is_(None))
+        if project_id is not None:
+            statement = statement.where(self._visible(kind, table, project_id))
+        if object_id is not None:
+            statement = statement.where(table.c.id == object_id)
+        else:
+            statement = statement.where(table.c.name == name)
+        sql, args = compiled(statement.order_by(table.c.id.desc()).limit(1))
+        return await self._db.row(sql, *args)
+
+    async def whole(self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None) -> dict[str, Any] | None:
+        """The row as intents take it, decoded, with every column."""
+        table = T[kind]
+        statement = sa.select(sa.cast(sa.func.to_jsonb(sa.text(f'"{kind}"')), sa.Text)).select_from(table)
+        if kind != "operation":
+            statement = statement.where(table.c.removed_at.is_(None))
+        if project_id is not None:
+            statement = statement.where(self._visible(kind, table, project_id))
+        statement = statement.where(table.c.id == object_id if object_id is not None else table.c.name == name)
+        sql, args = compiled(statement.limit(1))
+        text = await self._db.value(sql, *args)
+        return None if text is None else msgspec.json.decode(text)
+
+    def _visible(self, kind: str, table: sa.Table, project_id: UUID) -> sa.ColumnElement[bool]:
+        if kind == "flavor":
+            return sa.true()
+        if kind == "image":
+            public = sa.and_(table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready")
+            return sa.or_(table.c.project_id == project_id, public)
+        return table.c.project_id == project_id
+
+
+class AccountStore:
+    """Reads behind authentication, membership and the small nouns' intents."""
+
+    TOKEN = """
+    select t.id, t.plane, t.spec->>'role' as role, t.account_id, t.project_id, t.removed_at is not null as revoked, c.sha256,
+           (t.spec->>'expires_at')::timestamptz as expires_at,
+           coalesce((select (u.spec->>'suspended')::boolean or u.removed_at is not null from "user" u where u.id = t.account_id and t.plane = 'user'),
+                    (select (o.spec->>'suspended')::boolean or o.removed_at is not null from operator o where o.id = t.account_id and t.plane = 'operator'), true) as suspended,
+           (select m.role from member m where m.project_id = t.project_id and m.user_id = t.account_id) as member_role
+      from token t left join credential c on c.id = t.id where t.id = $1
+    """
+    MEMBERS = """select m.role, u.id, u.name from member m join "user" u on u.id = m.user_id where m.project_id = $1 order by u.name"""
+    ROLE = "select role from member where project_id = $1 and user_id = $2"
+    JOIN = "select to_jsonb(j)::text as token, c.sha256, j.expires_at < now() as expired, j.used_at is not null as used, now() as now from join_token j left join credential c on c.id = j.id where j.id = $1"
+    NODE_ROWS = """select now() as now, to_jsonb(n)::text as node,
+        (select jsonb_agg(to_jsonb(m)) from virt_method m where m.node_id = n.id)::text as methods,
+        (select jsonb_agg(to_jsonb(i)) from inventory i where i.node_id = n.id)::text as inventory from node n where n.id = $1"""
+    NETWORK = """select to_jsonb(n)::text as network,
+        (select jsonb_agg(to_jsonb(s)) from subnet s where s.network_id = n.id and s.removed_at is null)::text as subnets,
+        (select jsonb_agg(to_jsonb(a)) from address a where a.network_id = n.id and a.origin = 'gateway')::text as gateways,
+        (select count(*) from port p where p.network_id = n.id and p.removed_at is null) as ports
+        from network n where n.project_id = $1 and n.removed_at is null and (n.id = $2 or n.name = $3)"""
+    SUBNETS = "select id, network_id, cidr::text, host(gateway) as gateway, spec->'dns' #>> '{}' as dns from subnet where network_id = any($1) and removed_at is null order by cidr"
+    SECRET = "select nonce, sealed from secret where id = $1"
+    IMAGE_USES = "select count(*) from vm where image_id = $1 and removed_at is null"
+
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def token(self, token_id: UUID) -> Record | None:
+        return await self._db.row(self.TOKEN, token_id)
+
+    async def members(self, project_id: UUID) -> list[Record]:
+        return await self._db.fetch(self.MEMBERS, project_id)
+
+    async def role(self, project_id: UUID, user_id: UUID) -> str | None:
+        role: str | None = await self._db.value(self.ROLE, project_id, user_id)
+        return role
+
+    async def join_token(self, token_id: UUID) -> Record | None:
+        return await self._db.row(self.JOIN, token_id)
+
+    async def node_rows(self, node_id: UUID) -> Record | None:
+        return await self._db.row(self.NODE_ROWS, node_id)
+
+    async def network(self, project_id: UUID, network_id: UUID | None, name: str) -> Record | None:
+        return await self._db.row(self.NETWORK, project_id, network_id, name)
+
+    async def subnets(self, network_ids: Sequence[UUID]) -> list[Record]:
+        return await self._db.fetch(self.SUBNETS, list(network_ids))
+
+    async def secret(self, secret_id: UUID) -> Record | None:
+        return await self._db.row(self.SECRET, secret_id)
+
+    async def now(self) -> Any:
+        return await self._db.value("select now()")
+
+    async def count_operators(self) -> int:
+        return int(await self._db.value("select count(*) from operator where removed_at is null"))

@@ -1,0 +1,113 @@
+"""Queries about vms: what a draft looks at, what people see, and what a report is compared with. Each one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.store.database import Database, Record
+
+# $10 are random numbers: candidates for free addresses, so that parallel creates do not all want the same one.
+CREATE = """
+select now() as now,
+ (select to_jsonb(p) from project p where p.id = $1 and p.removed_at is null)::text as project,
+ (select jsonb_object_agg(q.class, jsonb_build_array(q.amount, q.used)) from quota q where q.project_id = $1)::text as quota,
+ (select to_jsonb(f) from flavor f where f.removed_at is null and (f.id = $3 or f.name = $2))::text as flavor,
+ (select to_jsonb(i) from image i where i.removed_at is null and (i.id = $5 or i.name = $4)
+    and (i.project_id = $1 or (i.project_id is null and (i.spec->>'public')::boolean)) order by i.project_id nulls last limit 1)::text as image,
+ (select jsonb_agg(to_jsonb(k)) from keypair k where k.project_id = $1 and k.removed_at is null and (k.id = any($9) or k.name = any($8)))::text as keys,
+ (select jsonb_agg(to_jsonb(n) || jsonb_build_object('subnets', (
+    select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('free', case when family(s.cidr) = 4 then coalesce(
+       (select jsonb_agg(host(c.a)) from (select distinct set_masklen(s.cidr::inet, 32) + (1 + x % (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) a
+          from unnest($10::bigint[]) x) c where not exists (select from address t where t.network_id = n.id and t.address = c.a)),
+       (select jsonb_agg(host(c.a)) from (select set_masklen(s.cidr::inet, 32) + o a from generate_series(1, (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) o
+          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 8) c)) end)
+      order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)))
+   from network n where n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as networks,
+ (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken
+"""
+
+_ONE = """
+select now() as now, to_jsonb(v)::text as vm,
+ (select jsonb_agg(to_jsonb(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
+ (select jsonb_agg(to_jsonb(p)) from port p where p.vm_id = v.id and p.removed_at is null)::text as ports,
+ (select jsonb_agg(to_jsonb(x)) from address x join port p on p.id = x.port_id where p.vm_id = v.id)::text as addresses,
+ (select jsonb_agg(to_jsonb(d)) from attachment a join volume d on d.id = a.volume_id where a.vm_id = v.id and a.state <> 'revoked' and d.removed_at is null)::text as volumes,
+ (select jsonb_agg(to_jsonb(a)) from attachment a where a.vm_id = v.id and a.state <> 'revoked')::text as attachments,
+ (select jsonb_agg(to_jsonb(l)) from allocation l where l.holder_id = v.id or l.holder_id in (select a.volume_id from attachment a where a.vm_id = v.id and a.state <> 'revoked'))::text as allocations
+from vm v
+"""
+ONE = _ONE + "where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))"
+REPORTED = _ONE + "where v.id = any($1) and v.node_id = $2 and v.removed_at is null"
+
+# What people see of a vm, a row each: spec and status pass through as text.
+SEEN = """
+select v.id, v.project_id, v.name, v.labels::text, v.spec::text, v.generation, v.status::text, v.observed_generation, v.state, v.version,
+       v.created_at, v.updated_at, v.epoch, v.node_id, n.name as node_name, f.name as flavor_name, i.name as image_name, i.spec->>'login' as login,
+       extract(epoch from now() - s.seen_at)::float8 as silent_s,
+       (select string_agg(host(x.address), ' ' order by (p.spec->>'index')::int, family(x.address), x.address)
+          from port p join address x on x.port_id = p.id where p.vm_id = v.id) as addresses
+  from vm v left join node n on n.id = v.node_id left join node_seen s on s.node_id = v.node_id
+       left join flavor f on f.id = v.flavor_id left join image i on i.id = v.image_id
+"""
+
+DECISION = "select answer::text, created_at, node_id from decision where vm_id = $1 order by id desc limit 1"
+
+
+def decode(row: Record, *names: str) -> dict[str, Any]:
+    """A row whose jsonb columns are decoded; absent aggregates become empty lists."""
+    out = dict(row)
+    for n in names:
+        out[n] = None if row[n] is None else msgspec.json.decode(row[n])
+    return out
+
+
+class VmStore:
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def create_view(
+        self,
+        project_id: UUID,
+        *,
+        name: str,
+        flavor: tuple[str, UUID | None],
+        image: tuple[str, UUID | None],
+        networks: tuple[list[str], list[UUID]] | None,
+        keys: tuple[list[str], list[UUID]],
+        random: Sequence[int],
+    ) -> dict[str, Any]:
+        """Everything that create decides on. `networks` None asks for all of the project's."""
+        names, ids = networks or ([], [])
+        row = await self._db.row(CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name)
+        assert row is not None
+        return decode(row, "project", "quota", "flavor", "image", "keys", "networks")
+
+    async def one_view(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> dict[str, Any] | None:
+        row = await self._db.row(ONE, project_id, vm_id, name)
+        return None if row is None else _decode_one(row)
+
+    async def reported_view(self, vm_ids: Sequence[UUID], node_id: UUID) -> list[dict[str, Any]]:
+        return [_decode_one(r) for r in await self._db.fetch(REPORTED, list(vm_ids), node_id)]
+
+    async def seen(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> Record | None:
+        return await self._db.row(
+            SEEN + " where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))",
+            project_id, vm_id, name,
+        )
+
+    async def seen_even_removed(self, vm_id: UUID) -> Record | None:
+        return await self._db.row(SEEN + " where v.id = $1", vm_id)
+
+    async def decision(self, vm_id: UUID) -> Record | None:
+        return await self._db.row(DECISION, vm_id)
+
+
+def _decode_one(row: Record) -> dict[str, Any]:
+    out = decode(row, "vm", "operations", "ports", "addresses", "volumes", "attachments", "allocations")
+    for n in ("operations", "ports", "addresses", "volumes", "attachments", "allocations"):
+        out[n] = out[n] or []
+    return out

@@ -1,0 +1,268 @@
+"""Every command sends exactly the request that it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake
+
+from nubila.cli import main as cli_main
+
+DONE = {"id": "op-1", "kind": "operation", "state": "done", "spec": {"verb": "create"}}
+VM = {"id": "vm-1", "kind": "vm", "name": "web", "state": "running", "addresses": ["10.0.0.5"], "labels": {"a": "1"}}
+MADE = {"vm": VM, "operation": DONE}
+
+
+def obj(kind: str, **more: Any) -> dict[str, Any]:
+    return {"id": f"{kind}-1", "kind": kind, "name": "x", **more}
+
+
+U, O = "user", "operator"
+# command line, plane, method, path, body
+WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
+    ("vm create web --flavor s --image d", U, "POST", "/v1/vms", {"name": "web", "flavor": "s", "image": "d"}),
+    (
+        "vm create web --flavor s --image d --network a --network b --key k --label x=1 --label y=2 --hostname h"
+        " --disk-gib 5 --power off --virt-method kvm --boot-string ks=1",
+        U,
+        "POST",
+        "/v1/vms",
+        {
+            "name": "web",
+            "flavor": "s",
+            "image": "d",
+            "networks": ["a", "b"],
+            "keys": ["k"],
+            "labels": {"x": "1", "y": "2"},
+            "hostname": "h",
+            "disk_gib": 5,
+            "power": "off",
+            "virt_method": "kvm",
+            "boot_string": "ks=1",
+        },
+    ),
+    ("vm start web", U, "POST", "/v1/vms/web/start", None),
+    ("vm stop web", U, "POST", "/v1/vms/web/stop", {"mode": "clean"}),
+    ("vm stop web --shutdown-timeout 9", U, "POST", "/v1/vms/web/stop", {"mode": "clean", "timeout_s": 9.0}),
+    ("vm stop web --hard", U, "POST", "/v1/vms/web/stop", {"mode": "hard"}),
+    ("vm reboot web", U, "POST", "/v1/vms/web/reboot", None),
+    ("vm rename web www", U, "PATCH", "/v1/vms/web", {"name": "www"}),
+    ("vm delete web", U, "DELETE", "/v1/vms/web", None),
+    ("plan apply plan-1", U, "POST", "/v1/plans/plan-1/apply", None),
+    ("plan apply plan-1 --as operator", O, "POST", "/v1/plans/plan-1/apply", None),
+    ("plan discard plan-1", U, "DELETE", "/v1/plans/plan-1", None),
+    ("operation cancel op-1", U, "POST", "/v1/operations/op-1/cancel", None),
+    ("keypair delete k", U, "DELETE", "/v1/keypairs/k", None),
+    (
+        "network create n --subnet 10.1.0.0/24 --subnet fd00::/64 --gateway 10.1.0.9 --dns 1.1.1.1 --dns 2606::1 --no-nat",
+        U,
+        "POST",
+        "/v1/networks",
+        {
+            "name": "n",
+            "nat": False,
+            "subnets": [
+                {"cidr": "10.1.0.0/24", "gateway": "10.1.0.9", "dns": ["1.1.1.1"]},
+                {"cidr": "fd00::/64", "dns": ["2606::1"]},
+            ],
+        },
+    ),
+    ("network delete n", U, "DELETE", "/v1/networks/n", None),
+    ("token create --role reader --expires-in 60", U, "POST", "/v1/tokens", {"role": "reader", "expires_in_s": 60.0}),
+    ("token delete tok-1", U, "DELETE", "/v1/tokens/tok-1", None),
+    ("token delete tok-1 --as operator", O, "DELETE", "/v1/tokens/tok-1", None),
+    ("project create p --description d", O, "POST", "/v1/projects", {"name": "p", "description": "d"}),
+    ("project change p --suspended", O, "PATCH", "/v1/projects/p", {"suspended": True}),
+    ("project delete p", O, "DELETE", "/v1/projects/p", None),
+    ("project member p ada --role owner", O, "PUT", "/v1/projects/p/members/ada", {"role": "owner"}),
+    ("quota set p vms=5 cores=9", O, "PUT", "/v1/projects/p/quota", {"vms": 5, "cores": 9}),
+    ("user create ada --email a@b", O, "POST", "/v1/users", {"name": "ada", "email": "a@b"}),
+    ("user change ada --no-suspended", O, "PATCH", "/v1/users/ada", {"suspended": False}),
+    (
+        "user token ada --project p --role member",
+        O,
+        "POST",
+        "/v1/users/ada/tokens",
+        {"project": "p", "role": "member"},
+    ),
+    ("operator create grace", O, "POST", "/v1/operators", {"name": "grace"}),
+    (
+        "flavor create s --cores 1 --memory-mib 512 --disk-gib 4 --no-public",
+        O,
+        "POST",
+        "/v1/flavors",
+        {"name": "s", "cores": 1, "memory_mib": 512, "disk_gib": 4, "public": False},
+    ),
+    ("flavor delete s", O, "DELETE", "/v1/flavors/s", None),
+    ("image delete i", O, "DELETE", "/v1/images/i", None),
+    (
+        "join-token create --ttl 60 --role hypervisor",
+        O,
+        "POST",
+        "/v1/join-tokens",
+        {"ttl_s": 60.0, "roles": ["hypervisor"]},
+    ),
+    (
+        "node change h --maintenance --reason disks",
+        O,
+        "PATCH",
+        "/v1/nodes/h",
+        {"maintenance": True, "maintenance_reason": "disks"},
+    ),
+)
+# command line, plane, path, answer is a list
+READS: tuple[tuple[str, str, str, bool], ...] = (
+    ("vm list", U, "/v1/vms", True),
+    ("vm list --as operator", O, "/v1/vms", True),
+    ("vm show web", U, "/v1/vms/web", False),
+    ("vm placement web", U, "/v1/vms/web/placement", False),
+    ("operation list", U, "/v1/operations", True),
+    ("operation show op-1", U, "/v1/operations/op-1", False),
+    ("operation why op-1", U, "/v1/operations/op-1/why", False),
+    ("plan show plan-1", U, "/v1/plans/plan-1", False),
+    ("keypair list", U, "/v1/keypairs", True),
+    ("keypair show k", U, "/v1/keypairs/k", False),
+    ("flavor list", U, "/v1/flavors", True),
+    ("flavor list --as operator", O, "/v1/flavors", True),
+    ("image list", U, "/v1/images", True),
+    ("network list", U, "/v1/networks", True),
+    ("network show n", U, "/v1/networks/n", False),
+    ("port list", U, "/v1/ports", True),
+    ("volume list", U, "/v1/volumes", True),
+    ("project show", U, "/v1/project", False),
+    ("project list", O, "/v1/projects", True),
+    ("token list", U, "/v1/tokens", True),
+    ("me", U, "/v1/me", False),
+    ("me --as operator", O, "/v1/me", False),
+    ("node list", O, "/v1/nodes", True),
+    ("node show h", O, "/v1/nodes/h", False),
+    ("user list", O, "/v1/users", True),
+    ("operator list", O, "/v1/operators", True),
+    ("quota show p", O, "/v1/projects/p/quota", False),
+)
+TOKEN = {U: USER_TOKEN, O: OPERATOR_TOKEN}
+
+
+@pytest.mark.parametrize(("line", "plane", "method", "path", "body"), WRITES, ids=[w[0] for w in WRITES])
+def test_write(cli: Cli, fake: Fake, line: str, plane: str, method: str, path: str, body: Any) -> None:
+    kind = "vm" if "vm" in path else path.split("/")[2].rstrip("s")
+    fake.on(method, path, Canned(MADE if kind == "vm" else {**obj(kind), "secret": "s3", "token": "nbj_1_2_3"}))
+    ran = cli(*line.split())
+    assert (ran.code, ran.err) == (0, "")
+    asked = fake.asked[0]
+    assert (asked.method, asked.path, asked.json) == (method, path, body)
+    assert asked.headers["authorization"] == f"Bearer {TOKEN[plane]}"
+    assert asked.key is not None and len(asked.key) == 36
+    assert "secret" not in ran.err and TOKEN[plane] not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("line", [w[0] for w in WRITES if "discard" not in w[0] and "plan apply" not in w[0]])
+def test_every_write_can_be_planned(cli: Cli, fake: Fake, line: str) -> None:
+    method, path = next((w[2], w[3]) for w in WRITES if w[0] == line)
+    fake.on(method, path, Canned({"id": "plan-7", "effects": [], "quota_left": {}}))
+    ran = cli(*line.split(), "--plan")
+    assert ran.code == 0
+    assert fake.asked[0].query == {"plan": "1"}
+    assert "nubila plan apply plan-7" in ran.out
+
+
+@pytest.mark.parametrize(("line", "plane", "path", "many"), READS, ids=[r[0] for r in READS])
+def test_read(cli: Cli, fake: Fake, line: str, plane: str, path: str, many: bool) -> None:
+    found = {"id": "x-1", "kind": "x", "name": "thing", "state": "running", "quota": {"vms": {"limit": 4, "used": 1}}}
+    sent = {"items": [found], "next": None} if many else found
+    fake.on("GET", path, Canned(sent))
+    ran = cli(*line.split())
+    assert (ran.code, ran.err) == (0, "")
+    assert fake.asked[0].path == path
+    assert fake.asked[0].headers["authorization"] == f"Bearer {TOKEN[plane]}"
+    assert cli(*line.split(), "--json").json == sent
+
+
+def test_every_command_is_tried() -> None:
+    tried = {" ".join(line.split()[:2]) for line in [w[0] for w in WRITES] + [r[0] for r in READS]}
+    elsewhere = {
+        *(f"context {v}" for v in ("list", "show", "use", "add", "delete")),
+        *("vm console", "vm ssh", "vm label", "operation wait", "keypair create", "image upload"),
+    }
+    flags = {"--help", "-h", "--version"}
+    root = cli_main.root()
+    known = set()
+    for noun in cli_main.NOUNS:
+        verbs = [v for v in root[noun] if v not in flags]
+        known |= {f"{noun} {v}" for v in verbs}
+    assert known - tried - elsewhere == set()
+
+
+def test_every_command_has_help_with_an_example(cli: Cli) -> None:
+    root = cli_main.root()
+    for noun in cli_main.NOUNS:
+        for verb in [v for v in root[noun] if not v.startswith("-")] or [""]:
+            ran = cli(*[w for w in (noun, verb, "--help") if w])
+            assert ran.code == 0
+            assert f"  nubila {noun} {verb}".rstrip() in ran.out or "| nubila" in ran.out, (noun, verb)
+
+
+def test_label_sends_all_labels_and_the_etag_it_read(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM, headers={"ETag": '"3.7"'}))
+    fake.on("PATCH", "/v1/vms/web", Canned(MADE))
+    assert cli("vm", "label", "web", "b=2", "a-").code == 0
+    asked = fake.last("PATCH")
+    assert asked.json == {"labels": {"b": "2"}}
+    assert asked.headers["if-match"] == '"3.7"'
+
+
+def test_filters_and_pages(cli: Cli, fake: Fake) -> None:
+    fake.on(
+        "GET",
+        "/v1/vms",
+        Canned({"items": [{"name": "a"}, {"name": "b"}], "next": "/v1/vms?limit=3&label=t%3Dx&after=abc"}),
+        Canned({"items": [{"name": "c"}, {"name": "d"}], "next": None}),
+    )
+    ran = cli("vm", "list", "--label", "t=x", "--state", "running", "--limit", "3", "-o", "name")
+    assert ran.out.split() == ["a", "b", "c"]
+    assert fake.asked[0].query == {"label": "t=x", "state": "running", "limit": "3"}
+    assert fake.asked[1].query == {"limit": "3", "label": "t=x", "after": "abc"}
+
+
+def test_a_next_link_elsewhere_gets_no_token(cli: Cli, fake: Fake) -> None:
+    """Only the query of a next link is used, never its host."""
+    fake.on(
+        "GET",
+        "/v1/vms",
+        Canned({"items": [], "next": "https://192.0.2.1/v1/vms?after=x"}),
+        Canned({"items": [], "next": None}),
+    )
+    assert cli("vm", "list").code == 0
+    assert [a.path for a in fake.asked] == ["/v1/vms", "/v1/vms"]
+
+
+def test_names_are_one_segment(cli: Cli, fake: Fake) -> None:
+    assert cli("vm", "show", "../operations/x?y").code == 3
+    assert fake.asked[0].path == "/v1/vms/..%2Foperations%2Fx%3Fy"
+    assert cli("vm", "show", "..").code == 2
+
+
+def test_user_data_from_a_file(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "init").write_text("#cloud-config\n")
+    fake.on("POST", "/v1/vms", Canned(MADE))
+    cli("vm", "create", "web", "--flavor", "s", "--image", "d", "--user-data", str(tmp_path / "init"))
+    assert fake.last("POST").json["user_data"] == "#cloud-config\n"
+
+
+def test_if_match_and_own_key(cli: Cli, fake: Fake) -> None:
+    fake.on("POST", "/v1/vms/web/start", Canned(MADE))
+    cli("vm", "start", "web", "--if-match", '"1.2"', "--idempotency-key", "mine")
+    assert (fake.asked[0].headers["if-match"], fake.asked[0].key) == ('"1.2"', "mine")
+
+
+def test_operator_only_context_lists_as_operator(cli: Cli, fake: Fake, contexts_file: Path) -> None:
+    text = contexts_file.read_text().replace(f'"user_token": "{USER_TOKEN}", ', "")
+    contexts_file.write_text(text)
+    fake.on("GET", "/v1/vms", Canned({"items": [], "next": None}))
+    assert cli("vm", "list").code == 0
+    assert fake.asked[0].headers["authorization"] == f"Bearer {OPERATOR_TOKEN}"
+    ran = cli("volume", "list")
+    assert ran.code == 2
+    assert "no user_token" in ran.err

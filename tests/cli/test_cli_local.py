@@ -1,0 +1,288 @@
+"""What happens on this machine: contexts, keys, uploads, console, ssh, completion, and how fast it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import USER_TOKEN, Asked, Canned, Cli, Fake
+
+from nubila import __main__ as entry
+from nubila.cli import complete, contexts, vm_inside
+
+VM = {"id": "vm-1", "kind": "vm", "name": "web", "image": "debian", "addresses": ["fd00::5", "10.0.0.5/24"]}
+
+
+# --- contexts
+
+
+def test_add_use_show_list_delete(cli: Cli, contexts_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("nbu_77_topsecret\n")
+    (tmp_path / "ca.pem").write_text("x")
+    argv = ["context", "add", "away", "--user-url", "https://10.0.0.1:8440", "--ca", str(tmp_path / "ca.pem")]
+    assert cli(*argv, "--user-token-file", str(tmp_path / "token")).code == 0
+    assert stat.S_IMODE(contexts_file.stat().st_mode) == 0o600
+    assert json.loads(contexts_file.read_text())["contexts"][1]["user_token"] == "nbu_77_topsecret"
+    shown = cli("context", "show", "away")
+    assert "nbu_77_..." in shown.out
+    assert "topsecret" not in shown.out
+    assert cli("context", "use", "away").code == 0
+    assert "*  away" in cli("context", "list").out
+    assert cli("context", "add", "away", "--project", "p").code == 0
+    assert contexts.load().get("away").user_token == "nbu_77_topsecret"
+    assert cli("context", "delete", "away").code == 0
+    assert cli("context", "show", "away").code == 2
+    assert [p.name for p in contexts_file.parent.iterdir()] == ["contexts.json"]
+
+
+def test_token_from_standard_input(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"nbu_1_abc\n")))
+    assert cli("context", "add", "new", "--user-token-file", "-").code == 0
+    assert contexts.load().get("new").user_token == "nbu_1_abc"
+    assert "abc" not in repr(contexts.load())
+
+
+def test_no_option_takes_a_token(cli: Cli) -> None:
+    ran = cli("context", "add", "new", "--user-token", "nbu_1_abc")
+    assert ran.code == 2
+
+
+def test_readable_contexts_are_refused(cli: Cli, contexts_file: Path) -> None:
+    contexts_file.chmod(0o640)
+    ran = cli("vm", "list")
+    assert ran.code == 2
+    assert f"fix: chmod 600 {contexts_file}" in ran.err
+
+
+def test_context_is_chosen_by_option_and_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "There is no context 'x'" in cli("vm", "list", "--context", "x").err
+    monkeypatch.setenv("NUBILA_CONTEXT", "y")
+    assert "There is no context 'y'" in cli("vm", "list").err
+
+
+def test_broken_file_and_bad_values(cli: Cli, contexts_file: Path) -> None:
+    cli("context", "add", "plain", "--user-url", "http://10.1.1.1:1")
+    contexts_file.write_text(contexts_file.read_text().replace('"plain"', '"plain", "user_token": "nbu_1_zzz"'))
+    ran = cli("vm", "list", "--context", "plain")
+    assert ran.code == 2
+    assert "loopback" in ran.err
+    contexts_file.write_text("{")
+    assert "is not a contexts file" in cli("vm", "list").err
+
+
+# --- keys, uploads, secrets
+
+
+def test_keypair_from_a_file_from_stdin_and_never_a_private_key(
+    cli: Cli, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.on("POST", "/v1/keypairs", Canned({"id": "key-1", "kind": "keypair", "name": "k"}))
+    (tmp_path / "k.pub").write_text("ssh-ed25519 AAAA me\n")
+    assert cli("keypair", "create", "k", str(tmp_path / "k.pub")).out == "keypair k created (key-1)\n"
+    assert fake.last().json == {"name": "k", "public_key": "ssh-ed25519 AAAA me"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"ssh-ed25519 BBBB\n")))
+    assert cli("keypair", "create", "k", "-").code == 0
+    assert fake.last().json["public_key"] == "ssh-ed25519 BBBB"
+    (tmp_path / "k").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nsecretkey\n")
+    asked = len(fake.asked)
+    ran = cli("keypair", "create", "k", str(tmp_path / "k"))
+    assert ran.code == 2
+    assert "secretkey" not in ran.err
+    assert len(fake.asked) == asked
+    assert cli("keypair", "create", "k").code == 2
+
+
+def test_keypair_generated(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    fake.on("POST", "/v1/keypairs", Canned({"id": "key-1", "kind": "keypair", "name": "k"}))
+    path = tmp_path / "new"
+    assert cli("keypair", "create", "k", "--generate", str(path)).code == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert fake.last().json["public_key"].startswith("ssh-ed25519 ")
+    ran = cli("keypair", "create", "k", "--generate", str(path))
+    assert ran.code == 1
+    assert "exists" in ran.err
+
+
+def test_image_upload(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    data = os.urandom(700_000)
+    (tmp_path / "i.qcow2").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    made = {"id": "img-1", "kind": "image", "name": "i", "state": "pending"}
+    fake.on("POST", "/v1/images", Canned(made, 201))
+    fake.on("PUT", "/v1/images/img-1/content", Canned({**made, "state": "ready", "status": {"sha256": digest}}))
+    ran = cli("image", "upload", str(tmp_path / "i.qcow2"), "--name", "i", "--format", "qcow2", "--public")
+    assert (ran.code, ran.out) == (0, "image i uploaded: ready (img-1)\n")
+    assert fake.asked[0].json == {"name": "i", "format": "qcow2", "public": True}
+    assert fake.asked[1].body == data
+    assert fake.asked[1].headers["content-type"] == "application/octet-stream"
+    assert ran.err.splitlines()[-1] == "i.qcow2: 100 % of 0.7 MiB"
+
+
+def test_image_upload_compares_the_hash(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "i").write_bytes(b"data")
+    fake.on("PUT", "/v1/images/img-1/content", Canned({"id": "img-1", "kind": "image", "status": {"sha256": "00"}}))
+    ran = cli("image", "upload", str(tmp_path / "i"), "--into", "img-1")
+    assert ran.code == 1
+    assert "SHA-256" in ran.err
+
+
+def test_secret_is_printed_once_or_saved(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    answer = {"token": {"id": "tok-1", "kind": "token", "name": ""}, "secret": "nbu_5_fresh"}
+    fake.on("POST", "/v1/users/ada/tokens", Canned(answer))
+    ran = cli("user", "token", "ada", "--project", "p")
+    assert ran.out.splitlines()[-1] == "nbu_5_fresh"
+    path = tmp_path / "ada.token"
+    saved = cli("user", "token", "ada", "--project", "p", "--save", str(path))
+    assert "fresh" not in saved.out
+    assert path.read_text() == "nbu_5_fresh\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    asked = len(fake.asked)
+    assert cli("user", "token", "ada", "--project", "p", "--save", str(path)).code == 2  # before a token is made
+    assert len(fake.asked) == asked
+    assert cli("user", "token", "nobody", "--project", "p", "--save", str(tmp_path / "n")).code == 3
+    assert not (tmp_path / "n").exists()
+
+
+# --- inside a VM
+
+
+def test_console_is_stripped_unless_raw(cli: Cli, fake: Fake, capfdbinary: Any) -> None:
+    raw = b"boot\x1b[2J\r\r\nlogin: \xff\x1b]0;evil\x07"
+    fake.on("GET", "/v1/vms/web/console", Canned(raw, headers={"Content-Type": "text/plain"}))
+    assert vm_inside.console("web") == 0
+    out = capfdbinary.readouterr().out
+    assert out == "boot\nlogin: \ufffd\n".encode()
+    assert fake.last().query == {"bytes": "65536"}
+    assert vm_inside.console("web", raw=True) == 0
+    assert capfdbinary.readouterr().out == raw
+
+
+def test_ssh_command(cli: Cli, fake: Fake, contexts_file: Path) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM))
+    images = [{"id": "img-1", "name": "debian", "spec": {"login": "debian"}}, {"id": "img-2", "name": "x"}]
+    fake.on("GET", "/v1/images", Canned({"items": images, "next": None}))
+    ran = cli("vm", "ssh", "web", "--print", "--", "uname", "-a", "--json")
+    directory = contexts_file.parent
+    assert ran.out == (
+        f"ssh -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"{directory}/known_hosts\"'"
+        f" -o HostKeyAlias=vm-1 -i {directory}/id -o IdentitiesOnly=yes -l debian -- 10.0.0.5 uname -a --json\n"
+    )
+
+
+def test_ssh_runs_ssh(cli: Cli, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, argv: ran.append(argv))
+    fake.on("GET", "/v1/vms/web", Canned(VM))
+    cli("vm", "ssh", "web", "--login", "root", "--key", "/k")
+    assert ran[0][-4:] == ["-l", "root", "--", "10.0.0.5"]
+
+
+@pytest.mark.parametrize("address", ["-oProxyCommand=x", "not an address", ""])
+def test_ssh_takes_only_addresses(cli: Cli, fake: Fake, address: str) -> None:
+    fake.on("GET", "/v1/vms/web", Canned({**VM, "addresses": [address]}))
+    ran = cli("vm", "ssh", "web", "--login", "root", "--print")
+    assert ran.code == 4
+    assert "has no address" in ran.err
+
+
+def test_ssh_takes_only_account_names(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM))
+    fake.on("GET", "/v1/images", Canned({"items": [{"name": "debian", "login": "-oX"}], "next": None}))
+    assert cli("vm", "ssh", "web", "--print").code == 2
+
+
+# --- completion and start
+
+
+def test_live_names(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms", Canned({"items": [{"name": "web"}, {"name": "e\x1b[2J"}, {"id": "vm-9"}]}))
+    assert cli("__complete", "vm", "show", "").out == "\n\x1fbegin\nweb\nvm-9\n"
+    assert cli("__complete", "vm", "show", "--context", "").out == "\n\x1fbegin\nhome\n"
+    fake.server.shutdown()
+    fake.server.server_close()
+    ran = cli("__complete", "vm", "show", "")
+    assert (ran.code, ran.out, ran.err) == (0, "\n\x1fbegin\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "noun"),
+    [
+        (["vm", "show", "w"], "vm"),
+        (["vm", "create", "web", "--flavor", ""], "flavor"),
+        (["vm", "create", "web", "--flavor=s"], "flavor"),
+        (["project", "member", "p", ""], "user"),
+        (["quota", "set", ""], "project"),
+        (["vm", "sh"], None),
+        (["vm", "show", "--js"], None),
+    ],
+)
+def test_which_names_fit(words: list[str], noun: str | None) -> None:
+    assert complete.wanted(words) == noun
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(cli: Cli, shell: str) -> None:
+    out = cli("completion", shell).out
+    assert "nubila" in out
+    assert "__complete" in out
+    assert "--flavor" in out or "-l flavor" in out
+    if shell == "bash":
+        done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def _loaded(*argv: str) -> tuple[set[str], float]:
+    """The modules that a command line loads, and its CPU seconds, in a process of its own."""
+    code = "import sys; from nubila.__main__ import main; main(sys.argv[1:]); print('\\n'.join(sys.modules), file=sys.stderr)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=30, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return set(done.stderr.split()), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_is_cheap() -> None:
+    loaded, cpu_s = min((_loaded("--help") for _ in range(3)), key=lambda found: found[1])
+    assert cpu_s < 0.25
+    assert not loaded & {"cyclopts", "rich", "ssl", "http", "msgspec"}
+
+
+def test_a_command_loads_nothing_that_it_does_not_need(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms", Canned({"items": [], "next": None}))
+    loaded, _ = _loaded("vm", "list")
+    unwanted = {"rich", "msgspec", "httpx", "asyncio", "cryptography", "sqlalchemy", "numpy", "uuid"}
+    assert not loaded & unwanted
+    assert "nubila.cli.network" not in loaded
+    assert fake.last().path == "/v1/vms"
+
+
+def test_words_lead_to_functions() -> None:
+    assert all(place.count(":") == 1 for place in entry.WORDS.values())
+    assert not set(entry.WORDS) & set(__import__("nubila.cli.main", fromlist=["x"]).NOUNS)
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out.startswith("nubila ")
+
+
+def test_api_can_be_asked_without_a_parser(fake: Fake) -> None:
+    """Bootstrap uses the client directly."""
+    from nubila.client.api import OperatorApi
+    from nubila.client.transport import Transport
+
+    def first(asked: Asked) -> Canned:
+        assert "authorization" not in asked.headers
+        return Canned({"operator": {"id": "opr-1"}, "token": "nbo_1_x"}, 201)
+
+    fake.on("POST", "/v1/first-operator", first)
+    api = OperatorApi(Transport(fake.url))
+    assert api.first_operator("nbf_1_2", "root")["token"] == "nbo_1_x"
+    assert USER_TOKEN not in repr(api.transport)
