@@ -13,6 +13,7 @@ import pytest
 import toy
 from asgi import request
 
+from nubila.api import read
 from nubila.api.app import build
 from nubila.api.meta import openapi_document
 from nubila.api.route import Answer, Call, Route
@@ -292,6 +293,24 @@ async def test_uploads_are_streamed_and_bounded(world: toy.Toy) -> None:
     too_large = octets | {"content-length": str(1 << 40)}
     assert (await request(world.operator, "PUT", path, body=b"x", headers=too_large, token=token)).status == 413
     assert (await request(world.operator, "PUT", path, data={}, token=token)).status == 415
+
+
+async def test_a_slow_body_is_given_up(world: toy.Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "BODY_TIMEOUT_S", 0.1)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {world.token}".encode()), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/things", "query_string": b"", "headers": headers}
+    await world.user(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert b"did not come within" in sent[1]["body"]
 
 
 async def test_problem_form(world: toy.Toy, logged: io.BytesIO) -> None:

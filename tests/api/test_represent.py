@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as stdjson
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -37,7 +38,7 @@ class Whole(msgspec.Struct):
 
 
 class Tree(msgspec.Struct):
-    children: list["Tree"] = []
+    children: list[Tree] = []
 
 
 def test_hidden_fields_are_hidden_at_any_depth() -> None:
@@ -92,7 +93,9 @@ def test_resource() -> None:
         "next": None,
     }
     # Without a type, the stored text passes through as it is, byte by byte.
-    assert row["spec"].encode() in json.encode(json.resource("vm", row, viewer="tenant"))
+    assert b'{ "part":{"shown":1,"path":"/dev/x"},"password":"p"}' in json.encode(
+        json.resource("vm", row, viewer="tenant")
+    )
 
 
 @given(st.lists(st.integers(0, 2**63), min_size=1, max_size=4))
@@ -106,10 +109,8 @@ def test_etags_of_numbers(numbers: list[int]) -> None:
 
 @given(st.text(st.characters(max_codepoint=255), max_size=40))
 def test_no_header_breaks_the_tag_parser(header: str) -> None:
-    try:
+    with suppress(BadRequest):
         assert etag.parse(header, "If-Match")
-    except BadRequest:
-        pass
 
 
 @pytest.mark.parametrize("header", ["", ",", '"a" "b"', '"a",', "a", '"a', 'w/"a"', '"a"b', "**", '*, "a"'])
@@ -125,10 +126,8 @@ def test_cursors(key: list[str | int]) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_cursor(text: str) -> None:
-    try:
+    with suppress(BadRequest):
         page.decode(text)
-    except BadRequest:
-        pass
 
 
 def test_cursor_of_another_list() -> None:

@@ -19,7 +19,7 @@ from nubila.errors import Conflict, NotFound, PreconditionFailed
 from nubila.model import ids
 from nubila.model.catalog import Plane
 from nubila.model.fields import NEVER, OPERATOR, Cores, Labels, Name
-from nubila.represent import etag, json, page
+from nubila.represent import etag, page
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 REGION = "toy.region"
@@ -145,6 +145,12 @@ async def slow(call: Call[World, Any, Any]) -> Answer:
     return Answer(body={"done": True})
 
 
+async def late(call: Call[World, Any, Any]) -> Answer:
+    """Take far too long."""
+    await asyncio.sleep(60)
+    return Answer()
+
+
 async def whoami(call: Call[World, Any, Any]) -> Answer:
     """Who asks."""
     p = call.principal
@@ -166,6 +172,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/things/{thing}/content", "vm.read", content, media=(BYTES,)),
     Route("GET", "/v1/held", "vm.read", held, held=True),
     Route("GET", "/v1/slow", "vm.read", slow),
+    Route("GET", "/v1/late", "vm.read", late),
     Route("GET", "/v1/me", "me.read", whoami),
 )
 OPERATOR_ROUTES: tuple[Route, ...] = (
@@ -244,7 +251,3 @@ def make(clock: Any = lambda: NOW, parallel_max: int = 256) -> Toy:
         credentials.issue(),
         peer,
     )
-
-
-def listed(things: list[Thing]) -> bytes:
-    return json.listing(things, None)

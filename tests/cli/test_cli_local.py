@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_api import USER_TOKEN, Asked, Canned, Cli, Fake
@@ -119,9 +118,11 @@ def test_image_upload(cli: Cli, fake: Fake, tmp_path: Path) -> None:
     made = {"id": "img-1", "kind": "image", "name": "i", "state": "pending"}
     fake.on("POST", "/v1/images", Canned(made, 201))
     fake.on("PUT", "/v1/images/img-1/content", Canned({**made, "state": "ready", "status": {"sha256": digest}}))
-    ran = cli("image", "upload", str(tmp_path / "i.qcow2"), "--name", "i", "--format", "qcow2", "--public")
+    ran = cli(
+        "image", "upload", str(tmp_path / "i.qcow2"), "--name", "i", "--format", "qcow2", "--public", "--os", "linux"
+    )
     assert (ran.code, ran.out) == (0, "image i uploaded: ready (img-1)\n")
-    assert fake.asked[0].json == {"name": "i", "format": "qcow2", "public": True}
+    assert fake.asked[0].json == {"name": "i", "format": "qcow2", "public": True, "os": "linux"}
     assert fake.asked[1].body == data
     assert fake.asked[1].headers["content-type"] == "application/octet-stream"
     assert ran.err.splitlines()[-1] == "i.qcow2: 100 % of 0.7 MiB"
@@ -138,32 +139,39 @@ def test_image_upload_compares_the_hash(cli: Cli, fake: Fake, tmp_path: Path) ->
 def test_secret_is_printed_once_or_saved(cli: Cli, fake: Fake, tmp_path: Path) -> None:
     answer = {"token": {"id": "tok-1", "kind": "token", "name": ""}, "secret": "nbu_5_fresh"}
     fake.on("POST", "/v1/users/ada/tokens", Canned(answer))
-    ran = cli("user", "token", "ada", "--project", "p")
+    ran = cli("user", "token", "ada", "t", "--project", "p")
     assert ran.out.splitlines()[-1] == "nbu_5_fresh"
     path = tmp_path / "ada.token"
-    saved = cli("user", "token", "ada", "--project", "p", "--save", str(path))
+    saved = cli("user", "token", "ada", "t", "--project", "p", "--save", str(path))
     assert "fresh" not in saved.out
     assert path.read_text() == "nbu_5_fresh\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     asked = len(fake.asked)
-    assert cli("user", "token", "ada", "--project", "p", "--save", str(path)).code == 2  # before a token is made
+    assert cli("user", "token", "ada", "t", "--project", "p", "--save", str(path)).code == 2  # before a token is made
     assert len(fake.asked) == asked
-    assert cli("user", "token", "nobody", "--project", "p", "--save", str(tmp_path / "n")).code == 3
+    assert cli("user", "token", "nobody", "t", "--project", "p", "--save", str(tmp_path / "n")).code == 3
+    assert not (tmp_path / "n").exists()
+    fake.on("POST", "/v1/users/ada/tokens", Canned({"token": {"id": "tok-1", "kind": "token"}}))
+    lost = cli("user", "token", "ada", "t", "--project", "p", "--save", str(tmp_path / "n"))
+    assert lost.code == 1
+    assert "`nubila token delete tok-1`" in lost.err
     assert not (tmp_path / "n").exists()
 
 
 # --- inside a VM
 
 
-def test_console_is_stripped_unless_raw(cli: Cli, fake: Fake, capfdbinary: Any) -> None:
+def test_console_is_stripped_unless_raw(cli: Cli, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"boot\x1b[2J\r\r\nlogin: \xff\x1b]0;evil\x07"
     fake.on("GET", "/v1/vms/web/console", Canned(raw, headers={"Content-Type": "text/plain"}))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr("sys.stdout", out)
     assert vm_inside.console("web") == 0
-    out = capfdbinary.readouterr().out
-    assert out == "boot\nlogin: \ufffd\n".encode()
+    shown = "boot\nlogin: \ufffd\n".encode()
+    assert out.buffer.getvalue() == shown
     assert fake.last().query == {"bytes": "65536"}
     assert vm_inside.console("web", raw=True) == 0
-    assert capfdbinary.readouterr().out == raw
+    assert out.buffer.getvalue() == shown + raw
 
 
 def test_ssh_command(cli: Cli, fake: Fake, contexts_file: Path) -> None:
@@ -242,7 +250,7 @@ def test_completion_scripts(cli: Cli, shell: str) -> None:
 
 def _loaded(*argv: str) -> tuple[set[str], float]:
     """The modules that a command line loads, and its CPU seconds, in a process of its own."""
-    code = "import sys; from nubila.__main__ import main; main(sys.argv[1:]); print('\\n'.join(sys.modules), file=sys.stderr)"
+    code = "import sys; from nubila.__main__ import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=30, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

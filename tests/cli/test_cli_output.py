@@ -18,13 +18,13 @@ def a_plan() -> dict[str, Any]:
         "id": "plan-9",
         "expires_at": (datetime.now(UTC) + timedelta(minutes=15)).isoformat(),
         "effects": [
-            {"action": "create", "kind": "vm", "id": "vm-1", "name": "web", "node": "host1", "changes": {}},
-            {"action": "create", "kind": "address", "id": "adr-1", "name": None, "address": "10.0.0.5", "changes": {}},
-            {"action": "create", "kind": "volume", "id": "vol-1", "name": "web", "size_gib": 10, "changes": {}},
-            {"action": "change", "kind": "node", "id": "node-1", "changes": {"revision": {"was": 4, "is_now": 5}}},
+            {"action": "create", "kind": "vm", "id": "vm-1", "name": "web", "details": {"node": "host1"}},
+            {"action": "create", "kind": "address", "id": "adr-1", "name": None, "details": {"address": "10.0.0.5"}},
+            {"action": "create", "kind": "volume", "id": "vol-1", "name": "web", "details": {"size_gib": 10}},
+            {"action": "change", "kind": "node", "id": "node-1", "details": {"revision": {"was": 4, "becomes": 5}}},
         ],
         "facts": [{"kind": "project", "id": "prj-1", "generation": 3}],
-        "quota_left": {"vms": {"limit": 10, "used": 4, "after": 5}, "cores": {"limit": 8, "used": 8, "after": 8}},
+        "quota_left": {"vms": {"limit": 10, "used": 4, "after": 5}, "cores": {"limit": 8, "used": 8, "after": 0}},
         "answer": {},
     }
 
@@ -37,9 +37,9 @@ def test_plan_is_a_table_and_ends_with_the_line_that_applies_it(cli: Cli, fake: 
     assert lines[1].split(maxsplit=5) == ["+", "create", "vm", "web", "vm-1", "node host1"]
     assert "address 10.0.0.5" in ran.out
     assert "size gib 10" in ran.out
-    assert "revision: 4 -> 5" in ran.out
+    assert "revision 4 -> 5" in ran.out
     vms = next(line for line in lines if line.startswith("vms"))
-    assert vms.split()[1:] == ["##########++............", "4", "5", "10", "5"]
+    assert vms.split()[1:] == ["##########++............", "4", "10", "5"]
     assert "Nothing has been changed or reserved. It can be applied for 1" in ran.out
     assert lines[-1] == "nubila plan apply plan-9 --context home"
 
@@ -249,7 +249,8 @@ def test_names_cannot_steer_the_terminal(cli: Cli, fake: Fake) -> None:
     fake.on("GET", "/v1/vms/web", Canned(evil))
     for argv in (["vm", "list", "-o", "wide"], ["vm", "show", "web"], ["vm", "list", "-o", "name"]):
         out = cli(*argv).out
-        assert "\x1b" not in out and "\x9b" not in out
+        assert "\x1b" not in out
+        assert "\x9b" not in out
         assert "web row" in out
     fake.on("GET", "/v1/vms/bad", problem(400, "bad\x1b[1m", "no\x1b[2Jpe", extra="\x1b[1mx"))
     assert "\x1b" not in cli("vm", "show", "bad").err
@@ -289,3 +290,19 @@ def test_tokens_are_nowhere(cli: Cli, fake: Fake) -> None:
         for token in (USER_TOKEN, OPERATOR_TOKEN):
             assert token not in ran.out + ran.err
             assert token.rsplit("_", 1)[1] not in ran.out + ran.err
+
+
+def test_why_begins_with_the_sentence(cli: Cli, fake: Fake) -> None:
+    why = {
+        "operation": "create",
+        "state": "waiting",
+        "summary": "It waits for its node, which was last heard from 42 s ago.",
+        "chain": [{"who": "create of vm web", "waits_for": "its node", "since_s": 42.0}],
+        "deadline_in_s": 100.0,
+        "can_cancel": True,
+    }
+    fake.on("GET", "/v1/operations/op-1/why", Canned(why))
+    lines = cli("operation", "why", "op-1").out.splitlines()
+    assert lines[0] == why["summary"]
+    assert lines[2].split() == ["WHO", "WAITS", "FOR", "SINCE", "S"]
+    assert "deadline_in_s  100.0" in lines

@@ -94,7 +94,7 @@ def test_deleted_object_is_not_an_error(cli: Cli, fake: Fake) -> None:
     fake.on("DELETE", "/v1/vms/web", Canned({"vm": VM, "operation": operation("waiting")}, 202))
     fake.on("GET", "/v1/operations/op-1", Canned(operation("done")))
     ran = cli("vm", "delete", "web")
-    assert (ran.code, ran.out) == (0, "vm web deleted: pending (vm-1)\n")
+    assert (ran.code, ran.out) == (0, "vm web deleted (vm-1)\n")
 
 
 def test_operation_wait(cli: Cli, fake: Fake) -> None:

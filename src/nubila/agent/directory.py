@@ -1,8 +1,8 @@
 """A directory and an OS user id for each vm on this node. Called by the hands, garbage and console.
 
-`vms/` is 0711 and `vms/<vm_id>` is 0700 and owned by the vm's uid: the owner is the record of which uid is whose, and nothing
-else is kept. Uids are the lowest free ones in a range that no system account uses, apart for each installation by its name.
-Invariant: two vms of one node never have one uid. Paths are made from parsed ids only.
+`vms/` is 0711 and `vms/<vm_id>` is 0700 and owned by the vm's uid: the owner is the record of which uid is whose, and
+nothing else is kept. Uids are the lowest free ones in a range that no system account uses, apart for each
+installation by its name. Invariant: two vms of one node never have one uid. Paths are made from parsed ids only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Room(NamedTuple):
 
 class Rooms:
     def __init__(self, directory: Path, installation: str, *, own: bool | None = None):
-        """`own` False: no change of owner (not root, or drivers that run nothing); uids are then only of this process."""
+        """`own` False: no change of owner (not root, or drivers that run nothing); uids are then only of this
+        process."""
         self._root = directory / "vms"
         slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
         self._first_uid = FIRST_UID + slot * UIDS

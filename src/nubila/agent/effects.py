@@ -1,5 +1,5 @@
-"""What a lane learns from a job and from looking at the world. PURE but for the facts and trail given: called by the lanes
-and by the observer in the event loop's thread.
+"""What a lane learns from a job and from looking at the world. PURE but for the facts and trail given: called by the
+lanes and by the observer in the event loop's thread.
 
 A literal table says for each step what is true once it came back.
 """
@@ -30,7 +30,9 @@ def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at
 
 def _ended(facts: Facts, trail: Trail, vm: Vm, step: p.Destroy, answer: None, at_s: float) -> None:
     if facts.domain is not None:
-        facts.domain = msgspec.structs.replace(facts.domain, running=False, pid=None, reason="destroyed", guest_agent=False)
+        facts.domain = msgspec.structs.replace(
+            facts.domain, running=False, pid=None, reason="destroyed", guest_agent=False
+        )
     trail.asks = ()
 
 
@@ -98,7 +100,8 @@ def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, obj
 def observed(
     facts: Facts, trail: Trail, record: Record, found: Found | None, now_s: float
 ) -> tuple[bool, dict[str, object]]:
-    """Take in what the hypervisor shows of a vm that no job touched meanwhile: (is it news?, what the record has to say)."""
+    """Take in what the hypervisor shows of a vm that no job touched meanwhile: (is it news?, what the record has to
+    say)."""
     was, first, before = facts.running, not facts.seen, facts.domain
     facts.domain, facts.seen = found, True
     if not first and found == before:

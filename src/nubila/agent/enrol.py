@@ -1,9 +1,9 @@
 """How this machine becomes a node and keeps its certificate fresh. Called by main and, for renewal, by the core.
 
-The key pair is made here and never leaves. The control plane's CA is believed because the join token holds its fingerprint;
-nothing is sent before that was compared. Killed anywhere, the next start goes on: the signing request is kept until the
-certificate is on disk, and the control plane gives the same machine the same node again.
-Invariant: `node.pem` (certificate and key in one file, 0600, renamed into place) is there if and only if it is enrolled.
+The key pair is made here and never leaves. The control plane's CA is believed because the join token holds its
+fingerprint; nothing is sent before that was compared. Killed anywhere, the next start goes on: the signing request is
+kept until the certificate is on disk, and the control plane gives the same machine the same node again. Invariant:
+`node.pem` (certificate and key in one file, 0600, renamed into place) is there if and only if it is enrolled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nubila.protocol import Enrol, Enrolled, Renew
 
 RENEW_LEFT = 1 / 3  # of the lifetime
 KEYPAIR_S = 60.0
-_TOKEN = re.compile(r"(nbj_[^_\s]+_[^_\s]+)_([0-9a-f]{64})")
+_TOKEN = re.compile(r"nbj_[0-9a-z]{26}_[A-Za-z0-9_-]{43}_([0-9a-f]{64})")
 _PEM = r"-----BEGIN {0}-----[A-Za-z0-9+/=\s]+-----END {0}-----\n?"
 
 
@@ -53,7 +53,8 @@ def load(directory: Path) -> Identity | None:
 
 
 def enrol(directory: Path, url: str, token_file: Path, fqdn: str, *, line: int = 0) -> Identity:
-    """Use the join token (the file's line-th) and become a node. Raises NotEnrolled, ConnectionFailed or ProblemError."""
+    """Use the join token (the file's line-th) and become a node. Raises NotEnrolled, ConnectionFailed or
+    ProblemError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     token, fingerprint = read_token(token_file, line)
     ca_pem = fetch_ca(url, fingerprint)
@@ -96,7 +97,7 @@ def renewal_due(identity: Identity, now: datetime) -> bool:
 
 
 def read_token(file: Path, line: int = 0) -> tuple[str, str]:
-    """The token proper and the CA's fingerprint."""
+    """The token and the CA's fingerprint in it."""
     try:
         lines = file.read_text().split()
     except FileNotFoundError:
@@ -104,7 +105,7 @@ def read_token(file: Path, line: int = 0) -> tuple[str, str]:
     m = _TOKEN.fullmatch(lines[line]) if line < len(lines) else None
     if m is None:
         raise NotEnrolled(f"{file} holds no join token")
-    return m[1], m[2]
+    return m[0], m[1]
 
 
 def validity(certificate_pem: str) -> tuple[datetime, datetime]:

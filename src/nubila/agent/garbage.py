@@ -1,7 +1,7 @@
 """Garbage is the world minus the wishes. `sweep` is PURE: called by the core after each look at the world.
 
-Removed is only what is proven ours (the drivers say so), what a full answer of this session does not know, and what has been
-so for a time of grace. What is foreign is reported and never touched.
+Removed is only what is proven ours (the drivers say so), what a full answer of this session does not know, and what
+has been so for a time of grace. What is foreign is reported and never touched.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Sweeper:
         self.world: dict[str, list[str]] = {}  # as last observed, by kind
         self._since: dict[Thing, float] = {}
         self._under_way: set[Thing] = set()
-        self._pool = pool
+        self._pool, self._drivers, self._hands = pool, drivers, hands
         self._remove: dict[str, Callable[[str], None]] = {
             "domain": drivers.hypervisor.remove,
             "port": drivers.network.remove_port,
             "volume": drivers.storage.remove_volume,
             "directory": rooms.remove,
-            "network": lambda i: (hands.forget_network(i), drivers.network.remove_network(i))[1],
+            "network": self._network,
             "image": drivers.storage.remove_image,
         }
 
@@ -74,6 +74,10 @@ class Sweeper:
             if thing not in self._under_way:
                 self._under_way.add(thing)
                 self._pool.submit(lambda worker, thing=thing: self._carry_out(worker, thing))  # type: ignore[misc]
+
+    def _network(self, network_id: str) -> None:
+        self._hands.forget_network(network_id)
+        self._drivers.network.remove_network(network_id)
 
     def _carry_out(self, worker: Worker, thing: Thing) -> None:
         worker.call = Call(thing, f"removing a {thing[0]}", DEADLINE_S)

@@ -1,8 +1,8 @@
 """Carries out the steps of one plan with the drivers, in worker threads. Called by the lanes; decides nothing.
 
-A job's steps run in order, except that its independent tracks (disk, wire, seed) run side by side while workers are idle:
-that shortens one create, and costs nothing when many wait. Invariant: a step that acts on a counter waits until the counter
-is on disk.
+A job's steps run in order, except that its independent tracks (disk, wire, seed) run side by side while workers are
+idle: that shortens one create, and costs nothing when many wait. Invariant: a step that acts on a counter waits until
+the counter is on disk.
 """
 
 from __future__ import annotations
@@ -45,9 +45,22 @@ class Drivers(msgspec.Struct, kw_only=True):
 
 
 class Job:
-    """One batch of steps of one lane. Workers write `results` and `error`; the lane reads them when `finish` was called."""
+    """One batch of steps of one lane. Workers write `results` and `error`; the lane reads them when `finish` was
+    called."""
 
-    __slots__ = ("begun_s", "cancelled", "detached", "error", "facts", "finish", "gate", "label", "results", "steps", "wanted")
+    __slots__ = (
+        "begun_s",
+        "cancelled",
+        "detached",
+        "error",
+        "facts",
+        "finish",
+        "gate",
+        "label",
+        "results",
+        "steps",
+        "wanted",
+    )
 
     def __init__(self, wanted: Vm, facts: Facts, steps: list[p.Step], gate: int, finish: Callable[[Job], None]):
         self.wanted, self.facts, self.steps, self.gate, self.finish = wanted, facts, steps, gate, finish

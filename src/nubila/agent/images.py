@@ -1,4 +1,5 @@
-"""Images for the whole node: each is fetched once, however many vms wait for it. Called by the lanes in the loop's thread.
+"""Images for the whole node: each is fetched once, however many vms wait for it. Called by the lanes in the loop's
+thread.
 
 It has threads of its own, so that downloads take no worker from other vms; when one ends, all that waited go on.
 """
@@ -61,9 +62,7 @@ class Images:
             self._progress[image.sha256] = part
 
         try:
-            self._storage.ensure_image(
-                image.sha256, lambda path: self._download(image.image_id, path, progress)
-            )
+            self._storage.ensure_image(image.sha256, lambda path: self._download(image.image_id, path, progress))
         except DriverError as e:
             return e
         except Exception as e:

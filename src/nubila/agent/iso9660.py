@@ -1,7 +1,8 @@
-"""A minimal writer of ISO 9660 images with Joliet names: a few small files in the root directory. PURE: bytes from bytes.
+"""A minimal writer of ISO 9660 images with Joliet names: a few small files in the root directory. PURE: bytes from
+bytes.
 
-Called by `seed`. 0.1 ms per image, where genisoimage as a process takes 4-10 ms and xorriso 100 ms; and no name or content
-ever stands in an argv. Read by Linux, FreeBSD, Windows and isoinfo.
+Called by `seed`. 0.1 ms per image, where genisoimage as a process takes 4-10 ms and xorriso 100 ms; and no name or
+content ever stands in an argv. Read by Linux, FreeBSD, Windows and isoinfo.
 """
 
 from __future__ import annotations

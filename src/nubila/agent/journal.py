@@ -1,8 +1,9 @@
 """An append-only file of JSON lines that survives kill -9 and power loss. Called by `wish` alone.
 
-It decides when bytes reach the disk: `append` costs no system call, `write` hands everything to the kernel, and `durable`
-is a group commit: of the threads that wait, one calls fdatasync for all (0.2 ms per batch, where a file per object with
-its directory's fsync took 0.7 ms each). A line is `crc32 SP json`; a torn last line is cut off when the file is opened.
+It decides when bytes reach the disk: `append` costs no system call, `write` hands everything to the kernel, and
+`durable` is a group commit: of the threads that wait, one calls fdatasync for all (0.2 ms per batch, where a file per
+object with its directory's fsync took 0.7 ms each). A line is `crc32 SP json`; a torn last line is cut off when the
+file is opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes a key pair and its signing request, as a process of its own: `python -m nubila.agent.keypair FILE NAME`.
 
-Called by `enrol`. The cryptography library costs 9 MiB, which a running agent does not need to hold for years. The private
-key goes into the file (0600) and nowhere else.
+Called by `enrol`. The cryptography library costs 9 MiB, which a running agent does not need to hold for years. The
+private key goes into the file (0600) and nowhere else.
 """
 
 from __future__ import annotations

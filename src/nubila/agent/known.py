@@ -1,6 +1,8 @@
-"""What the agent knows of one vm: what is durable (Record), what the world shows (Facts), what this process did (Trail).
+"""What the agent knows of one vm: what is durable (Record), what the world shows (Facts), what this process did
+(Trail).
 
-`plan` and `account` decide on these alone. Times called `_s` are of the monotonic clock, and mean nothing after a restart.
+`plan` and `account` decide on these alone. Times called `_s` are of the monotonic clock, and mean nothing after a
+restart.
 """
 
 from __future__ import annotations

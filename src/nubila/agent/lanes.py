@@ -1,7 +1,8 @@
-"""One lane per vm: plan, have the steps done, learn from it, plan again. Called by the core, in the event loop's thread only.
+"""One lane per vm: plan, have the steps done, learn from it, plan again. Called by the core, in the event loop's
+thread only.
 
-It decides when a vm is planned and what its failures mean: a lane has at most one job, so a vm that hangs or fails delays no
-other; a failure is reported and retried with backoff; a call over its deadline makes the vm 'unresponsive'.
+It decides when a vm is planned and what its failures mean: a lane has at most one job, so a vm that hangs or fails
+delays no other; a failure is reported and retried with backoff; a call over its deadline makes the vm 'unresponsive'.
 Invariant: only this thread writes lanes; workers hand back finished jobs.
 """
 

@@ -1,8 +1,8 @@
 """The link to the control plane: one session, a long poll for what is wanted, one request at a time for what is told.
 
-Called by the core; it has two threads of its own and calls back in the event loop's thread. Wake-ups are hints: when the
-control plane says nothing the poll ends by the clock and begins anew. Invariant: nothing older than what was accepted
-before, of another session or of another installation reaches the core.
+Called by the core; it has two threads of its own and calls back in the event loop's thread. Wake-ups are hints: when
+the control plane says nothing the poll ends by the clock and begins anew. Invariant: nothing older than what was
+accepted before, of another session or of another installation reaches the core.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Metadata over HTTP on 169.254.169.254:80, one listening socket per bridge. Called by the core; runs in its event loop.
+"""Metadata over HTTP on 169.254.169.254:80, one listening socket per bridge. Called by the core; runs in its event
+loop.
 
-Who asks is decided by the bridge that the socket is bound to and by the source address, which the rules on the vm's tap pin;
-never by a header. Everything is bounded: head, time, connections of one guest and in all. It serves from the wish that
-is on disk, control plane or not. EC2's session tokens (IMDSv2) are given and, when sent, checked.
+Who asks is decided by the bridge that the socket is bound to and by the source address, which the rules on the vm's
+tap pin; never by a header. Everything is bounded: head, time, connections of one guest and in all. It serves from the
+wish that is on disk, control plane or not. EC2's session tokens (IMDSv2) are given and, when sent, checked.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def parse(head: bytes) -> Request:
 
 
 class Tokens:
-    """IMDSv2 tokens: signed, bound to one vm, without a table. A restarted agent knows none: guests then ask for a new one."""
+    """IMDSv2 tokens: signed, bound to one vm, without a table. A restarted agent knows none: guests then ask for a
+    new one."""
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)
@@ -142,9 +144,7 @@ class Metadata:
                 del self._open[key]
             writer.transport.abort() if writer.transport.get_write_buffer_size() > 0 else writer.close()
 
-    async def _exchange(
-        self, key: tuple[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _exchange(self, key: tuple[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         try:
             async with asyncio.timeout(HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -193,7 +193,8 @@ class Metadata:
 
 
 def listening_socket(bridge: str, port: int) -> socket.socket:
-    """Bound to the bridge: nothing that comes in elsewhere reaches it, and equal addresses on other bridges stay apart."""
+    """Bound to the bridge: nothing that comes in elsewhere reaches it, and equal addresses on other bridges stay
+    apart."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,8 +1,8 @@
 """The core of one node's agent: joins link, wishes, lanes, observer, reports, metadata and garbage. Called by main.
 
-Everything here runs in the event loop's thread. It decides what an answer, a look at the world or the passing of time means
-for which part, and holds the order of a start: serve and adopt at once, observe, then start, stop and remove by the right
-to act that `Right` says.
+Everything here runs in the event loop's thread. It decides what an answer, a look at the world or the passing of time
+means for which part, and holds the order of a start: serve and adopt at once, observe, then start, stop and remove by
+the right to act that `Right` says.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Agent:
             name=options.name,
         )  # fmt: skip
         self.images = Images(loop, drivers.storage, self.link.download, self.facts.images)
-        self.lanes = Lanes(loop, self.wishes, self.hands, self.images, self.pool, self.facts, self._changed, self._learnt)
+        self.lanes = Lanes(
+            loop, self.wishes, self.hands, self.images, self.pool, self.facts, self._changed, self._learnt
+        )
         self.reporter = Reporter(loop, self.lanes.report, self._post, lambda: self.lanes.active > 0, self._taken)
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
@@ -167,8 +169,8 @@ class Agent:
         return (vm.epoch, vm.generation) >= (known.vm.epoch, known.vm.generation)
 
     def _compare(self, wanted: set[str], fabric_epoch: int) -> None:
-        """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it may
-        just not know it any more: then it is kept as it is, and shown."""
+        """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it
+        may just not know it any more: then it is kept as it is, and shown."""
         for vm_id in [i for i in self.wishes.entries if i not in wanted]:
             entry = self.wishes.entries[vm_id]
             if entry.fabric_epoch < fabric_epoch and not entry.vm.gone:
@@ -240,7 +242,7 @@ class Agent:
     # --- what the observer sees
 
     def on_domains(self, seen: hypervisor.Observed, begun_s: float) -> None:
-        domains = {}
+        domains: dict[str, hypervisor.Found] = {}
         for found in seen.domains:  # of several epochs of one vm the newest counts
             other = domains.get(found.vm_id)
             if other is None or found.epoch > other.epoch:

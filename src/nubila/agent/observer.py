@@ -1,8 +1,8 @@
-"""Looks at the world in bulk and by the clock. Called by the core; it has a thread of its own, so that a look that hangs
-delays no vm.
+"""Looks at the world in bulk and by the clock. Called by the core; it has a thread of its own, so that a look that
+hangs delays no vm.
 
-It decides how often to look: the hypervisor every 2 s, five times a second while a guest is being waited for; wires and
-disks less often. What it saw is handed to the event loop together with the time at which the look began.
+It decides how often to look: the hypervisor every 2 s, five times a second while a guest is being waited for; wires
+and disks less often. What it saw is handed to the event loop together with the time at which the look began.
 """
 
 from __future__ import annotations

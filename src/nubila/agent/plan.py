@@ -1,8 +1,9 @@
 """What to do next for one vm. PURE: called by the lanes with what is known, decides, and touches nothing.
 
-Rule of the right to act: serving and adopting always; starting without a fresh answer only once the control plane proved
-to be away (`alone`) and the vm was wished running; rebooting, stopping and removing on a fresh answer only.
-Invariants: a perfect world gives an empty plan; no plan starts what runs; a counter is noted before the step it licenses.
+Rule of the right to act: serving and adopting always; starting without a fresh answer only once the control plane
+proved to be away (`alone`) and the vm was wished running; rebooting, stopping and removing on a fresh answer only.
+Invariants: a perfect world gives an empty plan; no plan starts what runs; a counter is noted before the step it
+licenses.
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
             return [Wait(due_s)]
     lost = [d.volume_id for d in wanted.disks if d.volume_id in record.made and d.volume_id not in facts.volumes]
     if lost:
-        return [Blocked(f"{lost[0]} was here and is missing on this node; it is not made anew, so that no loss is hidden")]
+        return [
+            Blocked(f"{lost[0]} was here and is missing on this node; it is not made anew, so that no loss is hidden")
+        ]
     images = _images(wanted, facts)
     return images or [*notes, *_ensure(wanted, facts), Seed(), Start()]
 

@@ -1,7 +1,8 @@
 """Worker threads for calls that block, some of which never come back. Called by the lanes.
 
-It decides which thread runs what; a call over its deadline is abandoned: its thread is replaced at once and ends when the
-call returns, so that a hung driver call costs a thread and never the others' turn. (A ThreadPoolExecutor cannot do that.)
+It decides which thread runs what; a call over its deadline is abandoned: its thread is replaced at once and ends when
+the call returns, so that a hung driver call costs a thread and never the others' turn. (A ThreadPoolExecutor cannot
+do that.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """When and what is reported to the control plane. Called by the core in the event loop's thread.
 
-At most one report is under way; all that changes meanwhile goes with the next. Only what differs from what was last taken
-is sent, and everything after a new session. Without news an empty report is the heartbeat.
+At most one report is under way; all that changes meanwhile goes with the next. Only what differs from what was last
+taken is sent, and everything after a new session. Without news an empty report is the heartbeat.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class Reporter:
         self._failures = 0
         refused = set(answer.refused)
         for report in batch:
-            self._taken[report.vm_id] = report  # also a refused one: a newer wish is on its way, and brings a new report
+            self._taken[report.vm_id] = (
+                report  # also a refused one: a newer wish is on its way, and brings a new report
+            )
             if report.vm_id not in refused:
                 self._on_taken(report)
         if self._dirty:

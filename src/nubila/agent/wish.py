@@ -1,7 +1,9 @@
-"""The last confirmed wish, on disk: what each vm shall be, its durable counters, and the floor below which answers are old.
+"""The last confirmed wish, on disk: what each vm shall be, its durable counters, and the floor below which answers
+are old.
 
-Called by the agent's core in its own thread; `durable` by workers before they act on a counter. One line per change in one
-journal, read back whole at the start: a vm's newest line wins. Invariant: what `durable` returned for survives power loss.
+Called by the agent's core in its own thread; `durable` by workers before they act on a counter. One line per change
+in one journal, read back whole at the start: a vm's newest line wins. Invariant: what `durable` returned for survives
+power loss.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 class Seen:
     """What is known of a request so far, for its log line and the audit."""
 
-    __slots__ = ("bound", "counted", "intake", "method", "path", "principal", "slug")
+    __slots__ = ("bound", "counted", "expects", "intake", "method", "path", "principal", "slug")
 
     def __init__(self, method: str, path: str, intake: Intake):
         self.method = method
@@ -77,6 +77,7 @@ class Seen:
         self.intake = intake
         self.bound: Bound | None = None
         self.principal: Principal | None = None
+        self.expects = False  # the client waits for '100 Continue' and was refused: its body may or may not come
         self.slug: str | None = None
         self.counted = True  # against the limit of parallel requests
 
@@ -159,8 +160,7 @@ class App:
             if found.status == 500:
                 self._log.error("request.failed", exc_info=e)
             seen.slug = found.slug
-            if not seen.intake.done:
-                await seen.intake.drain()
+            seen.expects = not seen.intake.done and any(name == b"expect" for name, _ in scope["headers"])
             await self._audit(seen, found, request_id)
             return Answer(status=found.status, body=found.body, media=problem.MEDIA, headers=found.headers)
 
@@ -264,7 +264,7 @@ class App:
         if length is not None and answer.status not in (204, 304):
             headers.append((b"content-length", b"%d" % length))
         headers.extend([(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers.items()])
-        if self.gate.stopping or (seen.slug is not None and not seen.intake.done):
+        if self.gate.stopping or seen.expects:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(body, bytes):

@@ -21,6 +21,7 @@ HEAD_MAX_BYTES = 32 * 1024
 HEADERS_MAX = 100
 HEAD_TIMEOUT_S = 10.0  # from a connection or a request's first byte to the end of its headers
 STUCK_TIMEOUT_S = 60.0  # how long a client may take nothing of its answer
+LINGER_S = 3.0  # how long a refused client may go on sending; ended at once, it could not read why
 
 
 class HeadTooLarge(TooLarge):
@@ -35,6 +36,8 @@ class PeerCertProtocol(HttpToolsProtocol):
     peer: Peer | None = None
     head_since: float | None = None  # when the head that is now coming in began; None: none is
     stuck_since: float | None = None
+    linger_since: float | None = None
+    _body_open = False
     _head_bytes = 0
     _fault: NubilaError | None = None
 
@@ -68,7 +71,12 @@ class PeerCertProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError("head too large")  # answered by send_400_response
         self.head_since = None
         self._head_bytes = 0
+        self._body_open = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_open = False
+        super().on_message_complete()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -95,9 +103,14 @@ class PeerCertProtocol(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """Called every second: ends connections that only hold on."""
         busy = self.cycle is not None and not self.cycle.response_complete
+        if not self._body_open or busy:
+            self.linger_since = None
+        elif self.linger_since is None:
+            self.linger_since = now
+        lingers = self.linger_since is not None and now - self.linger_since > LINGER_S
         slow = self.head_since is not None and not busy and now - self.head_since > HEAD_TIMEOUT_S
         stuck = self.stuck_since is not None and now - self.stuck_since > STUCK_TIMEOUT_S
-        if slow or stuck:
+        if slow or stuck or lingers:
             self.transport.abort()
 
 

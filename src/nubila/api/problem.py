@@ -62,16 +62,21 @@ HEADERS: dict[type[NubilaError], Mapping[str, str]] = {
 
 
 def known_error(error: BaseException) -> NubilaError:
-    """The error as one of ours. Also a handler's own decoding of what a user sent ends here as 4xx."""
-    if isinstance(error, NubilaError):
-        return error
+    """The error as one of ours."""
+    return error if isinstance(error, NubilaError) else NubilaError()
+
+
+# What decoding may raise. Only around the decoding of what a client sent: elsewhere these are our own mistakes.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def undecodable(error: Exception, kind: Any) -> NubilaError:
+    """One of UNDECODABLE, about a JSON body that was to be a `kind`."""
     if isinstance(error, msgspec.ValidationError):
-        return invalid(error, where="body")
-    if isinstance(error, (msgspec.DecodeError, UnicodeDecodeError)):
-        return BadRequest(f"The body is not valid JSON: {str(error)[:WORDS_MAX]}.")
+        return invalid(error, where="body", kind=kind)
     if isinstance(error, RecursionError):
         return TooLarge("The body is nested too deeply.")
-    return NubilaError()
+    return BadRequest(f"The body is not valid JSON: {str(error)[:WORDS_MAX]}.")
 
 
 def invalid(error: msgspec.ValidationError, *, where: str, kind: Any = None) -> Invalid:

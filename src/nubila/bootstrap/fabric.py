@@ -26,6 +26,7 @@ FLAVORS: dict[str, dict[str, int]] = {
     "small": {"cores": 1, "memory_mib": 512, "disk_gib": 10},
     "medium": {"cores": 2, "memory_mib": 2048, "disk_gib": 20},
 }
+JOIN_TOKEN_S = 600
 NODE_WITHIN_S = 90.0
 VM_WITHIN_S = 180.0
 
@@ -86,14 +87,15 @@ class Fabric:
         """Enrol this machine by a join token, unless its agent is enrolled."""
         operator, did = self._as_operator(), ""
         token_file = self.settings.node_dir / "join-token"
-        if not self._nodes() and not token_file.exists():
-            made = self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": 600})
+        if not self._nodes() and not _fresh(token_file):
+            made = self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S})
             _write_secret(token_file, str(made["token"]) + "\n")
             did = "enrolled"
         deadline = time.monotonic() + NODE_WITHIN_S
-        while not any(n["state"] in ("active", "running", "up", "ready") for n in self._nodes()):
+        while not any(n["state"] in ("running", "maintenance") for n in self._nodes()):
             if time.monotonic() > deadline:
-                raise NotComing(f"the agent does not report; see {self.install.log_dir / 'agent.log'}")
+                log = self.install.log_dir / "agent.log"
+                raise NotComing(f"the agent does not report; {log} ends with:\n{tail(log)}")
             time.sleep(0.2)
         return did
 
@@ -116,7 +118,9 @@ class Fabric:
         if self.credentials.get("user_token"):
             return ""
         self._send(operator, "PUT", f"/v1/projects/{PROJECT}/members/{USER}", {"role": "owner"})
-        made = self._send(operator, "POST", f"/v1/users/{USER}/tokens", {"project": PROJECT, "role": "owner"})
+        made = self._send(
+            operator, "POST", f"/v1/users/{USER}/tokens", {"name": "first", "project": PROJECT, "role": "owner"}
+        )
         self.credentials.put("user_token", _secret(made))
         return "made" if new_project or new_user else "token made"
 
@@ -284,6 +288,13 @@ class _Credentials:
         _write_secret(self.path, json.dumps(values | {name: value}, indent=1) + "\n")
 
 
+def tail(file: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(there is no such file)"
+
+
 def _secret(made: Json) -> str:
     """The one time that a token is shown; where it stands depends on the route."""
     for value in (made.get("secret"), made.get("token")):
@@ -292,6 +303,14 @@ def _secret(made: Json) -> str:
         if isinstance(value, dict) and isinstance(value.get("secret"), str):
             return str(value["secret"])
     raise ProblemError({"status": 500, "slug": "unexpected-answer", "detail": "The answer holds no token."})
+
+
+def _fresh(token_file: Path) -> bool:
+    """A join token that the agent has not used yet, and still can."""
+    try:
+        return time.time() - token_file.stat().st_mtime < JOIN_TOKEN_S - 30
+    except FileNotFoundError:
+        return False
 
 
 def _write_secret(path: Path, text: str) -> None:

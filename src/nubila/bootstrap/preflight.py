@@ -61,7 +61,7 @@ def _disk(f: Facts) -> Iterator[str]:
 def _ports(f: Facts) -> Iterator[str]:
     for x in f.listeners:
         if not x.ours:
-            yield f"Port {x.port} is taken by {x.holder}. Stop it, or choose other ports: 'make up PORT=9440'."
+            yield f"Port {x.port} is taken by {x.holder}. Stop it, or choose others: 'make up PORT={x.port + 1000}'."
 
 
 def _owner(f: Facts) -> Iterator[str]:

@@ -66,7 +66,7 @@ def _packages(install: Install) -> None:
         "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url",
         "--constraint", str(install.clone / "requirements.lock"), "--output-file", str(lock),
     )  # fmt: skip
-    _uv(install, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", str(lock))
+    _uv(install, "pip", "sync", "--quiet", "--require-hashes", str(lock))
 
 
 def _uv(install: Install, *arguments: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, supervisor, users
 from nubila.bootstrap.down import stop_supervisor
-from nubila.bootstrap.fabric import NotComing
+from nubila.bootstrap.fabric import NotComing, tail
 from nubila.bootstrap.install import Install, claim, ensure_directories, environment
 from nubila.bootstrap.say import Progress
 from nubila.client.transport import ConnectionFailed, Transport
@@ -103,13 +103,6 @@ def _ready(install: Install, url: str) -> bool:
         return False
     finally:
         transport.close()
-
-
-def tail(file: Path, lines: int = 15) -> str:
-    try:
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(there is no such file)"
 
 
 def _guest_image(install: Install) -> str:

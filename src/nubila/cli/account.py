@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, verb
+from nubila.cli.options import Common, Either, Listing, Send, SendEither, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
 from nubila.client.calls import Calls, Json
@@ -22,17 +22,18 @@ me = noun("me", "Who you are.")
 
 Role = Literal["owner", "member", "reader"]
 Save = Annotated[Path | None, Parameter(help="Write the secret to this new file, mode 0600, instead of printing it.")]
-Expires = Annotated[float | None, Parameter(name="--expires-in", help="Seconds until it ends.")]
+Expires = Annotated[int | None, Parameter(name="--expires-in", help="Seconds until it ends, from 60.")]
 
 
-@verb(token, "create", "nubila token create --role reader", "nubila token create --role member --save ci.token")
+@verb(token, "create", "nubila token create laptop", "nubila token create ci --role member --save ci.token")
 def token_create(
+    name: str,
+    /,
     *,
-    role: Annotated[str | None, Parameter(help="At most your own.")] = None,
-    name: str | None = None,
+    role: Annotated[Role | None, Parameter(help="At most your own.")] = None,
     expires_in_s: Expires = None,
     save: Save = None,
-    options: WriteEither = WriteEither(),
+    options: SendEither = SendEither(),
 ) -> int:
     """Make a token for yourself. Its secret is shown once."""
     session = Session(options)
@@ -81,19 +82,24 @@ def user_list(*, options: Listing = Listing()) -> int:
     return flow.listing("user", Session(options).operator.users(options.find()), options, "operator")
 
 
+@verb(user, "show", "nubila user show ada")
+def user_show(name_or_id: Annotated[str, named("user")], /, *, options: Common = Common()) -> int:
+    """Show a user."""
+    return flow.one(Session(options).operator.user(name_or_id), options)
+
+
 @verb(user, "change", "nubila user change ada --suspended")
 def user_change(
     name_or_id: Annotated[str, named("user")],
     /,
     *,
-    name: str | None = None,
     email: str | None = None,
     suspended: Annotated[bool | None, Parameter(help="A suspended user's tokens are refused.")] = None,
     options: Write = Write(),
 ) -> int:
-    """Rename or suspend a user."""
+    """Suspend a user, or lift that."""
     session = Session(options)
-    body = values.given(name=name, email=email, suspended=suspended)
+    body = values.given(email=email, suspended=suspended)
     if not body:
         raise Failure("Nothing to change was given.", code=exits.USAGE)
     return flow.change(
@@ -105,20 +111,21 @@ def user_change(
     )
 
 
-@verb(user, "token", "nubila user token ada --project web --role owner --save ada.token")
+@verb(user, "token", "nubila user token ada laptop --project web --role owner --save ada.token")
 def user_token(
     name_or_id: Annotated[str, named("user")],
+    name: Annotated[str, Parameter(help="Name of the token.")],
     /,
     *,
     project: Annotated[str, named("project")],
     role: Role | None = None,
     expires_in_s: Expires = None,
     save: Save = None,
-    options: Write = Write(),
+    options: Send = Send(),
 ) -> int:
     """Make a token for a user in a project. Its secret is shown once."""
     session = Session(options)
-    body = values.given(project=project, role=role, expires_in_s=expires_in_s)
+    body = values.given(name=name, project=project, role=role, expires_in_s=expires_in_s)
     with _Secret(save) as secret:
         return flow.change(
             lambda how: session.operator.create_user_token(name_or_id, body, how),
@@ -130,20 +137,14 @@ def user_token(
         )
 
 
-@verb(operator, "create", "nubila operator create grace --save grace.token")
-def operator_create(name: str, /, *, email: str | None = None, save: Save = None, options: Write = Write()) -> int:
+@verb(operator, "create", "nubila operator create grace")
+def operator_create(name: str, /, *, email: str | None = None, options: Write = Write()) -> int:
     """Create an operator."""
     session = Session(options)
     body = values.given(name=name, email=email)
-    with _Secret(save) as secret:
-        return flow.change(
-            lambda how: session.operator.create_operator(body, how),
-            options,
-            session,
-            "created",
-            plane="operator",
-            after=secret,
-        )
+    return flow.change(
+        lambda how: session.operator.create_operator(body, how), options, session, "created", plane="operator"
+    )
 
 
 @verb(operator, "list", "nubila operator list")
@@ -183,9 +184,14 @@ class _Secret:
         return self
 
     def __call__(self, answer: Json) -> None:
-        found = answer.get("secret") or (answer["token"] if isinstance(answer.get("token"), str) else None)
+        found = answer.get("secret")
         if not found:
-            return
+            # The first answer was lost on its way; a repeated one never shows a secret.
+            made = flow.subject(answer)
+            raise Failure(
+                "The token was made, but its secret was lost on the way.",
+                fix=f"`nubila token delete {line(made.get('id'))}`, then make another one.",
+            )
         if self._handle is not None:
             os.write(self._handle, f"{line(found)}\n".encode())
             self._kept = True

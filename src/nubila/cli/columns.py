@@ -61,6 +61,15 @@ def _progress(found: Json) -> str | None:
     return f"{part:.0%}" if isinstance(part, (int, float)) else None
 
 
+def _effects(found: Json) -> list[str]:
+    return [f"{e.get('action')} {e.get('kind')} {e.get('name') or ''}".strip() for e in found.get("effects") or []]
+
+
+def _left(found: Json) -> str | None:
+    since_s = table.seconds_since(found.get("expires_at"))
+    return None if since_s is None else table.span(-since_s)
+
+
 def _cidrs(found: Json) -> list[str]:
     return [str(s.get("cidr") if isinstance(s, dict) else s) for s in table.pick(found, "subnets") or []]
 
@@ -102,16 +111,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         PROJECT,
         Column("DEADLINE s", "deadline_s", wide=True),
+        Column("ENDED", "ended_at", wide=True),
+        Column("NODE", "node_id", wide=True, operator=True),
         Column("OVERDUE", "overdue", wide=True),
     ),
+    "plan": (ID, Column("ACTION", "action"), Column("EFFECTS", _effects), Column("LEFT", _left), AGE),
     "keypair": (NAME, ID, Column("FINGERPRINT", "fingerprint"), AGE, Column("PUBLIC KEY", "public_key", wide=True)),
     "flavor": (
         NAME,
         Column("CORES", "cores"),
         Column("MEMORY MiB", "memory_mib"),
         Column("DISK GiB", "disk_gib"),
-        Column("PUBLIC", "public", operator=True),
-        Column("ID", "id", wide=True),
+        ID,
         LABELS,
     ),
     "image": (
@@ -155,6 +166,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ROLE", "role"),
         Column("FOR", "account|account_name|account_id"),
         Column("EXPIRES", "expires_at"),
+        Column("PROJECT", "project_id", wide=True),
         AGE,
     ),
     "project": (NAME, ID, Column("SUSPENDED", "suspended"), Column("DESCRIPTION", "description"), AGE, LABELS),

@@ -10,12 +10,12 @@ from cyclopts import Parameter
 
 from nubila.cli import complete, contexts, exits, flow, table, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import flag, noun, verb
+from nubila.cli.options import flag, noun, source, verb
 
 app = noun("context", "Installations and credentials.")
 
 Name = Annotated[str, Parameter(help="Name of the context.", completer=complete.live("context"))]
-TokenFile = Annotated[str | None, Parameter(help="File that holds the token, or '-' for standard input.")]
+TokenFile = Annotated[str | None, source("File that holds the token, or '-' for standard input.")]
 
 
 @Parameter(name="*")

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nubila.cli import flow, values
-from nubila.cli.options import Listing, Write, named, noun, verb
+from nubila.cli.options import Either, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("flavor", "Sizes in which VMs come.")
@@ -21,6 +21,12 @@ def list_(*, options: Listing = Listing()) -> int:
     return flow.listing("flavor", items, options, session.plane(options.as_))
 
 
+@verb(app, "show", "nubila flavor show small")
+def show(flavor: Annotated[str, named("flavor")], /, *, options: Either = Either()) -> int:
+    """Show a flavor."""
+    return flow.one(Session(options).either(options.as_).flavor(flavor), options)
+
+
 @verb(app, "create", "nubila flavor create small --cores 1 --memory-mib 1024 --disk-gib 10")
 def create(
     name: str,
@@ -29,7 +35,6 @@ def create(
     cores: int,
     memory_mib: int,
     disk_gib: int,
-    public: Annotated[bool, Parameter(help="Whether every project may use it.")] = True,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable.")] = None,
     options: Write = Write(),
 ) -> int:
@@ -40,7 +45,6 @@ def create(
         cores=cores,
         memory_mib=memory_mib,
         disk_gib=disk_gib,
-        public=None if public else False,
         labels=values.labels(label),
     )
     return flow.change(

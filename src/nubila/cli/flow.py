@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nubila.cli import columns, exits, planning, progress, table
-from nubila.cli.options import Common, Either, Listing, Plane, Write
+from nubila.cli.options import Common, Listed, Plane, Send, Wait, Write
 from nubila.cli.session import Session
 from nubila.cli.terminal import line, paint, state_colour
 from nubila.client.answers import ProblemError
@@ -17,6 +17,8 @@ from nubila.client.transport import segment
 
 __all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
 
+GONE = frozenset({"removing", "removed"})
+PAST_GONE = frozenset({"deleted", "revoked"})
 # kind -> where an object of it is read again
 WHERE: dict[str, str] = {
     "vm": "/v1/vms/",
@@ -27,7 +29,7 @@ WHERE: dict[str, str] = {
 }
 
 
-def listing(noun: str, items: Iterable[Json], options: Listing, plane: Plane) -> int:
+def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> int:
     """Prints a list in the asked form."""
     if options.as_json:
         print_json({"items": list(items), "next": None})
@@ -63,23 +65,29 @@ def describe(found: Json) -> str:
 
 def change(
     call: Callable[[How], Json],
-    options: Write,
+    options: Send,
     session: Session,
     past: str,
     *,
     plane: Plane = "user",
+    what: str | None = None,
     after: Callable[[Json], None] | None = None,
 ) -> int:
-    """Makes or plans a change. `past` says in a word what was done; `after` prints more, unless JSON was asked for."""
+    """Makes or plans a change. `past` says in a word what was done, `what` to what if the answer does not say.
+
+    `after` has the last word on the answer: it prints more, unless JSON was asked for.
+    """
     answer = call(options.how())
-    if options.plan:
+    if isinstance(options, Write) and options.plan:
         return _plan(answer, options, session, plane)
-    api: Calls = session.operator if plane == "operator" else session.user
-    answer, failure = _awaited(answer, options, session, api, plane)
+    failure: exits.Failure | None = None
+    if isinstance(options, Wait) and options.wait:
+        api: Calls = session.operator if plane == "operator" else session.user
+        answer, failure = _awaited(answer, options, session, api, plane)
     if options.json:
         print_json(answer)
     elif failure is None:
-        print(summary(answer, past, session.again(plane)))
+        print(f"{line(what)} {past}" if what else summary(answer, past, session.again(plane)))
         if after is not None:
             after(answer)
     if failure is not None:
@@ -96,6 +104,8 @@ def summary(answer: Json, past: str, again: str = "") -> str:
     if isinstance(operation, dict) and operation.get("state") != "done":
         onward = f"`nubila operation wait {line(operation.get('id'))}{again}` waits for it"
         return f"{what}: accepted, to be {past}{ident}; {onward}"
+    if found.get("state") in GONE or past in PAST_GONE:
+        return f"{what} {past}{ident}"
     facts = [columns.state(found)] if found.get("state") else []
     facts += [line(a) for a in columns.addresses(found)]
     return f"{what} {past}{': ' + ', '.join(facts) if facts else ''}{ident}"
@@ -116,10 +126,6 @@ def subject(answer: Json) -> Json:
             "id": table.pick(operation, "resource_id"),
         }
     return {}
-
-
-def plane_of(session: Session, options: Either) -> Plane:
-    return session.plane(options.as_)
 
 
 def print_json(found: Any) -> None:
@@ -146,11 +152,11 @@ def _plan(plan: Json, options: Write, session: Session, plane: Plane) -> int:
 
 
 def _awaited(
-    answer: Json, options: Write, session: Session, api: Calls, plane: Plane
+    answer: Json, options: Wait, session: Session, api: Calls, plane: Plane
 ) -> tuple[Json, exits.Failure | None]:
     """The answer with its operation and object as they are at the end of the wait, and the failure that it ended in."""
     operation = answer.get("operation")
-    if not isinstance(operation, dict) or not options.wait or "id" not in operation:
+    if not isinstance(operation, dict) or "id" not in operation:
         return answer, None
     failure: exits.Failure | None = None
     try:

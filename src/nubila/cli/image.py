@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, progress, table, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli.options import Common, Either, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 from nubila.client.answers import ConnectionFailed
 
@@ -28,10 +28,16 @@ def list_(*, options: Listing = Listing()) -> int:
     return flow.listing("image", items, options, session.plane(options.as_))
 
 
+@verb(app, "show", "nubila image show debian-12")
+def show(image: Annotated[str, named("image")], /, *, options: Either = Either()) -> int:
+    """Show an image."""
+    return flow.one(Session(options).either(options.as_).image(image), options)
+
+
 @verb(
     app,
     "upload",
-    "nubila image upload debian-12.qcow2 --name debian-12 --format qcow2 --public",
+    "nubila image upload debian-12.qcow2 --name debian-12 --format qcow2",
     "nubila image upload debian-12.qcow2 --into debian-12",
 )
 def upload(
@@ -43,7 +49,7 @@ def upload(
     into: Annotated[
         str | None, named("image", "Send the file into this image, made before, whose content never came.")
     ] = None,
-    public: Annotated[bool, Parameter(negative="", show_default=False, help="Every project may use it.")] = False,
+    public: Annotated[bool | None, Parameter(help="Whether every project may use it.")] = None,
     os: Annotated[str | None, Parameter(help="What runs in it.")] = None,
     login: Annotated[str | None, Parameter(help="The account that gets the SSH keys.")] = None,
     min_disk_gib: int | None = None,
@@ -61,7 +67,7 @@ def upload(
             body = values.given(
                 name=name,
                 format=format,
-                public=public or None,
+                public=public,
                 os=os,
                 login=login,
                 min_disk_gib=min_disk_gib,

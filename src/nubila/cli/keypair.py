@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli.options import Common, Listing, Write, named, noun, source, verb
 from nubila.cli.session import Session
 
 app = noun("keypair", "SSH public keys that VMs let in.")
@@ -27,7 +27,7 @@ Keypair = Annotated[str, named("keypair", "Name or id of the key pair.")]
 )
 def create(
     name: str,
-    public_key: Annotated[str | None, Parameter(help="File with the public key, or '-'.")] = None,
+    public_key: Annotated[str | None, source("File with the public key, or '-'.")] = None,
     /,
     *,
     generate: Annotated[

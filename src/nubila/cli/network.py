@@ -50,7 +50,8 @@ def create(
 def list_(*, options: Listing = Listing()) -> int:
     """List networks."""
     session = Session(options)
-    return flow.listing("network", session.user.networks(options.find()), options, "user")
+    items = session.either(options.as_).networks(options.find())
+    return flow.listing("network", items, options, session.plane(options.as_))
 
 
 @verb(app, "show", "nubila network show back")

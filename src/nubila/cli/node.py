@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli.options import Common, Listing, Send, Write, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
 
@@ -43,21 +43,17 @@ def change(
     *,
     maintenance: Annotated[bool | None, Parameter(help="In maintenance it gets no new VMs.")] = None,
     reason: Annotated[str | None, Parameter(help="Why it is in maintenance.")] = None,
-    zone: str | None = None,
-    role: Annotated[list[str] | None, Parameter(negative="", help="What it does; repeatable, replaces all.")] = None,
     cpu_overcommit: Annotated[float | None, Parameter(help="Virtual cores per physical core.")] = None,
     reserved_memory_mib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
     reserved_disk_gib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:
-    """Set what a node does and how much of it is offered."""
+    """Put a node into maintenance or back, or change how much of it is offered."""
     session = Session(options)
     body = values.given(
         maintenance=maintenance,
         maintenance_reason=reason,
-        zone=zone,
-        roles=role,
         cpu_overcommit=cpu_overcommit,
         reserved_memory_mib=reserved_memory_mib,
         reserved_disk_gib=reserved_disk_gib,
@@ -73,19 +69,21 @@ def change(
 @verb(join_token, "create", "nubila join-token create", "nubila join-token create --ttl 600 --role hypervisor")
 def join_token_create(
     *,
-    ttl_s: Annotated[float | None, Parameter(name="--ttl", help="Seconds until it ends.")] = None,
+    ttl_s: Annotated[int | None, Parameter(name="--ttl", help="Seconds until it ends, from 60.")] = None,
     role: Annotated[list[str] | None, Parameter(negative="", help="What the machine will do; repeatable.")] = None,
-    options: Write = Write(),
+    zone: str | None = None,
+    name: Annotated[str | None, Parameter(help="Name of the node, if not its host name.")] = None,
+    options: Send = Send(),
 ) -> int:
     """Make a token with which one machine may join. It is alone on the last line."""
     session = Session(options)
-    body = values.given(ttl_s=ttl_s, roles=role)
-    answer = session.operator.create_join_token(body, options.how())
-    if options.plan:
-        return flow.change(lambda _: answer, options, session, "created", plane="operator")
-    if options.json:
-        flow.print_json(answer)
-    else:
-        print(f"For one machine, until {line(answer.get('expires_at') or 'it is used')}:")
-        print(line(answer.get("token")))
-    return exits.OK
+    body = values.given(ttl_s=ttl_s, roles=role, zone=zone, name=name)
+    return flow.one(session.operator.create_join_token(body, options.how()), options, _join)
+
+
+def _join(answer: flow.Json) -> str:
+    until, where = (
+        line(answer.get("expires_at") or "it is used"),
+        line(answer.get("internal_url") or "the internal API"),
+    )
+    return f"For one machine, at {where}, until {until}:\n{line(answer.get('token'))}"

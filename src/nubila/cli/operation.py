@@ -6,21 +6,30 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, progress
-from nubila.cli.options import Either, Listing, WriteEither, named, noun, verb
+from nubila.cli import exits, flow, progress, table
+from nubila.cli.options import Either, Listed, WriteEither, named, noun, verb
 from nubila.cli.session import Session
+from nubila.cli.terminal import line
+from nubila.client.calls import Find, Json
 
 app = noun("operation", "Work under way, and what became of it.")
 
 Operation = Annotated[str, named("operation", "Id of the operation.")]
 
 
-@verb(app, "list", "nubila operation list", "nubila operation list --state running")
-def list_(*, options: Listing = Listing()) -> int:
+@verb(app, "list", "nubila operation list", "nubila operation list --state running", "nubila operation list --vm web")
+def list_(
+    *,
+    state: Annotated[str | None, Parameter(help="Only operations in this state.")] = None,
+    vm: Annotated[str | None, named("vm", "Only operations on this VM.")] = None,
+    options: Listed = Listed(),
+) -> int:
     """List operations."""
     session = Session(options)
-    items = session.either(options.as_).operations(options.find())
-    return flow.listing("operation", items, options, session.plane(options.as_))
+    api = session.either(options.as_)
+    about = None if vm is None else str(api.vm(vm)["id"])
+    find = Find(state=state, limit=options.limit, more=(("resource", about),))
+    return flow.listing("operation", api.operations(find), options, session.plane(options.as_))
 
 
 @verb(app, "show", "nubila operation show op-01k...")
@@ -32,7 +41,7 @@ def show(operation: Operation, /, *, options: Either = Either()) -> int:
 @verb(app, "why", "nubila operation why op-01k...")
 def why(operation: Operation, /, *, options: Either = Either()) -> int:
     """Say what an operation waits for, since when, until when, and what to do."""
-    return flow.one(Session(options).either(options.as_).operation_why(operation), options)
+    return flow.one(Session(options).either(options.as_).operation_why(operation), options, _why)
 
 
 @verb(app, "cancel", "nubila operation cancel op-01k...")
@@ -40,11 +49,10 @@ def cancel(operation: Operation, /, *, options: WriteEither = WriteEither()) -> 
     """Ask for an operation to be given up. Legal in every state; the answer says what will become of it."""
     session = Session(options)
     plane = session.plane(options.as_)
-    how = options.how()
-    answer = session.either(plane).cancel_operation(operation, how)
+    answer = session.either(plane).cancel_operation(operation, options.how())
     if options.plan:
         return flow.change(lambda _: answer, options, session, "cancelled", plane=plane)
-    return flow.one(answer, options)
+    return flow.one(answer, options, lambda found: progress.words(found.get("operation") or found))
 
 
 @verb(app, "wait", "nubila operation wait op-01k... --timeout 60")
@@ -65,3 +73,12 @@ def wait(
     else:
         print(progress.words(found))
     return exits.OK
+
+
+def _why(found: Json) -> str:
+    """The sentence first, then the chain of who waits for what."""
+    parts = [line(found.get("summary") or "")]
+    if table.is_rows(found.get("chain")):
+        parts.append(table.rows(found["chain"]))
+    rest = {k: v for k, v in found.items() if k not in ("summary", "chain")}
+    return "\n\n".join(p for p in [*parts, table.anything(rest)] if p)

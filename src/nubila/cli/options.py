@@ -21,6 +21,12 @@ _OUTPUT = "Output"
 _WRITE = "How the change is made"
 
 
+As = Annotated[
+    Plane | None,
+    Parameter(name="--as", help="Which API to ask; the user API unless the context has none of it.", group=_SESSION),
+]
+
+
 def flag(text: str, group: str) -> Parameter:
     return Parameter(negative="", help=text, group=group, show_default=False)
 
@@ -45,25 +51,15 @@ class Common:
 class Either(Common):
     """For commands that both APIs offer."""
 
-    as_: Annotated[
-        Plane | None,
-        Parameter(
-            name="--as", help="Which API to ask; the user API unless the context has none of it.", group=_SESSION
-        ),
-    ] = None
+    as_: As = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Listing(Either):
-    """For lists."""
+class Listed(Either):
+    """For lists that are not filtered."""
 
     output: Annotated[Output, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = "table"
-    label: Annotated[
-        list[str] | None, Parameter(negative="", help="Only objects with this label, as KEY=VALUE. Repeatable.")
-    ] = None
-    state: Annotated[str | None, Parameter(help="Only objects in this state.")] = None
-    name: Annotated[str | None, Parameter(help="Only the object of this name.")] = None
     limit: Annotated[int | None, Parameter(help="At most so many.")] = None
 
     @property
@@ -71,25 +67,57 @@ class Listing(Either):
         return self.json or self.output == "json"
 
     def find(self) -> Find:
+        return Find(limit=self.limit)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Listing(Listed):
+    """For lists that are filtered."""
+
+    label: Annotated[
+        list[str] | None, Parameter(negative="", help="Only objects with this label, as KEY=VALUE. Repeatable.")
+    ] = None
+    state: Annotated[str | None, Parameter(help="Only objects in this state.")] = None
+    name: Annotated[str | None, Parameter(help="Only the object of this name.")] = None
+
+    def find(self) -> Find:
         return Find(name=self.name, state=self.state, labels=tuple(self.label or ()), limit=self.limit)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Write(Common):
-    """For everything that changes something."""
+class Send(Common):
+    """For changes that cannot be planned: they show a secret, or are a plan themselves."""
 
-    plan: Annotated[bool, flag("Only show what would happen, as a plan that can be applied.", _WRITE)] = False
+    if_match: Annotated[str | None, Parameter(help="Only if the object still has this ETag.", group=_WRITE)] = None
+    idempotency_key: Annotated[
+        str | None, Parameter(help="A key of your own: repeated with it, the change is made once.", group=_WRITE)
+    ] = None
+
+    def how(self) -> How:
+        return How(if_match=self.if_match, key=self.idempotency_key)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Wait(Send):
+    """For changes that may take a while."""
+
     wait: Annotated[
         bool, Parameter(help="Wait until it is done, or return as soon as it is accepted.", group=_WRITE)
     ] = True
     timeout_s: Annotated[
         float, Parameter(name="--timeout", help="Wait at most so many seconds; the work goes on.", group=_WRITE)
     ] = 300.0
-    if_match: Annotated[str | None, Parameter(help="Only if the object still has this ETag.", group=_WRITE)] = None
-    idempotency_key: Annotated[
-        str | None, Parameter(help="A key of your own: repeated with it, the change is made once.", group=_WRITE)
-    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Write(Wait):
+    """For changes that can be planned: nearly all."""
+
+    plan: Annotated[bool, flag("Only show what would happen, as a plan that can be applied.", _WRITE)] = False
 
     def how(self) -> How:
         return How(plan=self.plan, if_match=self.if_match, key=self.idempotency_key)
@@ -100,7 +128,28 @@ class Write(Common):
 class WriteEither(Write):
     """For changes that both APIs offer."""
 
-    as_: Annotated[Plane | None, Parameter(name="--as", help="Which API to ask.", group=_SESSION)] = None
+    as_: As = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SendEither(Send):
+    """The same, without a plan."""
+
+    as_: As = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WaitEither(Wait):
+    """The same, without a plan, but waiting."""
+
+    as_: As = None
+
+
+def source(text: str) -> Parameter:
+    """A parameter that names a file, or '-' for standard input."""
+    return Parameter(help=text, allow_leading_hyphen=True)
 
 
 def noun(name: str, words: str) -> App:

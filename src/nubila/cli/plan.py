@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from nubila.cli import exits, flow, planning
-from nubila.cli.options import Either, WriteEither, named, noun, verb
+from nubila.cli.options import Either, Listed, WaitEither, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("plan", "Changes that were planned with --plan.")
 
 Plan = Annotated[str, named("plan", "Id of the plan, as --plan printed it.")]
+
+
+@verb(app, "list", "nubila plan list")
+def list_(*, options: Listed = Listed()) -> int:
+    """List your plans that can still be applied."""
+    session = Session(options)
+    return flow.listing("plan", session.either(options.as_).plans(options.find()), options, session.plane(options.as_))
 
 
 @verb(app, "show", "nubila plan show plan-01k...")
@@ -23,7 +30,7 @@ def show(plan: Plan, /, *, options: Either = Either()) -> int:
 
 
 @verb(app, "apply", "nubila plan apply plan-01k...")
-def apply(plan: Plan, /, *, options: WriteEither = WriteEither()) -> int:
+def apply(plan: Plan, /, *, options: WaitEither = WaitEither()) -> int:
     """Carry out a plan exactly as shown; refused when what it rests on has changed."""
     session = Session(options)
     plane = session.plane(options.as_)

@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 SIGN: dict[str, str] = {"create": "+", "change": "~", "remove": "-"}
 COLOUR: dict[str, str] = {"create": "green", "change": "yellow", "remove": "red"}
-_NAMED = frozenset({"action", "kind", "id", "name", "changes"})
+_NAMED = frozenset({"action", "kind", "id", "name", "changes", "details"})
 
 
 def effects(plan: Json) -> str:
@@ -33,22 +33,14 @@ def effects(plan: Json) -> str:
 
 
 def quota(classes: Mapping[str, Any], *, width: int = 24) -> str:
-    """Each class with a bar: '#' used, '+' what the plan would add, '.' free."""
+    """Each class with a bar: '#' used, '+' what a plan would add, '.' left. A plan's 'after' is what would be left."""
+    planned = any("after" in of for of in classes.values())
     rows = []
     for name, of in classes.items():
         limit, used = int(of.get("limit") or 0), int(of.get("used") or 0)
-        after = int(of.get("after", used))
-        rows.append(
-            (name, _bar(used, after, limit, width), used, *((after,) if "after" in of else ()), limit, limit - after)
-        )
-    headers = (
-        "CLASS",
-        "",
-        "USED",
-        *(("AFTER",) if any("after" in of for of in classes.values()) else ()),
-        "LIMIT",
-        "LEFT",
-    )
+        left = int(of.get("after", limit - used))
+        rows.append((name, _bar(used, limit - left, limit, width), used, limit, left))
+    headers = ("CLASS", "", "USED NOW" if planned else "USED", "LIMIT", "LEFT AFTER" if planned else "LEFT")
     return table.render(headers, rows)
 
 
@@ -75,9 +67,12 @@ def _words(effect: Json) -> str:
         for k, v in effect.items()
         if k not in _NAMED and v not in (None, "", [], {})
     ]
-    changes = effect.get("changes")
-    if isinstance(changes, Mapping):
-        said += [f"{name}: {_change(value)}" for name, value in changes.items()]
+    for part in ("details", "changes"):
+        inner = effect.get(part)
+        if isinstance(inner, Mapping):
+            said += [
+                f"{name.replace('_', ' ')} {_change(v)}" for name, v in inner.items() if v not in (None, "", [], {})
+            ]
     return "; ".join(said)
 
 

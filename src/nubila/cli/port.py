@@ -13,4 +13,5 @@ app = noun("port", "Where VMs are connected to networks.")
 def list_(*, options: Listing = Listing()) -> int:
     """List ports."""
     session = Session(options)
-    return flow.listing("port", session.user.ports(options.find()), options, "user")
+    items = session.either(options.as_).ports(options.find())
+    return flow.listing("port", items, options, session.plane(options.as_))

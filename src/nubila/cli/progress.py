@@ -49,6 +49,8 @@ def judge(operation: Json, timeout_s: float, again: str = "") -> Json:
 
 def words(operation: Json) -> str:
     """'create web: copying the image, 40%'."""
+    if operation.get("state") not in OPEN:
+        return f"{_verb(operation)}: {line(operation.get('state'))}{_because(operation)}"
     doing = table.pick(operation, "doing") or table.pick(operation, "reason") or operation.get("state")
     part = table.pick(operation, "progress")
     share = f", {part:.0%}" if isinstance(part, (int, float)) else ""

@@ -103,7 +103,12 @@ def member(
     """Let a user act in a project (operators)."""
     session = Session(options)
     return flow.change(
-        lambda how: session.operator.set_member(project, user, role, how), options, session, "set", plane="operator"
+        lambda how: session.operator.set_member(project, user, role, how),
+        options,
+        session,
+        f"may act as {role}",
+        plane="operator",
+        what=f"user {user} of project {project}",
     )
 
 
@@ -127,7 +132,13 @@ def quota_set(
     if not wanted:
         raise Failure("No limit was given.", fix="Write limits as CLASS=NUMBER.", code=exits.USAGE)
     return flow.change(
-        lambda how: session.operator.set_quota(project, wanted, how), options, session, "set", plane="operator"
+        lambda how: session.operator.set_quota(project, wanted, how),
+        options,
+        session,
+        "set",
+        plane="operator",
+        what=f"quota of project {project}",
+        after=lambda answer: print(planning.quota(classes(answer))),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from nubila.cli import flow, values
-from nubila.cli.options import Either, Listing, Write, named, noun, verb
+from nubila.cli.options import Either, Listing, Write, named, noun, source, verb
 from nubila.cli.session import Session
 from nubila.cli.vm_inside import console, ssh
 from nubila.client.calls import How
@@ -34,7 +35,7 @@ def create(
         list[str] | None, named("network", "Network to join; repeatable. The default one if not given.")
     ] = None,
     key: Annotated[list[str] | None, named("keypair", "Key pair that may log in; repeatable.")] = None,
-    user_data: Annotated[str | None, Parameter(help="File with user data for the guest, or '-'.")] = None,
+    user_data: Annotated[str | None, source("File with user data for the guest, or '-'.")] = None,
     boot_string: Annotated[str | None, Parameter(help="Opaque string for the guest.")] = None,
     hostname: Annotated[str | None, Parameter(help="The guest's host name, if not the VM's name.")] = None,
     disk_gib: Annotated[int | None, Parameter(help="Size of its disk in GiB, if not the flavor's.")] = None,
@@ -62,12 +63,23 @@ def create(
     return flow.change(lambda how: session.user.create_vm(body, how), options, session, "created")
 
 
-@verb(app, "list", "nubila vm list", "nubila vm list --label tier=web -o wide", "nubila vm list --as operator -o json")
-def list_(*, options: Listing = Listing()) -> int:
+@verb(
+    app,
+    "list",
+    "nubila vm list",
+    "nubila vm list --label tier=web -o wide",
+    "nubila vm list --as operator --node host1",
+)
+def list_(
+    *,
+    node: Annotated[str | None, named("node", "Only VMs on this node (operators).")] = None,
+    options: Listing = Listing(),
+) -> int:
     """List VMs."""
     session = Session(options)
     plane = session.plane(options.as_)
-    return flow.listing("vm", session.either(options.as_).vms(options.find()), options, plane)
+    find = replace(options.find(), more=(("node", node),))
+    return flow.listing("vm", session.either(plane).vms(find), options, plane)
 
 
 @verb(app, "show", "nubila vm show web", "nubila vm show web --json")

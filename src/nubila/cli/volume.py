@@ -13,4 +13,5 @@ app = noun("volume", "Disks.")
 def list_(*, options: Listing = Listing()) -> int:
     """List volumes."""
     session = Session(options)
-    return flow.listing("volume", session.user.volumes(options.find()), options, "user")
+    items = session.either(options.as_).volumes(options.find())
+    return flow.listing("volume", items, options, session.plane(options.as_))

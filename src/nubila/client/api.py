@@ -43,6 +43,10 @@ class Shared(Calls):
     def cancel_operation(self, operation: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/operations/{s(operation)}/cancel", how=how)
 
+    def plans(self, find: Find = ALL) -> Iterator[Json]:
+        """Yours that can still be applied. The list is short and has no pages."""
+        return iter(self.get("/v1/plans")["items"][: find.limit])
+
     def plan(self, plan: str) -> Json:
         return self._one(f"/v1/plans/{s(plan)}")
 
@@ -55,8 +59,23 @@ class Shared(Calls):
     def flavors(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/flavors", find)
 
+    def flavor(self, flavor: str) -> Json:
+        return self._one(f"/v1/flavors/{s(flavor)}")
+
     def images(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/images", find)
+
+    def image(self, image: str) -> Json:
+        return self._one(f"/v1/images/{s(image)}")
+
+    def networks(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/networks", find)
+
+    def ports(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/ports", find)
+
+    def volumes(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/volumes", find)
 
     def tokens(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/tokens", find)
@@ -112,9 +131,6 @@ class UserApi(Shared):
     def delete_keypair(self, keypair: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/keypairs/{s(keypair)}", how=how)
 
-    def networks(self, find: Find = ALL) -> Iterator[Json]:
-        return self.pages("/v1/networks", find)
-
     def network(self, network: str) -> Json:
         return self._one(f"/v1/networks/{s(network)}")
 
@@ -123,12 +139,6 @@ class UserApi(Shared):
 
     def delete_network(self, network: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/networks/{s(network)}", how=how)
-
-    def ports(self, find: Find = ALL) -> Iterator[Json]:
-        return self.pages("/v1/ports", find)
-
-    def volumes(self, find: Find = ALL) -> Iterator[Json]:
-        return self.pages("/v1/volumes", find)
 
     def project(self) -> Json:
         """The token's own project, the role in it, and its quota."""
@@ -167,13 +177,16 @@ class OperatorApi(Shared):
         return self._one(f"/v1/projects/{s(project)}/quota")
 
     def set_quota(self, project: str, limits: dict[str, int], how: How = NOW) -> Json:
-        return self.write("PUT", f"/v1/projects/{s(project)}/quota", limits, how)
+        return self.write("PUT", f"/v1/projects/{s(project)}/quota", {"quota": limits}, how)
 
     def set_member(self, project: str, user: str, role: str, how: How = NOW) -> Json:
         return self.write("PUT", f"/v1/projects/{s(project)}/members/{s(user)}", {"role": role}, how)
 
     def users(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/users", find)
+
+    def user(self, user: str) -> Json:
+        return self._one(f"/v1/users/{s(user)}")
 
     def create_user(self, body: Json, how: How = NOW) -> Json:
         return self.write("POST", "/v1/users", body, how)

@@ -46,10 +46,11 @@ class Find:
     state: str | None = None
     labels: tuple[str, ...] = ()  # 'key=value'
     limit: int | None = None
+    more: tuple[tuple[str, str | None], ...] = ()  # filters of one noun: 'node' of vms, 'resource' of operations
 
     def query(self) -> Json:
         page = None if self.limit is None else max(1, min(self.limit, PAGE_MAX))
-        return {"name": self.name, "state": self.state, "label": self.labels, "limit": page}
+        return {"name": self.name, "state": self.state, "label": self.labels, "limit": page, **dict(self.more)}
 
 
 NOW = How()

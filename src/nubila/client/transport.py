@@ -60,7 +60,7 @@ class Transport:
         self.timeout_s = timeout_s
         self._host, self._port, self._prefix = url.hostname, url.port, url.path.rstrip("/")
         self._context = trust.context(url.scheme, url.hostname, ca, certificate, key)
-        self._headers = {"Accept": "application/json", "User-Agent": "nubila"}
+        self._headers = {"Accept": "application/json, */*;q=0.5", "User-Agent": "nubila"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._idle: list[http.client.HTTPConnection] = []
@@ -326,6 +326,7 @@ class Stream:
                 missing = self._answer.length
                 if missing:
                     self._owner._lost(self._method, self._path, http.client.IncompleteRead(b"", missing))
+                self._answer.close()  # read1 does not notice that it has all
                 return
             yield piece
 

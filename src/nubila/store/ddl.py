@@ -44,7 +44,7 @@ declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
     hidden text;
 begin
-    foreach hidden in array tg_argv loop
+    foreach hidden in array coalesce(tg_argv, '{}') loop
         content := content - hidden;
     end loop;
     insert into change (actor, request, reason, kind, object_id, generation, schema_number, action, content)
@@ -146,7 +146,7 @@ def _writes(t: Table) -> str:
     inserted = [c for c in columns if c not in _KEPT]
     changed = [c for c in columns if c not in _KEPT and c not in t.key and c != "version"]
     order = ", ".join(f'r."{k}"' for k in t.key)
-    sets = [f'"{c}" = case when e.j ? \'{c}\' then e.r."{c}" else t."{c}" end' for c in changed]
+    sets = [f'"{c}" = case when e.j ? \'{c}\' then (e.r)."{c}" else t."{c}" end' for c in changed]
     sets += ["version = t.version + 1"] if "version" in columns else []
     sets += ["updated_at = now()"] if "updated_at" in columns else []
     cols = ", ".join(f'"{c}"' for c in inserted)

@@ -25,7 +25,7 @@ from nubila.model.ids import text
 
 async def ca(call: ApiCall) -> Answer:
     """Nubila's CA certificate. A joining machine compares it with the fingerprint in its token."""
-    return Answer(body=call.context.authority.ca_pem, media="application/x-pem-file")
+    return Answer(body={"ca_pem": call.context.authority.ca_pem})
 
 
 async def enrol(call: ApiCall) -> Answer:

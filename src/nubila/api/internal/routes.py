@@ -12,7 +12,7 @@ from nubila.api.route import BYTES, Route
 V = "/internal/v1"
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", f"{V}/ca", "ca.read", ca, media=("application/x-pem-file",)),
+    Route("GET", f"{V}/ca", "ca.read", ca),
     Route("POST", f"{V}/enrol", "node.enrol", enrol, body=protocol.Enrol, answer=protocol.Enrolled, plans=False),
     Route("POST", f"{V}/renew", "node.renew", renew, body=protocol.Renew, answer=protocol.Enrolled, plans=False),
     Route("POST", f"{V}/sessions", "session.open", open_session, body=protocol.Hello, answer=protocol.Welcome, plans=False),

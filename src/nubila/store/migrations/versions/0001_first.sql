@@ -626,7 +626,7 @@ declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
     hidden text;
 begin
-    foreach hidden in array tg_argv loop
+    foreach hidden in array coalesce(tg_argv, '{}') loop
         content := content - hidden;
     end loop;
     insert into change (actor, request, reason, kind, object_id, generation, schema_number, action, content)
@@ -1181,7 +1181,7 @@ begin
   end if;
   f := d->'update'->'project';
   if f is not null then
-    update "project" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "project" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"project", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1200,7 +1200,7 @@ begin
   end if;
   f := d->'update'->'user';
   if f is not null then
-    update "user" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "user" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"user", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1219,7 +1219,7 @@ begin
   end if;
   f := d->'update'->'operator';
   if f is not null then
-    update "operator" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "operator" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"operator", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1238,7 +1238,7 @@ begin
   end if;
   f := d->'update'->'member';
   if f is not null then
-    update "member" t set "role" = case when e.j ? 'role' then e.r."role" else t."role" end
+    update "member" t set "role" = case when e.j ? 'role' then (e.r)."role" else t."role" end
       from (select j, jsonb_populate_record(null::"member", j) r from jsonb_array_elements(f) j) e
      where t."project_id" = (e.r)."project_id" and t."user_id" = (e.r)."user_id";
     get diagnostics n = row_count;
@@ -1257,7 +1257,7 @@ begin
   end if;
   f := d->'update'->'token';
   if f is not null then
-    update "token" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "account_id" = case when e.j ? 'account_id' then e.r."account_id" else t."account_id" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "plane" = case when e.j ? 'plane' then e.r."plane" else t."plane" end, version = t.version + 1, updated_at = now()
+    update "token" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "account_id" = case when e.j ? 'account_id' then (e.r)."account_id" else t."account_id" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "plane" = case when e.j ? 'plane' then (e.r)."plane" else t."plane" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"token", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1276,7 +1276,7 @@ begin
   end if;
   f := d->'update'->'keypair';
   if f is not null then
-    update "keypair" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "user_id" = case when e.j ? 'user_id' then e.r."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
+    update "keypair" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "user_id" = case when e.j ? 'user_id' then (e.r)."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"keypair", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1295,7 +1295,7 @@ begin
   end if;
   f := d->'update'->'node';
   if f is not null then
-    update "node" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "node" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"node", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1314,7 +1314,7 @@ begin
   end if;
   f := d->'update'->'join_token';
   if f is not null then
-    update "join_token" t set "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "expires_at" = case when e.j ? 'expires_at' then e.r."expires_at" else t."expires_at" end, "used_at" = case when e.j ? 'used_at' then e.r."used_at" else t."used_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end
+    update "join_token" t set "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "expires_at" = case when e.j ? 'expires_at' then (e.r)."expires_at" else t."expires_at" end, "used_at" = case when e.j ? 'used_at' then (e.r)."used_at" else t."used_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end
       from (select j, jsonb_populate_record(null::"join_token", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1333,7 +1333,7 @@ begin
   end if;
   f := d->'update'->'virt_method';
   if f is not null then
-    update "virt_method" t set "capabilities" = case when e.j ? 'capabilities' then e.r."capabilities" else t."capabilities" end
+    update "virt_method" t set "capabilities" = case when e.j ? 'capabilities' then (e.r)."capabilities" else t."capabilities" end
       from (select j, jsonb_populate_record(null::"virt_method", j) r from jsonb_array_elements(f) j) e
      where t."node_id" = (e.r)."node_id" and t."name" = (e.r)."name";
     get diagnostics n = row_count;
@@ -1352,7 +1352,7 @@ begin
   end if;
   f := d->'update'->'flavor';
   if f is not null then
-    update "flavor" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "flavor" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"flavor", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1371,7 +1371,7 @@ begin
   end if;
   f := d->'update'->'image';
   if f is not null then
-    update "image" t set "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "sha256" = case when e.j ? 'sha256' then e.r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
+    update "image" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "sha256" = case when e.j ? 'sha256' then (e.r)."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"image", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1390,7 +1390,7 @@ begin
   end if;
   f := d->'update'->'network';
   if f is not null then
-    update "network" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+    update "network" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"network", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1409,7 +1409,7 @@ begin
   end if;
   f := d->'update'->'subnet';
   if f is not null then
-    update "subnet" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then e.r."network_id" else t."network_id" end, "cidr" = case when e.j ? 'cidr' then e.r."cidr" else t."cidr" end, "gateway" = case when e.j ? 'gateway' then e.r."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
+    update "subnet" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then (e.r)."network_id" else t."network_id" end, "cidr" = case when e.j ? 'cidr' then (e.r)."cidr" else t."cidr" end, "gateway" = case when e.j ? 'gateway' then (e.r)."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"subnet", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1428,7 +1428,7 @@ begin
   end if;
   f := d->'update'->'vm';
   if f is not null then
-    update "vm" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "flavor_id" = case when e.j ? 'flavor_id' then e.r."flavor_id" else t."flavor_id" end, "image_id" = case when e.j ? 'image_id' then e.r."image_id" else t."image_id" end, "user_data_secret" = case when e.j ? 'user_data_secret' then e.r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
+    update "vm" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "flavor_id" = case when e.j ? 'flavor_id' then (e.r)."flavor_id" else t."flavor_id" end, "image_id" = case when e.j ? 'image_id' then (e.r)."image_id" else t."image_id" end, "user_data_secret" = case when e.j ? 'user_data_secret' then (e.r)."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"vm", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1447,7 +1447,7 @@ begin
   end if;
   f := d->'update'->'volume';
   if f is not null then
-    update "volume" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "image_id" = case when e.j ? 'image_id' then e.r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
+    update "volume" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "image_id" = case when e.j ? 'image_id' then (e.r)."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"volume", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1466,7 +1466,7 @@ begin
   end if;
   f := d->'update'->'port';
   if f is not null then
-    update "port" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then e.r."network_id" else t."network_id" end, "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "mac" = case when e.j ? 'mac' then e.r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
+    update "port" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then (e.r)."network_id" else t."network_id" end, "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "mac" = case when e.j ? 'mac' then (e.r)."mac" else t."mac" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"port", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1485,7 +1485,7 @@ begin
   end if;
   f := d->'update'->'address';
   if f is not null then
-    update "address" t set "subnet_id" = case when e.j ? 'subnet_id' then e.r."subnet_id" else t."subnet_id" end, "port_id" = case when e.j ? 'port_id' then e.r."port_id" else t."port_id" end, "origin" = case when e.j ? 'origin' then e.r."origin" else t."origin" end
+    update "address" t set "subnet_id" = case when e.j ? 'subnet_id' then (e.r)."subnet_id" else t."subnet_id" end, "port_id" = case when e.j ? 'port_id' then (e.r)."port_id" else t."port_id" end, "origin" = case when e.j ? 'origin' then (e.r)."origin" else t."origin" end
       from (select j, jsonb_populate_record(null::"address", j) r from jsonb_array_elements(f) j) e
      where t."network_id" = (e.r)."network_id" and t."address" = (e.r)."address";
     get diagnostics n = row_count;
@@ -1504,7 +1504,7 @@ begin
   end if;
   f := d->'update'->'attachment';
   if f is not null then
-    update "attachment" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "volume_id" = case when e.j ? 'volume_id' then e.r."volume_id" else t."volume_id" end, "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then e.r."epoch" else t."epoch" end, "index" = case when e.j ? 'index' then e.r."index" else t."index" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "migration_id" = case when e.j ? 'migration_id' then e.r."migration_id" else t."migration_id" end, "proof" = case when e.j ? 'proof' then e.r."proof" else t."proof" end, version = t.version + 1
+    update "attachment" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "volume_id" = case when e.j ? 'volume_id' then (e.r)."volume_id" else t."volume_id" end, "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "index" = case when e.j ? 'index' then (e.r)."index" else t."index" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "migration_id" = case when e.j ? 'migration_id' then (e.r)."migration_id" else t."migration_id" end, "proof" = case when e.j ? 'proof' then (e.r)."proof" else t."proof" end, version = t.version + 1
       from (select j, jsonb_populate_record(null::"attachment", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1523,7 +1523,7 @@ begin
   end if;
   f := d->'update'->'operation';
   if f is not null then
-    update "operation" t set "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then e.r."name" else t."name" end, "labels" = case when e.j ? 'labels' then e.r."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then e.r."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then e.r."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then e.r."generation" else t."generation" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then e.r."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then e.r."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then e.r."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then e.r."removed_at" else t."removed_at" end, "resource_kind" = case when e.j ? 'resource_kind' then e.r."resource_kind" else t."resource_kind" end, "resource_id" = case when e.j ? 'resource_id' then e.r."resource_id" else t."resource_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "deadline_at" = case when e.j ? 'deadline_at' then e.r."deadline_at" else t."deadline_at" end, "ended_at" = case when e.j ? 'ended_at' then e.r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
+    update "operation" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "resource_kind" = case when e.j ? 'resource_kind' then (e.r)."resource_kind" else t."resource_kind" end, "resource_id" = case when e.j ? 'resource_id' then (e.r)."resource_id" else t."resource_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "deadline_at" = case when e.j ? 'deadline_at' then (e.r)."deadline_at" else t."deadline_at" end, "ended_at" = case when e.j ? 'ended_at' then (e.r)."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
       from (select j, jsonb_populate_record(null::"operation", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1542,7 +1542,7 @@ begin
   end if;
   f := d->'update'->'allocation';
   if f is not null then
-    update "allocation" t set "amount" = case when e.j ? 'amount' then e.r."amount" else t."amount" end
+    update "allocation" t set "amount" = case when e.j ? 'amount' then (e.r)."amount" else t."amount" end
       from (select j, jsonb_populate_record(null::"allocation", j) r from jsonb_array_elements(f) j) e
      where t."holder_id" = (e.r)."holder_id" and t."class" = (e.r)."class" and t."node_id" = (e.r)."node_id";
     get diagnostics n = row_count;
@@ -1561,7 +1561,7 @@ begin
   end if;
   f := d->'update'->'decision';
   if f is not null then
-    update "decision" t set "vm_id" = case when e.j ? 'vm_id' then e.r."vm_id" else t."vm_id" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "node_id" = case when e.j ? 'node_id' then e.r."node_id" else t."node_id" end, "answer" = case when e.j ? 'answer' then e.r."answer" else t."answer" end
+    update "decision" t set "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "answer" = case when e.j ? 'answer' then (e.r)."answer" else t."answer" end
       from (select j, jsonb_populate_record(null::"decision", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1580,7 +1580,7 @@ begin
   end if;
   f := d->'update'->'secret';
   if f is not null then
-    update "secret" t set "nonce" = case when e.j ? 'nonce' then e.r."nonce" else t."nonce" end, "sealed" = case when e.j ? 'sealed' then e.r."sealed" else t."sealed" end
+    update "secret" t set "nonce" = case when e.j ? 'nonce' then (e.r)."nonce" else t."nonce" end, "sealed" = case when e.j ? 'sealed' then (e.r)."sealed" else t."sealed" end
       from (select j, jsonb_populate_record(null::"secret", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1599,7 +1599,7 @@ begin
   end if;
   f := d->'update'->'credential';
   if f is not null then
-    update "credential" t set "sha256" = case when e.j ? 'sha256' then e.r."sha256" else t."sha256" end
+    update "credential" t set "sha256" = case when e.j ? 'sha256' then (e.r)."sha256" else t."sha256" end
       from (select j, jsonb_populate_record(null::"credential", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1618,7 +1618,7 @@ begin
   end if;
   f := d->'update'->'idempotency';
   if f is not null then
-    update "idempotency" t set "request_sha256" = case when e.j ? 'request_sha256' then e.r."request_sha256" else t."request_sha256" end, "status" = case when e.j ? 'status' then e.r."status" else t."status" end, "answer" = case when e.j ? 'answer' then e.r."answer" else t."answer" end
+    update "idempotency" t set "request_sha256" = case when e.j ? 'request_sha256' then (e.r)."request_sha256" else t."request_sha256" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "answer" = case when e.j ? 'answer' then (e.r)."answer" else t."answer" end
       from (select j, jsonb_populate_record(null::"idempotency", j) r from jsonb_array_elements(f) j) e
      where t."principal" = (e.r)."principal" and t."key" = (e.r)."key";
     get diagnostics n = row_count;
@@ -1637,7 +1637,7 @@ begin
   end if;
   f := d->'update'->'call';
   if f is not null then
-    update "call" t set "at" = case when e.j ? 'at' then e.r."at" else t."at" end, "actor" = case when e.j ? 'actor' then e.r."actor" else t."actor" end, "project_id" = case when e.j ? 'project_id' then e.r."project_id" else t."project_id" end, "request" = case when e.j ? 'request' then e.r."request" else t."request" end, "action" = case when e.j ? 'action' then e.r."action" else t."action" end, "outcome" = case when e.j ? 'outcome' then e.r."outcome" else t."outcome" end, "kind" = case when e.j ? 'kind' then e.r."kind" else t."kind" end, "object_id" = case when e.j ? 'object_id' then e.r."object_id" else t."object_id" end, "detail" = case when e.j ? 'detail' then e.r."detail" else t."detail" end
+    update "call" t set "at" = case when e.j ? 'at' then (e.r)."at" else t."at" end, "actor" = case when e.j ? 'actor' then (e.r)."actor" else t."actor" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "request" = case when e.j ? 'request' then (e.r)."request" else t."request" end, "action" = case when e.j ? 'action' then (e.r)."action" else t."action" end, "outcome" = case when e.j ? 'outcome' then (e.r)."outcome" else t."outcome" end, "kind" = case when e.j ? 'kind' then (e.r)."kind" else t."kind" end, "object_id" = case when e.j ? 'object_id' then (e.r)."object_id" else t."object_id" end, "detail" = case when e.j ? 'detail' then (e.r)."detail" else t."detail" end
       from (select j, jsonb_populate_record(null::"call", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1656,7 +1656,7 @@ begin
   end if;
   f := d->'update'->'plan';
   if f is not null then
-    update "plan" t set "principal" = case when e.j ? 'principal' then e.r."principal" else t."principal" end, "draft" = case when e.j ? 'draft' then e.r."draft" else t."draft" end, "shown" = case when e.j ? 'shown' then e.r."shown" else t."shown" end, "expires_at" = case when e.j ? 'expires_at' then e.r."expires_at" else t."expires_at" end
+    update "plan" t set "principal" = case when e.j ? 'principal' then (e.r)."principal" else t."principal" end, "draft" = case when e.j ? 'draft' then (e.r)."draft" else t."draft" end, "shown" = case when e.j ? 'shown' then (e.r)."shown" else t."shown" end, "expires_at" = case when e.j ? 'expires_at' then (e.r)."expires_at" else t."expires_at" end
       from (select j, jsonb_populate_record(null::"plan", j) r from jsonb_array_elements(f) j) e
      where t."id" = (e.r)."id";
     get diagnostics n = row_count;
@@ -1675,7 +1675,7 @@ begin
   end if;
   f := d->'update'->'node_seen';
   if f is not null then
-    update "node_seen" t set "session" = case when e.j ? 'session' then e.r."session" else t."session" end, "seen_at" = case when e.j ? 'seen_at' then e.r."seen_at" else t."seen_at" end, "revision" = case when e.j ? 'revision' then e.r."revision" else t."revision" end
+    update "node_seen" t set "session" = case when e.j ? 'session' then (e.r)."session" else t."session" end, "seen_at" = case when e.j ? 'seen_at' then (e.r)."seen_at" else t."seen_at" end, "revision" = case when e.j ? 'revision' then (e.r)."revision" else t."revision" end
       from (select j, jsonb_populate_record(null::"node_seen", j) r from jsonb_array_elements(f) j) e
      where t."node_id" = (e.r)."node_id";
     get diagnostics n = row_count;
@@ -1694,7 +1694,7 @@ begin
   end if;
   f := d->'update'->'node_revision';
   if f is not null then
-    update "node_revision" t set "revision" = case when e.j ? 'revision' then e.r."revision" else t."revision" end
+    update "node_revision" t set "revision" = case when e.j ? 'revision' then (e.r)."revision" else t."revision" end
       from (select j, jsonb_populate_record(null::"node_revision", j) r from jsonb_array_elements(f) j) e
      where t."node_id" = (e.r)."node_id";
     get diagnostics n = row_count;
@@ -1713,7 +1713,7 @@ begin
   end if;
   f := d->'update'->'inventory';
   if f is not null then
-    update "inventory" t set "total" = case when e.j ? 'total' then e.r."total" else t."total" end, "reserved" = case when e.j ? 'reserved' then e.r."reserved" else t."reserved" end, "used" = case when e.j ? 'used' then e.r."used" else t."used" end
+    update "inventory" t set "total" = case when e.j ? 'total' then (e.r)."total" else t."total" end, "reserved" = case when e.j ? 'reserved' then (e.r)."reserved" else t."reserved" end, "used" = case when e.j ? 'used' then (e.r)."used" else t."used" end
       from (select j, jsonb_populate_record(null::"inventory", j) r from jsonb_array_elements(f) j) e
      where t."node_id" = (e.r)."node_id" and t."class" = (e.r)."class";
     get diagnostics n = row_count;
@@ -1732,7 +1732,7 @@ begin
   end if;
   f := d->'update'->'quota';
   if f is not null then
-    update "quota" t set "amount" = case when e.j ? 'amount' then e.r."amount" else t."amount" end, "used" = case when e.j ? 'used' then e.r."used" else t."used" end
+    update "quota" t set "amount" = case when e.j ? 'amount' then (e.r)."amount" else t."amount" end, "used" = case when e.j ? 'used' then (e.r)."used" else t."used" end
       from (select j, jsonb_populate_record(null::"quota", j) r from jsonb_array_elements(f) j) e
      where t."project_id" = (e.r)."project_id" and t."class" = (e.r)."class";
     get diagnostics n = row_count;

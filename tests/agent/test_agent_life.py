@@ -1,0 +1,205 @@
+"""The life of vms on a node: an agent with fake drivers against a control plane in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent_control import Control, vm
+from agent_machine import Machine, on, until
+
+
+@pytest.fixture
+def control() -> Control:
+    return Control()
+
+
+@pytest.fixture
+async def machine(tmp_path: Path, control: Control) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path / "node", control)
+    made.start()
+    yield made
+    if made.agent is not None:
+        await made.stop()
+
+
+async def test_create_runs_and_is_reported_whole(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    report = control.reports[wish.vm_id]
+    assert (report.starts, report.failing, report.reason) == (1, False, None)
+    assert report.disks_ready == (wish.disks[0].volume_id,)
+    assert report.ports_active == (wish.nics[0].port_id,)
+    assert report.since is not None
+    assert machine.boots(wish.vm_id) == 1
+    assert (machine.directory / "vms" / wish.vm_id / "seed.iso").exists()
+    await until(lambda: control.reports[wish.vm_id].addressed_at)
+
+
+async def test_many_share_one_image_and_few_reports(machine: Machine, control: Control) -> None:
+    wishes = [vm() for _ in range(50)]
+    control.wish(*wishes)
+    await until(lambda: all(on(control, w)() for w in wishes))
+    assert control.downloads == 1
+    assert len([p for p in control.posts if p.vms]) < 25
+    assert all(machine.boots(w.vm_id) == 1 for w in wishes)
+
+
+async def test_clean_stop_then_start(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    control.change(wish.vm_id, power="off")
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert control.reports[wish.vm_id].reason is None
+    now = control.change(wish.vm_id, power="on", starts=2)
+    await until(on(control, now))
+    assert machine.boots(wish.vm_id) == 2
+
+
+async def test_deaf_guest_is_stopped_hard_at_the_timeout(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.deaf.add(wish.vm_id)
+    control.change(wish.vm_id, power="off", stop_timeout_s=0.5)
+    await asyncio.sleep(0.3)
+    assert machine.running(wish.vm_id)
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert machine.domains.domains.get(wish.vm_id).reason == "destroyed"
+
+
+async def test_hard_stop_asks_nobody(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    control.change(wish.vm_id, power="off", stop_mode="hard")
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert machine.domains.script.calls["ask_stop"] == 0
+
+
+@pytest.mark.parametrize("agent", [True, False])
+async def test_reboot_once_per_number(machine: Machine, control: Control, agent: bool) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    if not agent:
+        machine.domains.no_agent.add(wish.vm_id)
+        machine.agent.observer._due_s["hypervisor"] = 0.0  # type: ignore[union-attr]
+        await asyncio.sleep(0.3)
+    for number in (1, 2):
+        control.change(wish.vm_id, reboots=number)
+        await until(lambda n=number: control.reports[wish.vm_id].reboots == n)
+    assert machine.boots(wish.vm_id) == 3
+
+
+async def test_removal_leaves_nothing(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    control.change(wish.vm_id, gone=True)
+    await until(lambda: control.reports[wish.vm_id].gone)
+    await until(lambda: wish.vm_id not in machine.agent.wishes.entries)  # type: ignore[union-attr]
+    assert wish.vm_id not in machine.domains.domains
+    assert wish.disks[0].volume_id not in machine.disks.volumes
+    assert wish.nics[0].port_id not in machine.wires.ports
+    assert not (machine.directory / "vms" / wish.vm_id).exists()
+
+
+async def test_guest_shutdown_stays_off_and_is_explained(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.guest_shutdown(wish.vm_id)
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    await until(lambda: control.reports[wish.vm_id].reason == "the guest shut itself down")
+    assert not control.reports[wish.vm_id].failing
+    assert machine.boots(wish.vm_id) == 1
+    now = control.change(wish.vm_id, starts=2)
+    await until(on(control, now))
+    assert machine.boots(wish.vm_id) == 2
+
+
+async def test_crash_is_restarted_with_backoff(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.crash(wish.vm_id)
+    await until(lambda: control.reports[wish.vm_id].failing)
+    assert "ended unexpectedly once" in (control.reports[wish.vm_id].reason or "")
+    await until(on(control, wish))
+    assert machine.boots(wish.vm_id) == 2
+    assert control.reports[wish.vm_id].reason is None
+
+
+async def test_failure_is_reported_and_tried_again(machine: Machine, control: Control) -> None:
+    machine.domains.script.fail("start", 1, "no room at the inn")
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: wish.vm_id in control.reports and control.reports[wish.vm_id].failing)
+    assert control.reports[wish.vm_id].reason == "no room at the inn"
+    await until(on(control, wish))
+    assert machine.boots(wish.vm_id) == 1
+
+
+async def test_a_lost_volume_is_not_made_anew(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.disks.volumes.drop(wish.disks[0].volume_id)
+    machine.agent.observer._due_s["storage"] = 0.0  # type: ignore[union-attr]
+    await until(lambda: wish.disks[0].volume_id not in machine.agent.facts.volumes)  # type: ignore[union-attr]
+    machine.domains.crash(wish.vm_id)
+    await until(lambda: "is missing on this node" in (control.reports[wish.vm_id].reason or ""))
+    assert wish.disks[0].volume_id not in machine.disks.volumes
+
+
+async def test_a_hung_call_delays_no_other(machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nubila.agent.hands.DEADLINE_S", 0.3)
+    machine.domains.script.delay("start", 2.0, 6)
+    hung = [vm() for _ in range(6)]  # more than workers
+    control.wish(*hung)
+    await asyncio.sleep(0.1)
+    others = [vm() for _ in range(5)]
+    control.wish(*others)
+    await until(lambda: all(on(control, w)() for w in others), 1.9)
+    await until(lambda: all(control.reports[w.vm_id].failing for w in hung), 2.0)
+    assert "unresponsive" in (control.reports[hung[0].vm_id].reason or "")
+    await until(lambda: all(on(control, w)() for w in hung))
+    assert all(machine.boots(w.vm_id) == 1 for w in hung + others)
+    await until(lambda: machine.agent.pool.lost == 0)  # type: ignore[union-attr]
+
+
+async def test_poisoned_vm_stops_no_other(machine: Machine, control: Control) -> None:
+    bad = vm(nics=())
+    bad = vm(vm_id="vm-not-an-id")
+    good = vm()
+    control.wish(bad, good)
+    await until(on(control, good))
+    await until(lambda: bad.vm_id in control.reports and control.reports[bad.vm_id].failing)
+
+
+async def test_console_is_answered_at_once(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.console[wish.vm_id] = b"Debian GNU/Linux\r\n\xff login:"
+    question = control.ask(wish.vm_id)
+    answer = await until(lambda: control.answers.get(question), 1.0)
+    assert answer.text.startswith("Debian") and answer.error is None
+
+
+async def test_lost_dhcp_and_port_are_made_again(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.wires.ports.drop(wish.nics[0].port_id)
+    machine.wires.not_serving.add(wish.nics[0].network.network_id)
+    machine.agent.observer._due_s["network"] = 0.0  # type: ignore[union-attr]
+    await until(lambda: wish.nics[0].port_id in machine.wires.ports)
+    assert not machine.wires.not_serving
+    assert machine.boots(wish.vm_id) == 1
