@@ -66,6 +66,14 @@ def _other_secret(text: str) -> str:
     return text[:-43] + ("A" if text[-43] != "A" else "B") + text[-42:]
 
 
+def _with_row(world: toy.Toy, text: str, **changes: Any) -> str:
+    token = tokens.parse(text)
+    assert token is not None
+    rows = world.credentials.rows
+    rows[token.id] = msgspec.structs.replace(rows[token.id], **changes)
+    return text
+
+
 async def test_every_bad_token_is_answered_alike(world: toy.Toy) -> None:
     issue = world.credentials.issue
     strange = issue()
@@ -77,6 +85,8 @@ async def test_every_bad_token_is_answered_alike(world: toy.Toy) -> None:
         "another secret": _other_secret(good),
         "operator's": issue(Plane.OPERATOR),
         "operator's row under a user's name": issue(plane=Plane.USER, secret_sha256=b"x" * 32),
+        "a user's text, an operator's row": _with_row(world, issue(), plane=Plane.OPERATOR),
+        "an operator's text, a user's row": _with_row(world, issue(Plane.OPERATOR), plane=Plane.USER),
         "expired": issue(expires_at=toy.NOW),
         "long expired": issue(expires_at=toy.NOW - timedelta(days=9)),
         "revoked": issue(live=False),

@@ -70,6 +70,7 @@ USER: dict[str, Rule] = META | {
     "token.create": Rule(READERS, "account"),  # never with more rights than the token that asks
     "token.remove": Rule(READERS, "account"),
     "me.read": Rule(READERS, "account"),
+    "change.read": Rule(READERS, "project"),
 }
 
 OPERATOR_RULES: dict[str, Rule] = META | {
@@ -104,6 +105,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "volume.read": Rule(OPERATORS),
     "port.read": Rule(OPERATORS),
     "vm.read": Rule(OPERATORS),
+    "change.read": Rule(OPERATORS),
     "operation.read": Rule(OPERATORS),
     "operation.cancel": Rule(OPERATORS),
     "plan.read": Rule(OPERATORS, "account"),

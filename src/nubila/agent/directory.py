@@ -67,7 +67,7 @@ class Rooms:
             if vm_id in self._made:
                 return Room(path, uid, uid)
         try:
-            path.mkdir(mode=0o700)
+            os.mkdir(path, 0o700)
         except FileExistsError:
             if not stat.S_ISDIR(path.lstat().st_mode):
                 raise

@@ -192,7 +192,7 @@ class Hands:
 
     def _seed(self, job: Job, step: p.Seed) -> str:
         room = self._room(job)
-        return str(seed.write(job.wanted, room.path, room.uid))
+        return seed.write(job.wanted, str(room.path), room.uid)
 
     def _start(self, job: Job, step: p.Start) -> None:
         self._drivers.hypervisor.start(self.domain(job))

@@ -11,7 +11,8 @@ import struct
 
 SECTOR = 2048
 MAX_FILE_BYTES = 64 << 20
-_FIRST_DESCRIPTOR = 16  # sectors before it are for boot loaders
+_FIRST_DESCRIPTOR = 16  # sectors before it are for boot loaders, and empty
+SYSTEM_AREA_BYTES = _FIRST_DESCRIPTOR * SECTOR
 _STAMP = b"2000010100000000\x00"  # the image does not depend on the clock
 _RECORD_STAMP = bytes((100, 1, 1, 0, 0, 0, 0))
 
@@ -32,7 +33,7 @@ def image(label: str, files: dict[str, bytes]) -> bytes:
     primary = [(f"{n.upper()};1".encode(), extents[n], len(files[n])) for n in names]
     joliet = [(n.encode("utf-16-be"), extents[n], len(files[n])) for n in names]
     parts = [
-        bytes(_FIRST_DESCRIPTOR * SECTOR),
+        bytes(SYSTEM_AREA_BYTES),
         _descriptor(1, label.encode().ljust(32), b"", at, tables, directories),
         _descriptor(2, label.ljust(16).encode("utf-16-be"), b"%/E", at, tables + 2, directories + 1),
         (b"\xffCD001\x01").ljust(SECTOR, b"\x00"),

@@ -10,7 +10,6 @@ import ipaddress
 import json
 import os
 import re
-from pathlib import Path
 
 from nubila.agent import iso9660
 from nubila.protocol import Nic, SubnetView, Vm
@@ -33,16 +32,25 @@ def build(vm: Vm) -> bytes:
     )
 
 
-def write(vm: Vm, directory: Path, uid: int) -> Path:
-    """Write it where the vm's uid alone may read it; replaces an older one atomically."""
-    path, new = directory / NAME, directory / (NAME + ".new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
-    with os.fdopen(fd, "wb") as file:
-        file.write(build(vm))
+def write(vm: Vm, directory: str, uid: int) -> str:
+    """Write it where the vm's uid alone may read it. The directory is that user's, so what lies there is never opened."""
+    path = f"{directory}/{NAME}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o400)
+    except FileExistsError:
+        os.unlink(path)
+        fd = os.open(path, flags, 0o400)
+    try:
+        data = build(vm)
+        view = memoryview(data)[iso9660.SYSTEM_AREA_BYTES :]
+        os.lseek(fd, iso9660.SYSTEM_AREA_BYTES, os.SEEK_SET)  # a hole: it is zero anyway
+        while view:
+            view = view[os.write(fd, view) :]
         if os.geteuid() == 0:
-            os.fchown(file.fileno(), uid, uid)
-    new.rename(path)
+            os.fchown(fd, uid, uid)
+    finally:
+        os.close(fd)
     return path
 
 

@@ -67,7 +67,7 @@ def _effects(found: Json) -> list[str]:
 
 def _left(found: Json) -> str | None:
     since_s = table.seconds_since(found.get("expires_at"))
-    return None if since_s is None else table.span(-since_s)
+    return None if since_s is None else table.span(1 - since_s)
 
 
 def _cidrs(found: Json) -> list[str]:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 TIMEOUT_S = 1.0
-LIMIT = 200
 BEGIN = "\n\x1fbegin"  # opens the records in the protocol of the generated scripts
 
 # option -> the noun whose names it takes
@@ -31,6 +30,7 @@ SECOND: dict[tuple[str, str], str] = {("project", "member"): "user"}
 LISTS: dict[str, tuple[str, bool]] = {
     "vm": ("/v1/vms", False),
     "operation": ("/v1/operations", False),
+    "plan": ("/v1/plans", False),
     "keypair": ("/v1/keypairs", False),
     "flavor": ("/v1/flavors", False),
     "image": ("/v1/images", False),
@@ -97,7 +97,7 @@ def names(noun: str, words: list[str] | None = None) -> Iterator[str]:
     if url is None or token is None:
         return
     transport = Transport(url, ca=found.resolve(context.ca), token=token, timeout_s=TIMEOUT_S)
-    for item in expect(transport.request("GET", path, query={"limit": LIMIT})).json()["items"]:
+    for item in expect(transport.request("GET", path)).json()["items"]:
         name = str(item.get("name") or item.get("id") or "")
         if name.isprintable():
             yield name

@@ -18,6 +18,7 @@ from nubila.client.transport import segment
 __all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
 
 GONE = frozenset({"removing", "removed"})
+SAYS_NOTHING = frozenset({"-", "active"})
 PAST_GONE = frozenset({"deleted", "revoked"})
 # kind -> where an object of it is read again
 WHERE: dict[str, str] = {
@@ -106,7 +107,8 @@ def summary(answer: Json, past: str, again: str = "") -> str:
         return f"{what}: accepted, to be {past}{ident}; {onward}"
     if found.get("state") in GONE or past in PAST_GONE:
         return f"{what} {past}{ident}"
-    facts = [columns.state(found)] if found.get("state") else []
+    state = columns.state(found)
+    facts = [] if state in SAYS_NOTHING or state == past else [state]
     facts += [line(a) for a in columns.addresses(found)]
     return f"{what} {past}{': ' + ', '.join(facts) if facts else ''}{ident}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nubila.cli import table
-from nubila.cli.terminal import line, paint
+from nubila.cli.terminal import paint
 
 Json = dict[str, Any]
 
@@ -53,9 +53,9 @@ def whole(plan: Json, apply_line: str, *, facts: bool = False) -> str:
     if facts and table.is_rows(rests):
         parts.append("Rests on:\n" + table.shift(table.rows(rests), "  "))
     elif rests:
-        parts.append(f"Rests on {len(rests)} facts: `nubila plan show {line(plan.get('id'))}` lists them.")
+        parts.append(f"Rests on {len(rests)} facts: `{apply_line.replace('plan apply', 'plan show', 1)}` lists them.")
     left_s = table.seconds_since(plan.get("expires_at"))
-    until = f" It can be applied for {table.span(-left_s)}." if left_s is not None and left_s < 0 else ""
+    until = f" It can be applied for {table.span(1 - left_s)}." if left_s is not None and left_s < 0 else ""
     parts.append(f"Nothing has been changed or reserved.{until} To apply it:\n{paint(apply_line, 'bold')}")
     return "\n\n".join(parts)
 

@@ -10,6 +10,7 @@ from nubila.cli.terminal import line, paint
 
 GAP = "  "
 MISSING = "-"
+FIRST = ("", "kind", "id", "name", "was", "is_now")  # of the columns that a table of unknown objects has
 
 
 def render(headers: Sequence[str], rows: Iterable[Sequence[object]], colours: Mapping[int, Any] | None = None) -> str:
@@ -48,6 +49,7 @@ def rows(items: Sequence[Mapping[str, Any]]) -> str:
     """A list of objects as a table with a column for each name that occurs."""
     flattened = [dict(_flat(item)) for item in items]
     names = list(dict.fromkeys(name for item in flattened for name in item))
+    names.sort(key=lambda n: FIRST.index(n) if n in FIRST else len(FIRST))
     return render([n.replace("_", " ").upper() for n in names], [[item.get(n) for n in names] for item in flattened])
 
 

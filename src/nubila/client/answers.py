@@ -83,7 +83,7 @@ def _problem(response: Response) -> dict[str, Any]:
         except ValueError:
             found = None
         if isinstance(found, dict):
-            return {"status": response.status, **found}
+            return found if "status" in found else {**found, "status": response.status}
     return {
         "status": response.status,
         "slug": "unexpected-answer",

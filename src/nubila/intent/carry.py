@@ -71,30 +71,32 @@ class Carrier:
         self.mint = mint
 
     async def carry(self, caller: Caller, attempt: Attempt) -> Done | Planned:
-        if caller.idempotency_key is not None and not caller.plan:
-            done = await self._replay(caller)
-            if done is not None:
+        if caller.plan:
+            return await self._plan(caller, await self._attempt(caller, attempt))
+        if (done := await self._replay(caller)) is not None:
+            return done
+        try:
+            return await self._drafted_anew(caller, attempt)
+        except errors.NubilaError:
+            # The same call may have been carried out meanwhile by another connection: then this is its answer.
+            if (done := await self._replay(caller)) is not None:
                 return done
-        lost: Retry | None = None
-        for _ in range(DRAFTS):
-            outcome = await self._attempt(caller, attempt)
-            if caller.plan:
-                return await self._plan(caller, outcome)
+            raise
+
+    async def _drafted_anew(self, caller: Caller, attempt: Attempt) -> Done:
+        """Draft and commit; when somebody took a claim first, draft again, up to three times."""
+        for n in range(DRAFTS):
             try:
-                return await self._commit(caller, outcome)
+                return await self._commit(caller, await self._attempt(caller, attempt))
             except Retry as e:
-                lost = e
-                if e.claim == "idempotency":
-                    done = await self._replay(caller)
-                    if done is not None:
-                        return done
+                if e.claim == "idempotency" or n == DRAFTS - 1:
+                    raise self._stale(caller, e) from e
                 self.fleet.outdated()
-        assert lost is not None
-        raise self._stale(caller, lost)
+        raise AssertionError("unreachable")
 
     async def apply(self, caller: Caller, plan_id: UUID) -> Done:
         """Commit the stored draft, unchanged, once. Raises Stale with 'was / is now' when its facts no longer hold."""
-        if caller.idempotency_key is not None and (done := await self._replay(caller)) is not None:
+        if (done := await self._replay(caller)) is not None:
             return done
         row = await self.ledger.plan(plan_id, caller.actor)
         if row is None:
@@ -141,7 +143,9 @@ class Carrier:
         return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret)
 
     async def _replay(self, caller: Caller) -> Done | None:
-        assert caller.idempotency_key is not None
+        """What this call answered before, if its key was used; raises KeyReused for another request under that key."""
+        if caller.idempotency_key is None:
+            return None
         row = await self.ledger.replay(caller.actor, caller.idempotency_key)
         if row is None:
             return None

@@ -31,6 +31,7 @@ create table change (
     reason text,
     kind text not null,
     object_id uuid,
+    project_id uuid,
     generation bigint,
     schema_number smallint not null default 1,
     action text not null check (action in ('insert', 'update', 'delete')),
@@ -38,6 +39,7 @@ create table change (
 );
 create index change_cursor_idx on change (xid, seq);
 create index change_object_idx on change (object_id, xid, seq);
+create index change_project_idx on change (project_id, xid, seq);
 
 create function log_change() returns trigger language plpgsql as $$
 declare
@@ -47,13 +49,14 @@ begin
     foreach hidden in array coalesce(tg_argv, '{}') loop
         content := content - hidden;
     end loop;
-    insert into change (actor, request, reason, kind, object_id, generation, schema_number, action, content)
+    insert into change (actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
     values (
         nullif(current_setting('nubila.actor', true), ''),
         nullif(current_setting('nubila.request', true), ''),
         nullif(current_setting('nubila.reason', true), ''),
         tg_table_name,
         coalesce(content->>'id', content->>'holder_id', content->>'port_id', content->>'node_id', content->>'project_id')::uuid,
+        case when tg_table_name = 'project' then content->>'id' else content->>'project_id' end::uuid,
         (content->>'generation')::bigint,
         coalesce((content->>'spec_schema')::smallint, 1),
         lower(tg_op),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import image, node, operation, simple, vm
+from nubila.api.noun import change, image, node, operation, simple, vm
 from nubila.api.route import Route
 from nubila.intent import catalog, image as images, node as nodes
 
@@ -52,6 +52,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/networks", "network.read", simple.lister("network", "networks of all projects"), query=Q, listing=True),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports of all projects"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes of all projects"), query=Q, listing=True),
+    Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route("GET", f"{V}/operations", "operation.read", operation.list_operations, query=operation.OperationQuery, listing=True),
     Route("GET", f"{V}/operations/{{operation}}", "operation.read", operation.show_operation, held=True),
     Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation),

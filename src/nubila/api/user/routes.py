@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import network, operation, simple, vm
+from nubila.api.noun import change, network, operation, simple, vm
 from nubila.api.route import TEXT, Route
 from nubila.intent import catalog, network as networks, vm as verbs, vm_create
 
@@ -24,6 +24,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{V}/vms/{{vm}}/reboot", "vm.reboot", vm.reboot_vm, body=verbs.VmReboot, status=202, held=True, errors=CLAIMS),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
+    Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route("GET", f"{V}/operations", "operation.read", operation.list_operations, query=operation.OperationQuery, listing=True),
     Route("GET", f"{V}/operations/{{operation}}", "operation.read", operation.show_operation, held=True),
     Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation),

@@ -1,0 +1,57 @@
+"""Fixtures of all tests: a PostgreSQL per test process, a fresh database per test, and a world with one node in it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from nubila.store.database import Database
+from nubila.store.migrate import migrate
+from tests import postgres
+from tests.world import World
+
+_NUMBER = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_socket() -> Iterator[str]:
+    with postgres.running() as socket:
+        asyncio.run(_template(socket))
+        yield socket
+
+
+async def _template(socket: str) -> None:
+    admin = await asyncpg.connect(host=socket, user="nubila", database="postgres")
+    await admin.execute("create database nubila_template")
+    await migrate(socket, "test-region", database="nubila_template")
+    await admin.close()
+
+
+@pytest.fixture
+async def database_name(postgres_socket: str) -> AsyncIterator[str]:
+    """A database of its own, on the newest schema."""
+    name = f"t{next(_NUMBER)}"
+    admin = await asyncpg.connect(host=postgres_socket, user="nubila", database="postgres")
+    await admin.execute(f"create database {name} template nubila_template strategy wal_log")
+    yield name
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(postgres_socket: str, database_name: str) -> AsyncIterator[Database]:
+    opened = await Database.open(host=postgres_socket, database=database_name, size=4)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def world(postgres_socket: str, database_name: str, database: Database) -> AsyncIterator[World]:
+    made = World(postgres_socket, database_name, database)
+    await made.fill()
+    yield made
+    await made.close()

@@ -1,0 +1,36 @@
+"""Guests of 512 bytes: boot sectors that do one thing at once, so that a case need not wait for Linux to boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HELLO = b"BOOT SECTOR RUNS\n\0"
+_PRINT = bytes.fromhex("31c0 8ed8 baf803 be0000 fc ac 84c0 7403 ee ebf8")  # si is filled in: where the text lies
+_POWER_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfd")  # PM1a control: sleep type 0, sleep enable
+_AWAIT_BUTTON = bytes.fromhex("ba0206 b80001 ef fb f4 ba0006 ed f6c401 74f5")  # enable it, then halt until it is set
+_FLOOD = bytes.fromhex("baf803 b041 ee ebfd")
+
+OBEDIENT = "obedient"  # powers off when its power button is pressed
+DEAF = "deaf"  # takes no notice of anything
+SUICIDAL = "suicidal"  # powers itself off at once
+FLOODING = "flooding"  # writes to its console without end
+
+_PROGRAMS: dict[str, bytes] = {
+    OBEDIENT: _PRINT + _AWAIT_BUTTON + _POWER_OFF,
+    DEAF: _PRINT + bytes.fromhex("fb f4 ebfc"),
+    SUICIDAL: _PRINT + _POWER_OFF,
+    FLOODING: _FLOOD,
+}
+
+
+def boot_sector(kind: str) -> bytes:
+    program = bytearray(_PROGRAMS[kind])
+    if program.startswith(_PRINT[:7]):
+        program[8:10] = (0x7C00 + len(program)).to_bytes(2, "little")
+    return bytes(program + _HELLO).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def write_disk(path: Path, kind: str) -> None:
+    with path.open("wb") as file:
+        file.write(boot_sector(kind))
+        file.truncate(1 << 20)

@@ -1,0 +1,156 @@
+"""One rig per hypervisor driver: the driver, and a hand behind its back that does to domains what the world does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import driver_guests
+
+from nubila.drivers.hypervisor.base import Domain, DomainDisk, Found, Hypervisor, Options
+
+UID = 1_900_001
+PATIENCE_S = 30.0
+
+
+def wait_for(what: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
+    limit = time.monotonic() + within_s
+    while True:
+        got = what()
+        if got:
+            return got
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def vm_id(number: int) -> str:
+    return f"vm-01{number:024d}"
+
+
+class Rig(Protocol):
+    driver: Hypervisor
+
+    def again(self) -> Hypervisor: ...
+    def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain: ...
+    def crash(self, vm_id: str) -> None: ...
+    def guest_shutdown(self, vm_id: str) -> None: ...
+    def boots(self, vm_id: str) -> int: ...
+    def add_foreign(self, name: str) -> None: ...
+    def has_foreign(self, name: str) -> bool: ...
+    def done(self) -> None: ...
+
+
+def found(driver: Hypervisor, vm_id: str) -> Found | None:
+    return next((d for d in driver.observe().domains if d.vm_id == vm_id), None)
+
+
+class FakeRig:
+    def __init__(self, place: Path):
+        from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+
+        self._make, self._make_world = FakeHypervisor, HypervisorWorld
+        self._path = place / "world"
+        self.driver = FakeHypervisor(HypervisorWorld(self._path))
+
+    def again(self) -> Hypervisor:
+        """A new process: it knows what the journal says."""
+        return self._make(self._make_world(self._path))
+
+    def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain:
+        if kind == driver_guests.DEAF:
+            self.driver.world.deaf.add(vm_id(number))
+        return Domain(
+            vm_id=vm_id(number), uuid=str(uuid.UUID(int=number)), epoch=epoch, virt_method="qemu", cores=1,
+            memory_mib=64, directory="/nonexistent", uid=UID, gid=UID, disks=(), nics=(),
+        )  # fmt: skip
+
+    def crash(self, vm_id: str) -> None:
+        self.driver.world.crash(vm_id)
+
+    def guest_shutdown(self, vm_id: str) -> None:
+        self.driver.world.guest_shutdown(vm_id)
+
+    def boots(self, vm_id: str) -> int:
+        domain = self.driver.world.domains.get(vm_id)
+        return domain.boots if domain else 0
+
+    def add_foreign(self, name: str) -> None:
+        self.driver.world.add_foreign(name)
+
+    def has_foreign(self, name: str) -> bool:
+        return name in self.driver.world.foreign
+
+    def done(self) -> None:
+        self.driver.close()
+
+
+class LibvirtRig:
+    def __init__(self, place: Path, console_log_max_bytes: int = 1 << 20):
+        from nubila.drivers.hypervisor.libvirt import LibvirtHypervisor
+
+        self._make = lambda: LibvirtHypervisor(
+            Options(console_log_max_bytes=console_log_max_bytes), place / "node", place / "run", "drivertest"
+        )
+        self.place = place
+        self.driver = self._make()
+
+    def again(self) -> Hypervisor:
+        return self._make()
+
+    def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain:
+        directory = self.place / "vms" / str(number)
+        directory.mkdir(parents=True, exist_ok=True)
+        disk = directory / "disk.raw"
+        driver_guests.write_disk(disk, kind)
+        for path in (directory, disk):
+            os.chown(path, UID, UID)
+        directory.chmod(0o700)
+        disk.chmod(0o600)
+        return Domain(
+            vm_id=vm_id(number), uuid=str(uuid.UUID(int=number << 64 | 0x4000 << 64 | 1)), epoch=epoch,
+            virt_method="qemu", cores=1, memory_mib=32, directory=str(directory), uid=UID, gid=UID,
+            disks=(DomainDisk(volume_id=f"vol-{number}", path=str(disk), format="raw"),), nics=(),
+        )  # fmt: skip
+
+    def crash(self, vm_id: str) -> None:
+        domain = found(self.driver, vm_id)
+        assert domain is not None
+        assert domain.pid is not None
+        os.kill(domain.pid, signal.SIGKILL)
+
+    def guest_shutdown(self, vm_id: str) -> None:
+        """By the guest's own code: its disk says so from the next boot on, and it is booted."""
+        number = int(vm_id.removeprefix("vm-01"))
+        driver_guests.write_disk(self.place / "vms" / str(number) / "disk.raw", driver_guests.SUICIDAL)
+        assert self.driver.ask_reboot(vm_id, "reset")
+
+    def boots(self, vm_id: str) -> int:
+        return self.driver.read_console(vm_id, 1 << 20).count(b"BOOT SECTOR RUNS")
+
+    def add_foreign(self, name: str) -> None:
+        self._connection().defineXML(
+            f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
+            "<os><type arch='x86_64'>hvm</type></os></domain>"
+        )
+
+    def has_foreign(self, name: str) -> bool:
+        return name in [d.name() for d in self._connection().listAllDomains()]
+
+    def done(self) -> None:
+        for domain in self.driver.observe().domains:
+            self.driver.remove(domain.vm_id)
+        for domain in self._connection().listAllDomains():
+            domain.undefine()
+        self.driver.close()
+        self.driver.daemons.remove()
+
+    def _connection(self) -> Any:
+        return self.driver._open()
+
+
+RIGS: dict[str, Callable[[Path], Rig]] = {"fake": FakeRig, "libvirt": LibvirtRig}

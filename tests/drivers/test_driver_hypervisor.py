@@ -1,0 +1,146 @@
+"""The conformance suite of hypervisor drivers: one text, run on every driver of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import driver_guests
+import pytest
+from driver_rigs import RIGS, Rig, found, vm_id, wait_for
+
+from nubila.drivers.hypervisor import DRIVERS
+
+
+def test_every_driver_is_tested() -> None:
+    assert set(RIGS) == set(DRIVERS)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.real if n != "fake" else ()) for n in DRIVERS])
+def rig(request: pytest.FixtureRequest, place: Path) -> Iterator[Rig]:
+    path = place / request.param
+    path.mkdir(mode=0o711)
+    rig = RIGS[request.param](path)
+    yield rig
+    rig.done()
+
+
+def test_nothing_is_there_at_first(rig: Rig) -> None:
+    assert rig.driver.observe().domains == ()
+    assert "qemu" in rig.driver.capabilities().virt_methods
+
+
+def test_removing_what_is_not_there_succeeds(rig: Rig) -> None:
+    rig.driver.remove(vm_id(900))
+    rig.driver.destroy(vm_id(900))
+
+
+def test_asking_what_does_not_run_is_refused(rig: Rig) -> None:
+    for how in ("agent", "acpi"):
+        assert rig.driver.ask_stop(vm_id(900), how) is False
+    for how in ("agent", "reset"):
+        assert rig.driver.ask_reboot(vm_id(900), how) is False
+    assert rig.driver.read_console(vm_id(900), 100) == b""
+
+
+def test_started_twice_it_runs_once_and_a_new_agent_finds_it(rig: Rig) -> None:
+    wish = rig.domain(1)
+    rig.driver.start(wish)
+    first = found(rig.driver, wish.vm_id)
+    assert first is not None
+    assert (first.running, first.epoch, first.reason) == (True, 1, None)
+    rig.driver.start(wish)
+    assert found(rig.driver, wish.vm_id) == first
+    adopted = rig.again()
+    assert adopted.observe().domains == rig.driver.observe().domains
+    adopted.close()
+    rig.driver.remove(wish.vm_id)
+    rig.driver.remove(wish.vm_id)
+    assert found(rig.driver, wish.vm_id) is None
+
+
+def test_a_destroyed_domain_stays_defined_and_starts_again(rig: Rig) -> None:
+    wish = rig.domain(2)
+    rig.driver.start(wish)
+    rig.driver.destroy(wish.vm_id)
+    rig.driver.destroy(wish.vm_id)
+    off = found(rig.driver, wish.vm_id)
+    assert off is not None
+    assert (off.running, off.reason, off.pid) == (False, "destroyed", None)
+    rig.driver.start(wish)
+    on = found(rig.driver, wish.vm_id)
+    assert on is not None
+    assert on.running
+    rig.driver.remove(wish.vm_id)
+
+
+def test_a_crash_is_seen_as_one(rig: Rig) -> None:
+    wish = rig.domain(3)
+    rig.driver.start(wish)
+    rig.crash(wish.vm_id)
+    off = wait_for(lambda: (d := found(rig.driver, wish.vm_id)) and not d.running and d)
+    assert off.reason == "crashed"
+    rig.driver.remove(wish.vm_id)
+
+
+def test_a_guest_that_powers_itself_off_is_seen_as_that(rig: Rig) -> None:
+    wish = rig.domain(4)
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    rig.guest_shutdown(wish.vm_id)
+    off = wait_for(lambda: (d := found(rig.driver, wish.vm_id)) and not d.running and d)
+    assert off.reason == "guest-shutdown"
+    rig.driver.remove(wish.vm_id)
+
+
+def test_the_power_button_is_heard_or_not(rig: Rig) -> None:
+    if not rig.driver.capabilities().clean_stop:
+        pytest.skip("capability clean_stop")
+    obedient, deaf = rig.domain(5, driver_guests.OBEDIENT), rig.domain(6, driver_guests.DEAF)
+    for wish in (obedient, deaf):
+        rig.driver.start(wish)
+    wait_for(lambda: rig.boots(obedient.vm_id) and rig.boots(deaf.vm_id))
+    for wish in (obedient, deaf):
+        assert rig.driver.ask_stop(wish.vm_id, "acpi") is True
+    off = wait_for(lambda: (d := found(rig.driver, obedient.vm_id)) and not d.running and d)
+    assert off.reason == "guest-shutdown"
+    still = found(rig.driver, deaf.vm_id)
+    assert still is not None
+    assert still.running
+    for wish in (obedient, deaf):
+        rig.driver.remove(wish.vm_id)
+
+
+def test_a_reset_boots_the_same_domain_again(rig: Rig) -> None:
+    wish = rig.domain(7)
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id) == 1)
+    before = found(rig.driver, wish.vm_id)
+    assert rig.driver.ask_reboot(wish.vm_id, "reset") is True
+    wait_for(lambda: rig.boots(wish.vm_id) == 2)
+    assert found(rig.driver, wish.vm_id) == before
+    rig.driver.remove(wish.vm_id)
+
+
+def test_a_new_epoch_replaces_the_old(rig: Rig) -> None:
+    old, new = rig.domain(8, epoch=1), rig.domain(8, epoch=2)
+    rig.driver.start(old)
+    before = found(rig.driver, old.vm_id)
+    rig.driver.start(new)
+    now = [d for d in rig.driver.observe().domains if d.vm_id == old.vm_id]
+    assert [d.epoch for d in now] == [2]
+    assert before is not None
+    assert now[0].running
+    assert now[0].pid != before.pid
+    rig.driver.remove(old.vm_id)
+
+
+def test_foreign_domains_are_shown_and_left_alone(rig: Rig) -> None:
+    looks_like_ours = f"{vm_id(9)}.e1"
+    rig.add_foreign(looks_like_ours)
+    observed = rig.driver.observe()
+    assert looks_like_ours in observed.foreign
+    assert vm_id(9) not in [d.vm_id for d in observed.domains]
+    rig.driver.destroy(vm_id(9))
+    rig.driver.remove(vm_id(9))
+    assert rig.has_foreign(looks_like_ours)
