@@ -13,7 +13,8 @@ PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
 
 # What runs in the guest, and the packages with the shared libraries that it needs.
-programs="busybox-static qemu-guest-agent dropbear-bin"
+# Not busybox-static: a static glibc dies of a signal when it looks up an address.
+programs="busybox qemu-guest-agent dropbear-bin"
 libraries="libc6 libglib2.0-0 libnuma1 liburing2 libudev1 libpcre2-8-0 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g libselinux1"
 modules="virtio_pci virtio_net virtio_blk virtio_console virtio_scsi sd_mod sr_mod virtio_balloon virtio-rng isofs button evdev"
 boot_mib=30    # FAT: boot loader, kernel, initrd
@@ -65,7 +66,7 @@ ln -s /run root/var/run
 cp x/usr/sbin/qemu-ga x/usr/sbin/dropbear x/usr/bin/dropbearkey root/usr/sbin/
 
 # Shared libraries: all that the programs need, and what those need in turn, from the packages and never from this host.
-todo="x/usr/sbin/qemu-ga x/usr/sbin/dropbear x/usr/bin/dropbearkey"
+todo="x/bin/busybox x/usr/sbin/qemu-ga x/usr/sbin/dropbear x/usr/bin/dropbearkey"
 while [ -n "$todo" ]; do
     next=
     for file in $todo; do

@@ -116,9 +116,8 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
     """Every part of a control-plane process, connected."""
     host = str(settings.pg_socket_dir)
     database = await Database.open(host=host, size=pool or settings.pool_size)
-    fabric = await database.row("select region, fabric_epoch from fabric")
-    assert fabric is not None
     nodes, hub = NodeStore(database), Hub()
+    fabric = await nodes.fabric()
     notifier = Notifier(hub, {"host": host, "user": "nubila", "database": "nubila"})
     fleet = Fleet(nodes)
     hub.on_every(lambda hint: fleet.outdated() if hint in ("fleet", "resync") else None)
@@ -147,9 +146,6 @@ def app_of(word: str, context: Context) -> App:
     plane, routes, _ = PLANES[word]
     authenticate = Authenticator(plane, Credentials(context.accounts, context.resources), now, context.region)
 
-    async def ready() -> bool:
-        return bool(await context.database.value("select true"))
-
     async def refused(call: Refused) -> None:
         p = call.principal
         await context.carrier.ledger.call(
@@ -157,7 +153,7 @@ def app_of(word: str, context: Context) -> App:
             outcome="failed" if call.status == 500 else "refused", detail={"slug": call.slug, "status": call.status},
         )
 
-    return build(plane, routes, context, authenticate=authenticate, ready=ready, refused=refused)
+    return build(plane, routes, context, authenticate=authenticate, ready=context.database.answers, refused=refused)
 
 
 async def run(settings: Settings, words: Sequence[str]) -> None:

@@ -43,7 +43,6 @@ class Machine:
             long_poll_s=self.long_poll_s,
             workers=self.workers,
             metadata_port=None,
-            own_rooms=False,
         )
         loop = asyncio.get_running_loop()
         self.agent = Agent(loop, options, ControlWire(self.control), drivers, lambda: hello, self.codes.append)

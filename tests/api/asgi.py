@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +36,12 @@ async def request(
     raw_path: bytes | None = None,
     token: str | None = None,
     peer: Peer | None = None,
+    leaves: bool = False,
 ) -> Got:
-    """`data` is sent as JSON; a sequence of bytes as `body` is sent in pieces, without a Content-Length."""
+    """`data` is sent as JSON; a sequence of bytes as `body` is sent in pieces, without a Content-Length.
+
+    `leaves`: the client is gone as soon as it has sent its request.
+    """
     pieces = (
         [json.dumps(data).encode()] if data is not None else [body] if isinstance(body, bytes) else list(body or ())
     )
@@ -63,6 +68,8 @@ async def request(
     outgoing: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if not incoming and not leaves:
+            await asyncio.Event().wait()
         return incoming.pop(0) if incoming else {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:

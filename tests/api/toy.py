@@ -122,6 +122,7 @@ async def content(call: Call[World, Any, Any]) -> Answer:
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(3):
+            await asyncio.sleep(0)
             yield b"x" * 1000
 
     return Answer(body=pieces(), length=3000)

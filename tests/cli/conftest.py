@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_api import OPERATOR_TOKEN, USER_TOKEN, Cli, Fake
 
 from nubila.client import calls
+from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Cli, Fake
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake
 
 from nubila.cli import main as cli_main
+from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake
 
 DONE = {"id": "op-1", "kind": "operation", "state": "done", "spec": {"verb": "create"}}
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "state": "running", "addresses": ["10.0.0.5"], "labels": {"a": "1"}}

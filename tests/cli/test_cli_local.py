@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_api import USER_TOKEN, Asked, Canned, Cli, Fake
 
 from nubila import __main__ as entry
 from nubila.cli import complete, contexts, vm_inside
+from tests.cli.fake_api import USER_TOKEN, Asked, Canned, Cli, Fake
 
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "image": "debian", "addresses": ["fd00::5", "10.0.0.5/24"]}
 

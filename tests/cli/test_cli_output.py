@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake, problem
 
 from nubila.cli import columns, exits, planning, table, terminal
+from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake, problem
 
 CREATE = ("vm", "create", "web", "--flavor", "s", "--image", "d")
 

@@ -18,12 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fake_api import Asked, Canned, Fake, problem
 
 from nubila.client import transport as module
 from nubila.client.answers import ConnectionFailed, ProblemError, TimedOut, expect
 from nubila.client.transport import Transport
 from nubila.client.trust import WrongCa, fetch_ca
+from tests.cli.fake_api import Asked, Canned, Fake, problem
 
 SECRET = "nbu_1_verysecret"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_api import Asked, Canned, Cli, Fake, problem
 
 from nubila.cli import exits, progress
 from nubila.client.calls import Calls
 from nubila.client.transport import Transport
+from tests.cli.fake_api import Asked, Canned, Cli, Fake, problem
 
 CREATE = ("vm", "create", "web", "--flavor", "s", "--image", "d")
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "state": "pending"}

@@ -1,4 +1,4 @@
-"""Fixtures of the drivers' tests: a place that unprivileged processes can reach, a network namespace, the guest image."""
+"""Fixtures of the drivers' tests: a place that unprivileged processes reach, a network namespace, the guest image."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ def test_every_driver_is_tested() -> None:
     assert set(RIGS) == set(DRIVERS)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.real if n != "fake" else ()) for n in DRIVERS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=pytest.mark.real if n != "fake" else ()) for n in DRIVERS]
+)
 def rig(request: pytest.FixtureRequest, place: Path) -> Iterator[Rig]:
     path = place / request.param
     path.mkdir(mode=0o711)

@@ -29,43 +29,55 @@ class Room(NamedTuple):
 
 
 class Rooms:
-    def __init__(self, directory: Path, installation: str, *, own: bool | None = None):
-        """`own` False: no change of owner (not root, or drivers that run nothing); uids are then only of this
-        process."""
+    def __init__(self, directory: Path, installation: str, *, real: bool = True):
+        """`real` False, for drivers that run nothing: no directory is made, and uids are numbers of this process."""
+        self.real = real
         self._root = directory / "vms"
         slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
         self._first_uid = FIRST_UID + slot * UIDS
-        self._own = os.geteuid() == 0 if own is None else own
+        self._own = os.geteuid() == 0
         self._lock = threading.Lock()
         self._uids: dict[str, int] = {}
         self._taken: set[int] = set()
-        self._made: set[str] = set()  # by this process: nothing is left to do
+        self._rooms: dict[str, Room] = {}  # made by this process: nothing is left to do
         self._next = 0  # no uid below it is free
+        if not real:
+            return
         self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._root.chmod(0o711)
         for vm_id in self.found():
             uid = (self._root / vm_id).lstat().st_uid
-            if self._own and self._is_ours(uid):  # otherwise `ensure` was interrupted, and repeats it
+            if self._is_ours(uid):  # otherwise `ensure` was interrupted, and repeats it
                 self._uids[vm_id] = uid
                 self._taken.add(uid)
 
-    def path(self, vm_id: str) -> Path:
-        if ids.parse("vm", vm_id) is None:
-            raise ValueError("not the id of a vm")
-        return self._root / vm_id
-
-    def get(self, vm_id: str) -> Room | None:
-        uid = self._uids.get(vm_id)
-        return None if uid is None else Room(self.path(vm_id), uid, uid)
-
     def ensure(self, vm_id: str) -> Room:
-        path = self.path(vm_id)
+        """The vm's room; made at the first call."""
+        known = self._rooms.get(vm_id)
+        if known is not None:
+            return known
+        path = self._path(vm_id)
         with self._lock:
             uid = self._uids.get(vm_id)
             if uid is None:
                 uid = self._uids[vm_id] = self._free()
-            if vm_id in self._made:
-                return Room(path, uid, uid)
+        if self.real:
+            self._make(path, uid)
+        room = self._rooms[vm_id] = Room(path, uid, uid)
+        return room
+
+    def remove(self, vm_id: str) -> None:
+        path = self._path(vm_id)
+        if self.real and path.exists():
+            shutil.rmtree(path)
+        with self._lock:
+            self._rooms.pop(vm_id, None)
+            uid = self._uids.pop(vm_id, None)
+            if uid is not None:
+                self._taken.discard(uid)
+                self._next = min(self._next, uid - self._first_uid)
+
+    def _make(self, path: Path, uid: int) -> None:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -73,22 +85,16 @@ class Rooms:
                 raise
         if self._own:
             os.chown(path, uid, uid, follow_symlinks=False)
-        self._made.add(vm_id)
-        return Room(path, uid, uid)
 
-    def remove(self, vm_id: str) -> None:
-        path = self.path(vm_id)
-        if path.exists():
-            shutil.rmtree(path)
-        with self._lock:
-            self._made.discard(vm_id)
-            uid = self._uids.pop(vm_id, None)
-            if uid is not None:
-                self._taken.discard(uid)
-                self._next = min(self._next, uid - self._first_uid)
+    def _path(self, vm_id: str) -> Path:
+        if ids.parse("vm", vm_id) is None:
+            raise ValueError("not the id of a vm")
+        return self._root / vm_id
 
     def found(self) -> list[str]:
         """The vms that have a directory here."""
+        if not self.real:
+            return []
         with os.scandir(self._root) as entries:
             names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         return [n for n in names if ids.parse("vm", n) is not None]

@@ -169,7 +169,7 @@ def _agent(
         long_poll_s=settings.long_poll_s,
         workers=settings.agent_workers,
         metadata_port=None if fake else 80,
-        own_rooms=False if fake else None,
+        real_rooms=not fake,
         name=node.suffix,
     )
     said = host.hello(drivers, names, node.directory, _version(), node.fqdn, fake=fake)

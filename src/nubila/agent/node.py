@@ -51,7 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     long_poll_s: float = 25.0
     workers: int = 8
     metadata_port: int | None = 80  # None: no listeners (fake drivers have no bridges)
-    own_rooms: bool | None = None
+    real_rooms: bool = True  # False: no directory and seed per vm (fake drivers read none)
     name: str = ""
 
 
@@ -72,7 +72,7 @@ class Agent:
         self.wishes.open()
         self.facts = Facts()
         self.pool = Pool(options.workers, f"lane{options.name}")
-        self.rooms = Rooms(options.directory, options.installation, own=options.own_rooms)
+        self.rooms = Rooms(options.directory, options.installation, real=options.real_rooms)
         self.hands = Hands(drivers, self.rooms, self.pool, self.wishes.durable)
         self.link = Link(
             loop, wire, self, hello, region=options.region, floor=self.wishes.floor, long_poll_s=options.long_poll_s,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
@@ -20,8 +20,8 @@ from nubila.access.authenticate import PEER, Peer
 from nubila.access.principal import Principal
 from nubila.api import problem, read, table
 from nubila.api.meta import meta_routes
-from nubila.api.read import Intake, Pairs, Receive
-from nubila.api.route import BYTES, JSON, TEXT, Answer, Call, Gate, Route
+from nubila.api.read import Intake, Pairs
+from nubila.api.route import BYTES, JSON, TEXT, Answer, Call, Gate, Receive, Route, client_gone
 from nubila.api.table import Bound
 from nubila.errors import BadRequest, Busy, MethodNotAllowed, Transient, UnsupportedMediaType
 from nubila.model import ids
@@ -271,8 +271,7 @@ class App:
             await send({"type": "http.response.body", "body": b"" if seen.method == "HEAD" else body})
             return
         if isinstance(body, AsyncIterator) and seen.method != "HEAD":
-            async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await _stream(body, seen.intake.receive, send)
         await send({"type": "http.response.body", "body": b""})
 
     def _line(self, seen: Seen, status: int, started: float, request_id: str) -> None:
@@ -359,6 +358,20 @@ def _represented(
     if fields and kind == JSON and isinstance(body, bytes) and status < 300:
         body = json.pick(body, frozenset(fields.split(",")))
     return Answer(status=status, body=body, headers=answer.headers, etag=answer.etag, media=kind, length=answer.length)
+
+
+async def _stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
+    """Sends what comes, until nobody is left to take it: the server itself would swallow the rest in silence."""
+    gone = asyncio.ensure_future(client_gone(receive))
+    try:
+        async for piece in pieces:
+            if gone.done():
+                return
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        gone.cancel()
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 async def _not_http(kind: str, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -16,10 +16,10 @@ import msgspec
 from msgspec import inspect
 
 from nubila.api import problem
+from nubila.api.route import Receive
 from nubila.errors import BadRequest, Invalid, TooLarge, UnsupportedMediaType
 from nubila.represent import page
 
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Pairs = list[tuple[bytes, bytes]]
 
 QUERY_MAX_BYTES = 8192
@@ -150,10 +150,10 @@ def check_storable(value: Any) -> None:
 class Intake:
     """The body of one request as it comes in: read once, bounded in size and in time."""
 
-    __slots__ = ("_limit", "_receive", "_seen", "done")
+    __slots__ = ("_limit", "_seen", "done", "receive")
 
     def __init__(self, receive: Receive):
-        self._receive = receive
+        self.receive = receive
         self._limit = 0
         self._seen = 0
         self.done = False  # everything has been read
@@ -189,7 +189,7 @@ class Intake:
             yield await self._piece()
 
     async def _piece(self) -> bytes:
-        message = await self._receive()
+        message = await self.receive()
         if message["type"] == "http.disconnect":
             raise BadRequest("The connection ended before the whole body came.")
         piece: bytes = message.get("body", b"")

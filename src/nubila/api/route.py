@@ -26,6 +26,8 @@ C = TypeVar("C")
 Q = TypeVar("Q")
 B = TypeVar("B")
 
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
 JSON_MAX_BYTES = 1 << 20
 JSON = "application/json"
 TEXT = "text/plain"
@@ -87,7 +89,7 @@ class Call(Generic[C, Q, B]):
     if_match: tuple[str, ...] | None  # for represent.etag.matches(); None: not given
     header_pairs: list[tuple[bytes, bytes]]
     chunks: Callable[[], AsyncIterator[bytes]]
-    receive: Callable[[], Awaitable[Mapping[str, Any]]]
+    receive: Receive
     gate: Gate
 
     @property
@@ -116,7 +118,7 @@ class Call(Generic[C, Q, B]):
             return False
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         wanted = asyncio.ensure_future(happened)
-        gone = asyncio.ensure_future(self._gone())
+        gone = asyncio.ensure_future(client_gone(self.receive))
         self.gate.held.add(stop)
         try:
             await asyncio.wait((wanted, gone, stop), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -129,9 +131,11 @@ class Call(Generic[C, Q, B]):
             wanted.cancel()
             gone.cancel()
 
-    async def _gone(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+
+async def client_gone(receive: Receive) -> None:
+    """Ends when the client has ended its connection; only once its body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 Handler = Callable[[Call[Any, Any, Any]], Awaitable[Answer]]

@@ -68,6 +68,9 @@ class Database:
             raise errors.DatabaseAway(inside=str(e)) from e
         return cls(pool)
 
+    async def answers(self) -> bool:
+        return bool(await self.value("select true"))
+
     async def close(self) -> None:
         try:
             await asyncio.wait_for(self._pool.close(), 5)

@@ -253,4 +253,4 @@ def everything() -> str:
 
 
 if __name__ == "__main__":
-    print(everything())
+    print(everything(), end="")

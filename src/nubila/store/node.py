@@ -63,6 +63,11 @@ ANSWERED = "delete from question where id = $1 and answered_at is not null retur
 ANSWER = "update question set answer = $3, error = $4, answered_at = now() where id = $1 and node_id = $2 and answered_at is null returning id"
 FORGET_QUESTIONS = "delete from question where asked_at < now() - interval '2 minutes'"
 
+# only what a vm of this node is made from
+IMAGE = """
+select i.sha256 from image i where i.id = $2 and i.sha256 is not null
+   and exists (select from vm v where v.image_id = i.id and v.node_id = $1 and v.removed_at is null)
+"""
 TIMELINE = "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 
 
@@ -87,6 +92,17 @@ class NodeStore:
 
     async def wanted(self, node_id: UUID, since: int) -> list[Record]:
         return await self._db.fetch(WANTED, node_id, since)
+
+    async def image_content(self, node_id: UUID, image_id: UUID) -> str | None:
+        """The hash of an image's bytes, when this node has a vm made from it."""
+        sha256: str | None = await self._db.value(IMAGE, node_id, image_id)
+        return sha256
+
+    async def fabric(self) -> Record:
+        """region and fabric_epoch."""
+        row = await self._db.row("select region, fabric_epoch from fabric")
+        assert row is not None
+        return row
 
     async def timeline(self) -> int:
         return int(await self._db.value(TIMELINE))

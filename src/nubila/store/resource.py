@@ -145,6 +145,10 @@ class ResourceStore:
         text = await self._db.value(sql, *args)
         return None if text is None else msgspec.json.decode(text)
 
+    async def image_uses(self, sha256: str) -> int:
+        """How many images have these bytes."""
+        return int(await self._db.value("select count(*) from image where sha256 = $1 and removed_at is null", sha256))
+
     def _visible(self, kind: str, table: sa.Table, project_id: UUID) -> sa.ColumnElement[bool]:
         if kind == "flavor":
             return sa.true()
@@ -178,7 +182,6 @@ class AccountStore:
         from network n where n.project_id = $1 and n.removed_at is null and (n.id = $2 or n.name = $3)"""
     SUBNETS = "select id, network_id, cidr::text, host(gateway) as gateway, spec->'dns' #>> '{}' as dns from subnet where network_id = any($1) and removed_at is null order by cidr"
     SECRET = "select nonce, sealed from secret where id = $1"
-    IMAGE_USES = "select count(*) from vm where image_id = $1 and removed_at is null"
 
     def __init__(self, database: Database):
         self._db = database

@@ -127,9 +127,9 @@ async def image_content(call: ApiCall) -> Answer:
     """The bytes of an image that a vm of this node is made from."""
     c = call.context
     image_id = parse("image", call.params["image"])
-    sql = """select i.sha256 from image i where i.id = $1 and i.sha256 is not null and exists (
-        select from vm v where v.image_id = i.id and v.node_id = $2 and v.removed_at is null)"""
-    sha256 = None if image_id is None else await c.database.value(sql, image_id, call.principal.node_id)
+    node_id = call.principal.node_id
+    assert node_id is not None
+    sha256 = None if image_id is None else await c.nodes.image_content(node_id, image_id)
     size = None if sha256 is None else await c.images.size(sha256)
     if sha256 is None or size is None:
         raise errors.NotFound("No vm of this node is made from such an image, or its content is not here.")

@@ -57,8 +57,7 @@ async def remove_image(call: ApiCall) -> Answer:
 
 async def _drop(call: ApiCall, sha256: str) -> None:
     """Bytes that became no image are removed, unless an image of the same content exists."""
-    used = await call.context.database.value("select 1 from image where sha256 = $1 and removed_at is null limit 1", sha256)
-    if used is None:
+    if not await call.context.resources.image_uses(sha256):
         await call.context.images.remove(sha256)
 
 

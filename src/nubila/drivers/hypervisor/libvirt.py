@@ -53,6 +53,7 @@ class LibvirtHypervisor:
         self._options = options
         self.daemons = Daemons(node_dir, run_dir, options.console_log_max_bytes)
         self._connection: libvirt.virConnect | None = None
+        self._daemons_met: tuple[int, int] | None = None  # whom `_connection` leads to
         self._lock = threading.Lock()
         self._ours: dict[tuple[str, str], bool] = {}  # (name, uuid) of a definition -> it carries our metadata
         self._agent_seen: dict[str, int] = {}  # name of a domain -> pid of the QEMU whose guest agent was connected
@@ -156,13 +157,15 @@ class LibvirtHypervisor:
 
     def _open(self) -> libvirt.virConnect:
         with self._lock:
-            if self._connection is not None and self._connection.isAlive():
+            same = self._daemons_met is not None and self._daemons_met == self.daemons.running()
+            if same and self._connection is not None and self._connection.isAlive():
                 return self._connection
             self.daemons.ensure()
             try:
                 self._connection = libvirt.open(self.daemons.uri)
             except libvirt.libvirtError as e:
                 raise _mapped(e) from e
+            self._daemons_met = self.daemons.running()
             return self._connection
 
     def _console(self, vm_id: str) -> Path:
@@ -203,9 +206,17 @@ class LibvirtHypervisor:
             epoch=named[1],
             running=running,
             pid=pid,
-            reason=None if running else _REASONS.get(reason),
+            reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
         )
+
+    def _why_off(self, name: str, reason: int) -> str | None:
+        """libvirt takes a SIGTERM from outside, as when the machine goes down, for the guest's own shutdown."""
+        if reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN:
+            last_start = _tail(self.daemons.directory / "log" / "qemu" / f"{name}.log", 4096).rpartition(b"starting up")
+            if b"terminating on signal" in last_start[2]:
+                return "crashed"
+        return _REASONS.get(reason)
 
     def _has_agent(self, domain: libvirt.virDomain, name: str, pid: int) -> bool:
         """Asked until it is there; then it counts as there for the life of that QEMU."""

@@ -109,12 +109,14 @@ class Daemons:
     def console_dir(self) -> Path:
         return self.directory / "log" / "console"
 
-    def running(self) -> bool:
-        return self._libvirtd.pid() is not None and self._virtlogd.pid() is not None
+    def running(self) -> tuple[int, int] | None:
+        """The pids of both daemons, or None when one of them does not run."""
+        libvirtd, virtlogd = self._libvirtd.pid(), self._virtlogd.pid()
+        return None if libvirtd is None or virtlogd is None else (libvirtd, virtlogd)
 
     def ensure(self) -> None:
         """Have both daemons running and answering. Cheap when they do."""
-        if self.running() and (self.run / "libvirt-sock").exists():
+        if self.running() is not None and (self.run / "libvirt-sock").exists():
             return
         with self._locked():
             self._directories()

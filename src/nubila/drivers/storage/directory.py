@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ class DirectoryStorage:
         self._images = self._directory / "images"
         self._tmp = self._directory / "tmp"
         self._prepared = False
+        self._lock = threading.Lock()  # of the preparing
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -167,9 +169,8 @@ class DirectoryStorage:
     def _require_space(self, more_bytes: int) -> None:
         free = shutil.disk_usage(self._directory).free
         if free - more_bytes < self._options.reserve_gib * _GIB:
-            raise DriverError(
-                f"the pool is full: {free // (1 << 20)} MiB are free, {self._options.reserve_gib} GiB are kept in reserve"
-            )
+            kept = f"{self._options.reserve_gib} GiB are kept in reserve"
+            raise DriverError(f"the pool is full: {free // (1 << 20)} MiB are free, {kept}")
 
     @contextmanager
     def _making(self) -> Iterator[Path]:
@@ -187,15 +188,19 @@ class DirectoryStorage:
             path.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
-        if self._prepared:
-            return
+        if not self._prepared:
+            with self._lock:
+                if not self._prepared:
+                    self._make_directories()
+                    self._prepared = True
+
+    def _make_directories(self) -> None:
         for directory in (self._directory, self._volumes, self._images):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._tmp.mkdir(exist_ok=True, mode=0o700)
         require_searchable(self._volumes)
         for left in self._tmp.iterdir():
             left.unlink(missing_ok=True)
-        self._prepared = True
 
     def _image(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):

@@ -1782,4 +1782,3 @@ begin
   return out;
 end $commit$;
 
-

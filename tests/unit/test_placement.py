@@ -1,0 +1,97 @@
+"""Placement against a brute-force oracle: counts, nearest miss, what would fit, and that a ranking holds only nodes that fit."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nubila.placement.decide import Ranking, Refusal, decide
+from nubila.placement.filters import FILTERS
+from nubila.placement.nodes import Node, Nodes, Request
+
+METHODS = ("kvm", "qemu")
+
+node = st.builds(
+    Node,
+    id=st.integers(1, 1 << 60).map(lambda n: UUID(int=n)),
+    name=st.text("abc", min_size=1, max_size=4),
+    zone=st.sampled_from(["z1", "z2"]),
+    placeable=st.booleans(),
+    silent_s=st.sampled_from([0.0, 5.0, 29.9, 31.5, 400.0]),
+    virt_methods=st.sampled_from([(), ("qemu",), ("kvm", "qemu")]),
+    physical_cores=st.integers(1, 16),
+    free_cores=st.integers(0, 16),
+    free_memory_mib=st.integers(0, 4096),
+    free_disk_gib=st.integers(0, 50),
+)
+request_ = st.builds(
+    Request,
+    cores=st.integers(1, 16),
+    memory_mib=st.integers(16, 4096),
+    disk_gib=st.integers(1, 50),
+    virt_method=st.sampled_from([None, *METHODS]),
+    zone=st.sampled_from([None, "z1"]),
+    seed=st.integers(0, 99),
+)
+
+
+def oracle(r: Request, n: Node) -> dict[str, int]:
+    """filter -> shortfall of one node, said again in plain words."""
+    short = {
+        "running": 0 if n.placeable else 1,
+        "heard-from": max(0, -int(-(n.silent_s - 30) // 1)),
+        "zone": 0 if r.zone in (None, n.zone) else 1,
+        "virt-method": 0 if (n.virt_methods if r.virt_method is None else r.virt_method in n.virt_methods) else 1,
+        "physical-cores": max(0, r.cores - n.physical_cores),
+        "cores": max(0, r.cores - n.free_cores),
+        "memory": max(0, r.memory_mib - n.free_memory_mib),
+        "disk": max(0, r.disk_gib - n.free_disk_gib),
+    }
+    return {k: v for k, v in short.items() if v > 0}
+
+
+@settings(max_examples=300, deadline=None)
+@given(request_, st.lists(node, max_size=50))
+def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
+    short = [oracle(r, n) for n in nodes]
+    fitting = [i for i, s in enumerate(short) if not s]
+    answer = decide(r, Nodes(nodes))
+    if fitting:
+        assert isinstance(answer, Ranking)
+        assert answer.passed == len(fitting)
+        assert {c.index for c in answer.choices} <= set(fitting)
+        assert len(answer.choices) == min(8, len(fitting))
+        scores = [c.score for c in answer.choices]
+        assert all(a >= b - 1e-5 for a, b in zip(scores, scores[1:], strict=False))
+        return
+    assert isinstance(answer, Refusal)
+    assert answer.nodes == len(nodes)
+    for f in FILTERS:
+        mine = [s[f.name] for s in short if f.name in s]
+        told = next((x for x in answer.filters if x.filter == f.name), None)
+        assert (told.refused if told else 0) == len(mine)
+        assert (told.alone if told else 0) == sum(set(s) == {f.name} for s in short)
+        if told and f.unit:
+            assert told.least == min(mine)
+    if nodes:
+        assert answer.nearest is not None
+        nearest = next(s for n, s in zip(nodes, short, strict=True) if str(n.id) == answer.nearest.node_id and set(s) == set(answer.nearest.short))
+        assert len(nearest) == min(map(len, short))
+
+
+@settings(max_examples=200, deadline=None)
+@given(request_, st.lists(node, min_size=1, max_size=20))
+def test_what_would_fit_does_fit(r: Request, nodes: list[Node]) -> None:
+    import msgspec
+
+    answer = decide(r, Nodes(nodes))
+    if isinstance(answer, Refusal) and answer.would_fit:
+        assert isinstance(decide(msgspec.structs.replace(r, **answer.would_fit), Nodes(nodes)), Ranking)
+
+
+@settings(max_examples=50, deadline=None)
+@given(request_, st.lists(node, max_size=20))
+def test_the_same_seed_gives_the_same_answer(r: Request, nodes: list[Node]) -> None:
+    assert decide(r, Nodes(nodes)) == decide(r, Nodes(nodes))
