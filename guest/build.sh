@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
 
 # What runs in the guest, and the packages with the shared libraries that it needs.
-# Not busybox-static: a static glibc dies of a signal when it looks up an address.
+# Not busybox-static: name look-ups of a static program want the very libc that it was built with.
 programs="busybox qemu-guest-agent dropbear-bin"
 libraries="libc6 libglib2.0-0 libnuma1 liburing2 libudev1 libpcre2-8-0 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g libselinux1"
 modules="virtio_pci virtio_net virtio_blk virtio_console virtio_scsi sd_mod sr_mod virtio_balloon virtio-rng isofs button evdev"

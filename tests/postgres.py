@@ -10,6 +10,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,33 +37,62 @@ def _as_user() -> list[str]:
     return ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--"] if os.getuid() == 0 else []
 
 
+class Server:
+    """One server over one data directory. `kill` is a crash: nothing is flushed, no one is told."""
+
+    def __init__(self, top: Path):
+        self.top, self.data, self._bins = top, top / "data", binaries()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def create(self) -> None:
+        words = ["-D", str(self.data), "-U", "nubila", "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8"]
+        subprocess.run([*_as_user(), str(self._bins / "initdb"), *words], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    def start(self) -> None:
+        """Returns when it answers; after a crash it recovers first."""
+        options = [word for k, v in SETTINGS.items() for word in ("-c", f"{k}={v}")]
+        command = [*_as_user(), str(self._bins / "postgres"), "-D", str(self.data), "-k", str(self.top), *options]
+        for _ in range(300):
+            if self._process is None or self._process.poll() is not None:  # orphans of a crash may still hold its memory
+                self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if subprocess.run([self._bins / "pg_isready", "-q", "-h", self.top], timeout=10).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise RuntimeError("PostgreSQL does not answer")
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
 @contextmanager
-def running() -> Iterator[str]:
-    """Yields the socket directory; the superuser role is `nubila`, without a password."""
+def server() -> Iterator[Server]:
     # Short, since a socket's path may have 107 characters only.
     top = Path(tempfile.mkdtemp(prefix="nbpg-", dir="/tmp"))
     if os.getuid() == 0:
         shutil.chown(top, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
-    data, bins = top / "data", binaries()
-    start = [*_as_user(), str(bins / "initdb"), "-D", str(data), "-U", "nubila", "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8"]
-    server = None
+    made = Server(top)
     try:
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, timeout=60)
-        options = [word for k, v in SETTINGS.items() for word in ("-c", f"{k}={v}")]
-        server = subprocess.Popen(
-            [*_as_user(), str(bins / "postgres"), "-D", str(data), "-k", str(top), *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        subprocess.run(
-            ["sh", "-c", f"for i in $(seq 100); do {bins}/pg_isready -q -h {top} && exit 0; sleep 0.1; done; exit 1"], check=True, timeout=30
-        )
-        yield str(top)
+        made.create()
+        made.start()
+        yield made
     finally:
-        if server is not None:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+        made.stop()
         shutil.rmtree(top, ignore_errors=True)
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Yields the socket directory; the superuser role is `nubila`, without a password."""
+    with server() as made:
+        yield str(made.top)

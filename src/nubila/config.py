@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drivers: str = "real"  # 'fake': the agent runs the scriptable fakes
     agent_workers: int = 8  # libvirt calls in parallel
     log_level: str = "info"
+    bus: bool = True  # False: no wake-ups between or inside processes, only the clock (fault tests)
     var: str = ""  # state; default /var/lib/NAME
     run: str = ""  # sockets and pid files; default /run/NAME
 

@@ -118,7 +118,7 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
     database = await Database.open(host=host, size=pool or settings.pool_size)
     nodes, hub = NodeStore(database), Hub()
     fabric = await nodes.fabric()
-    notifier = Notifier(hub, {"host": host, "user": "nubila", "database": "nubila"})
+    notifier = Notifier(hub, {"host": host, "user": "nubila", "database": "nubila"}, enabled=settings.bus)
     fleet = Fleet(nodes)
     hub.on_every(lambda hint: fleet.outdated() if hint in ("fleet", "resync") else None)
     return Context(

@@ -17,24 +17,24 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all messages: unknown fields are ignored."""
 
 
-class Enrol(Wire):
+class Enrol(Wire, frozen=True):
     token: str
     csr_pem: str
     fqdn: str
 
 
-class Enrolled(Wire):
+class Enrolled(Wire, frozen=True):
     node_id: str
     region: str  # installation id
     certificate_pem: str
     ca_pem: str
 
 
-class Renew(Wire):
+class Renew(Wire, frozen=True):
     csr_pem: str
 
 
-class Hello(Wire):
+class Hello(Wire, frozen=True):
     """Opens a session: one start of one agent. A newer session shuts out the older one."""
 
     protocol: int
@@ -49,14 +49,14 @@ class Hello(Wire):
     drivers: dict[str, dict[str, dict[str, Any]]]
 
 
-class Welcome(Wire):
+class Welcome(Wire, frozen=True):
     session: int
     fabric_epoch: int
     region: str
     zone: str = "default"
 
 
-class Disk(Wire):
+class Disk(Wire, frozen=True):
     """A volume as its node sees it, with the attachment that licenses the vm to write it."""
 
     volume_id: str
@@ -76,14 +76,14 @@ class Disk(Wire):
     image_format: str | None = None
 
 
-class SubnetView(Wire):
+class SubnetView(Wire, frozen=True):
     subnet_id: str
     cidr: str
     gateway: str
     dns: tuple[str, ...] = ()
 
 
-class NetworkView(Wire):
+class NetworkView(Wire, frozen=True):
     network_id: str
     name: str
     driver: str
@@ -92,7 +92,7 @@ class NetworkView(Wire):
     subnets: tuple[SubnetView, ...]
 
 
-class Nic(Wire):
+class Nic(Wire, frozen=True):
     port_id: str
     epoch: int
     index: int
@@ -101,7 +101,7 @@ class Nic(Wire):
     addresses: tuple[str, ...]  # without prefix length
 
 
-class Vm(Wire):
+class Vm(Wire, frozen=True):
     """All that a node needs to run one vm. `gone` wishes it and its disks removed."""
 
     vm_id: str
@@ -129,7 +129,7 @@ class Vm(Wire):
     nics: tuple[Nic, ...] = ()
 
 
-class Question(Wire):
+class Question(Wire, frozen=True):
     """Something a person waits for that only the node can answer; it may be lost, then it is asked again."""
 
     question_id: str
@@ -138,7 +138,7 @@ class Question(Wire):
     max_bytes: int = 65536
 
 
-class Wanted(Wire):
+class Wanted(Wire, frozen=True):
     """Answer to `GET /internal/v1/wanted?since=`: what changed for this node after `since`, whole per object."""
 
     region: str
@@ -151,7 +151,7 @@ class Wanted(Wire):
     full: bool = False  # every object of the node is in this answer: what is not, is not wanted
 
 
-class VmReport(Wire):
+class VmReport(Wire, frozen=True):
     vm_id: str
     epoch: int
     generation: int  # of the wish that this reports on
@@ -171,7 +171,7 @@ class VmReport(Wire):
     ports_active: tuple[str, ...] = ()
 
 
-class Reports(Wire):
+class Reports(Wire, frozen=True):
     session: int
     fabric_epoch: int
     revision: int  # newest `Wanted.revision` that this node has
@@ -179,14 +179,14 @@ class Reports(Wire):
     foreign: tuple[str, ...] = ()  # what was found and is not ours, for showing only
 
 
-class Reported(Wire):
+class Reported(Wire, frozen=True):
     """Which reports were taken, and which were refused as older than what is known."""
 
     taken: int
     refused: tuple[str, ...] = ()
 
 
-class Answer(Wire):
+class Answer(Wire, frozen=True):
     session: int
     text: str = ""
     error: str | None = None

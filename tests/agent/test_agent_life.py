@@ -89,7 +89,7 @@ async def test_reboot_once_per_number(machine: Machine, control: Control, agent:
     await until(on(control, wish))
     if not agent:
         machine.domains.no_agent.add(wish.vm_id)
-        machine.agent.observer._due_s["hypervisor"] = 0.0  # type: ignore[union-attr]
+        machine.agent.observer.last_s["hypervisor"] = 0.0  # type: ignore[union-attr]
         await asyncio.sleep(0.3)
     for number in (1, 2):
         control.change(wish.vm_id, reboots=number)
@@ -151,7 +151,7 @@ async def test_a_lost_volume_is_not_made_anew(machine: Machine, control: Control
     control.wish(wish)
     await until(on(control, wish))
     machine.disks.volumes.drop(wish.disks[0].volume_id)
-    machine.agent.observer._due_s["storage"] = 0.0  # type: ignore[union-attr]
+    machine.agent.observer.last_s["storage"] = 0.0  # type: ignore[union-attr]
     await until(lambda: wish.disks[0].volume_id not in machine.agent.facts.volumes)  # type: ignore[union-attr]
     machine.domains.crash(wish.vm_id)
     await until(lambda: "is missing on this node" in (control.reports[wish.vm_id].reason or ""))
@@ -199,7 +199,7 @@ async def test_lost_dhcp_and_port_are_made_again(machine: Machine, control: Cont
     await until(on(control, wish))
     machine.wires.ports.drop(wish.nics[0].port_id)
     machine.wires.not_serving.add(wish.nics[0].network.network_id)
-    machine.agent.observer._due_s["network"] = 0.0  # type: ignore[union-attr]
+    machine.agent.observer.last_s["network"] = 0.0  # type: ignore[union-attr]
     await until(lambda: wish.nics[0].port_id in machine.wires.ports)
     assert not machine.wires.not_serving
     assert machine.boots(wish.vm_id) == 1

@@ -3,9 +3,9 @@ from __future__ import annotations
 import io
 
 import pytest
-import toy
 
 from nubila.telemetry import log
+from tests.api import toy
 
 
 @pytest.fixture

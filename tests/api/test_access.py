@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import toy
-from asgi import request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +18,8 @@ from nubila.access.authenticate import Peer
 from nubila.errors import Forbidden
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
+from tests.api import toy
+from tests.api.asgi import request
 
 ALL = [(plane, name) for plane, rows in policy.POLICY.items() for name in rows]
 NODE_TEXT = ids.text("node", toy.NODE_ID)

@@ -12,6 +12,7 @@ import pytest
 
 from nubila.api import connection, server
 from nubila.model.catalog import Plane
+from tests.api.listeners import Site, answer, request_of, run
 
 
 async def _raw(here: Site, data: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -183,5 +184,3 @@ def test_a_client_that_leaves_in_the_middle_breaks_nothing(tmp_path: Path) -> No
         assert (await here.ask("operator", "GET /v1/me", token=token))[0] == 200
 
     run(tmp_path, test)
-
-

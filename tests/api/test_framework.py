@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import toy
-from asgi import request
 
 from nubila.api.app import build
 from nubila.api.meta import openapi_document
@@ -19,6 +17,8 @@ from nubila.api.route import Answer, Call, Route
 from nubila.model import ids
 from nubila.model.catalog import Plane
 from nubila.represent import page
+from tests.api import toy
+from tests.api.asgi import request
 
 VM = ids.text("vm", ids.uuid7(5, 5))
 

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-import toy
-from asgi import request
 
 from nubila.api import read
 from nubila.model import ids
+from tests.api import toy
+from tests.api.asgi import request
 
 VM = ids.text("vm", ids.uuid7(5, 5))
 
@@ -171,5 +171,3 @@ async def test_a_slow_body_is_given_up(world: toy.Toy, monkeypatch: pytest.Monke
     await world.user(scope, receive, send)
     assert sent[0]["status"] == 400
     assert b"did not come within" in sent[1]["body"]
-
-

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import toy
 from cryptography import x509
 
 from nubila.access import authority
 from nubila.api import server
 from nubila.api.server import Listener, serve
 from nubila.model import ids
+from tests.api import toy
+from tests.api.listeners import Site, answer, request_of, run
 
 
 def test_tls_is_ours_and_new_enough(tmp_path: Path) -> None:

@@ -19,11 +19,16 @@ NFT = f"""table inet {TABLE} {{
     }}
 }}
 """
-# A libvirtd as another product would run one: in a mount namespace of its own.
+# A libvirtd as another product would run one: in a mount namespace of its own, with the user that it insists on.
 LIBVIRTD = """set -e
-for d in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run; do
-    [ -d $d ] && mount -t tmpfs foreign $d
+mount -t tmpfs foreign /run
+for d in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
+    if [ -d $d ]; then mount -t tmpfs foreign $d; fi
 done
+{ cat /etc/passwd; echo libvirt-qemu:x:65534:65534::/nonexistent:/usr/sbin/nologin; } > /run/passwd
+{ cat /etc/group; echo libvirt-qemu:x:65534:; } > /run/group
+mount --bind /run/passwd /etc/passwd
+mount --bind /run/group /etc/group
 exec /usr/sbin/libvirtd -p /run/libvirtd.pid
 """
 

@@ -27,7 +27,9 @@ HYPERVISOR_EAGER_S = 0.2
 NETWORK_S = 5.0
 NETWORK_EAGER_S = 0.5  # while a guest's address is waited for
 STORAGE_S = 60.0
+AGAIN_S = 1.0  # after a look that failed
 HUNG_S = 60.0
+PAUSE_S = 0.1  # how soon it becomes eager
 
 
 class Listener(Protocol):
@@ -48,7 +50,7 @@ class Observer:
     def __init__(self, loop: asyncio.AbstractEventLoop, drivers: Drivers, listener: Listener, name: str = ""):
         self._loop, self._drivers, self._listener = loop, drivers, listener
         self._stopped = threading.Event()
-        self._due_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0}
+        self.last_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0}  # 0: look now
         self._thread = threading.Thread(target=self._run, name=f"observer{name}", daemon=True)
         self.looking_since_s: float | None = None
 
@@ -75,13 +77,13 @@ class Observer:
         while not self._stopped.is_set():
             for kind, (look, tell, interval_s) in looks.items():
                 begun_s = time.monotonic()
-                if begun_s >= self._due_s[kind]:
-                    self._due_s[kind] = begun_s + (1.0 if kind in failing else interval_s())
+                if begun_s >= self.last_s[kind] + (AGAIN_S if kind in failing else interval_s()):
+                    self.last_s[kind] = begun_s
                     if self._look(kind, look, tell, begun_s):
                         failing.discard(kind)
                     else:
                         failing.add(kind)
-            self._stopped.wait(self._pause_s())
+            self._stopped.wait(PAUSE_S)
 
     def _look(self, kind: str, look: Callable[[], Any], tell: Callable[..., None], begun_s: float) -> bool:
         self.looking_since_s = begun_s
@@ -106,7 +108,3 @@ class Observer:
 
     def _network_s(self) -> float:
         return NETWORK_EAGER_S if self._listener.waits_for_address() else NETWORK_S
-
-    def _pause_s(self) -> float:
-        """Until the next look, but short enough to become eager soon."""
-        return max(0.02, min(min(self._due_s.values()) - time.monotonic(), HYPERVISOR_EAGER_S))

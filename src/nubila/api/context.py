@@ -22,7 +22,7 @@ from nubila.intent.carry import Attempt, Caller, Carrier, Done, Planned
 from nubila.model.catalog import Plane
 from nubila.model.draft import Row
 from nubila.model.ids import parse, text
-from nubila.represent import etag
+from nubila.represent import etag, json
 from nubila.represent.page import Page, next_link
 from nubila.store.database import Database, Record
 from nubila.store.node import NodeStore
@@ -169,7 +169,7 @@ def listed(call: ApiCall, kind: str, rows: list[Record], show: Callable[[Record]
     more = len(rows) > page.limit
     rows = rows[: page.limit]
     link = next_link(call.path, call.query_text, (text(kind, rows[-1]["id"]),)) if more else None
-    return Answer(body={"items": [show(r) for r in rows], "next": link})
+    return Answer(body=json.listing([show(r) for r in rows], link))
 
 
 def filtered(call: ApiCall, kind: str, **more: Any) -> Filter:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nubila.bootstrap import show
 from nubila.bootstrap.install import Install, give_to_clone_owner
 from nubila.client.transport import ProblemError, Transport, expect, segment
 
@@ -47,12 +48,13 @@ def establish(install: Install, step: Step, *, with_vm: bool) -> Json:
         step("this machine as a node", made.node)
         step("guest image in the image service", made.image)
         step("project and user", made.account)
+        show.contexts(install, made.shown(with_vm=False))  # from here on the person can look for themselves
         step("key pair", made.keypair)
         step("network", made.network)
         if with_vm:
             step(f"VM '{VM}'", made.vm)
             step("its address and metadata", made.guest)
-        return made.shown(with_vm)
+        return made.shown(with_vm=with_vm)
     finally:
         made.close()
 
@@ -176,7 +178,7 @@ class Fabric:
         waited = time.monotonic() - before
         return f"there after {waited:.1f} s" if waited > 2 else ""
 
-    def shown(self, with_vm: bool) -> Json:
+    def shown(self, *, with_vm: bool) -> Json:
         answer: Json = {
             "name": self.settings.name,
             "apis": {"user": self.settings.user_url, "operator": self.settings.operator_url},
@@ -187,7 +189,8 @@ class Fabric:
         }
         if with_vm:
             vm = self._vm()
-            answer["vm"] = {k: vm.get(k) for k in ("id", "name", "state", "addresses", "virt_method")}
+            answer["vm"] = {k: vm.get(k) for k in ("id", "name", "state", "addresses")}
+            answer["vm"]["virt_method"] = vm.get("virt_method") or vm["spec"].get("virt_method")
             answer["ssh"] = self._ssh_command(vm)
             answer["console"] = self._console()
         return answer

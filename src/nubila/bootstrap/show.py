@@ -16,6 +16,14 @@ SECRETS = ("operator_token", "user_token", "console")
 
 
 def remember(install: Install, shown: dict[str, Any]) -> None:
+    contexts(install, shown)
+    kept = {k: v for k, v in shown.items() if k not in SECRETS}
+    kept["contexts"] = str(install.build / "contexts.json")
+    _write(install, install.build / "up.json", kept)
+
+
+def contexts(install: Install, shown: dict[str, Any]) -> None:
+    """The client's file, so that ./nubila works."""
     apis, ca_file = shown["apis"], shown["ca_file"]
     context = {
         "name": shown["name"],
@@ -27,10 +35,7 @@ def remember(install: Install, shown: dict[str, Any]) -> None:
         "project": shown["project"],
         "ssh_key": str(install.build / "ssh" / "id_ed25519"),
     }
-    kept = {k: v for k, v in shown.items() if k not in SECRETS}
-    kept["contexts"] = str(install.build / "contexts.json")
     _write(install, install.build / "contexts.json", {"current": shown["name"], "contexts": [context]})
-    _write(install, install.build / "up.json", kept)
 
 
 def text(install: Install, shown: dict[str, Any]) -> str:

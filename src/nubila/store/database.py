@@ -62,7 +62,7 @@ class Database:
                 init=_warm,
                 timeout=10,
                 command_timeout=30,
-                server_settings={"application_name": "nubila", "jit": "off", "timezone": "UTC"},
+                server_settings={"application_name": "nubila", "jit": "off", "timezone": "UTC", "plan_cache_mode": "force_generic_plan"},
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as e:
             raise errors.DatabaseAway(inside=str(e)) from e

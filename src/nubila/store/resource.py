@@ -6,6 +6,7 @@ Spec, status and labels stay text: a list is passed through, not decoded and enc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -35,10 +36,23 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     after: UUID | None = None
 
 
-def compiled(statement: sa.Select[Any]) -> tuple[str, list[Any]]:
-    """A statement as asyncpg takes it: text with $n and the values in that order."""
+class Compiled(msgspec.Struct, frozen=True):
+    """A statement as asyncpg takes it: text with $n, the parameters' names in that order, and those that are constants.
+
+    Composing and compiling cost more than running it, so callers keep the result by its shape.
+    """
+
+    sql: str
+    names: tuple[str, ...]
+    constants: dict[str, Any]
+
+    def values(self, given: Mapping[str, Any]) -> list[Any]:
+        return [self.constants[n] if n in self.constants else given[n] for n in self.names]
+
+
+def compiled(statement: sa.Select[Any]) -> Compiled:
     c = statement.compile(dialect=_DIALECT)
-    return str(c), [c.params[name] for name in c.positiontup or ()]
+    return Compiled(str(c), tuple(c.positiontup or ()), {k: v for k, v in c.params.items() if v is not None})
 
 
 def _text(table: sa.Table, *extra: str) -> list[sa.ColumnElement[Any]]:
@@ -91,58 +105,82 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
     return T[kind], _text(T[kind], *EXTRA.get(kind, ()))
 
 
+def _visible(kind: str, table: sa.Table) -> sa.ColumnElement[bool]:
+    project_id = sa.bindparam("project_id", type_=tables.UUID)
+    if kind == "flavor":
+        return sa.true()
+    if kind == "image":
+        public = sa.and_(table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready")
+        return sa.or_(table.c.project_id == project_id, public)
+    return table.c.project_id == project_id
+
+
+def _scoped(kind: str, statement: sa.Select[Any], scoped: bool, removed: bool = False) -> sa.Select[Any]:
+    table = T[kind]
+    if kind != "operation" and not removed:
+        statement = statement.where(table.c.removed_at.is_(None))
+    return statement.where(_visible(kind, table)) if scoped else statement
+
+
+@cache
+def _list(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: bool) -> Compiled:
+    table = T[kind]
+    source, columns = _source(kind)
+    statement = _scoped(kind, sa.select(*columns).select_from(source), scoped)
+    for name in equal:
+        statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
+    if labels:
+        statement = statement.where(table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB)))
+    if after:
+        statement = statement.where(table.c.id > sa.bindparam("after", type_=tables.UUID))
+    return compiled(statement.order_by(table.c.id).limit(sa.bindparam("limit", type_=sa.BigInteger)))
+
+
+@cache
+def _one(kind: str, scoped: bool, by: str, removed: bool) -> Compiled:
+    source, columns = _source(kind)
+    statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, removed)
+    column = T[kind].c[by]
+    return compiled(statement.where(column == sa.bindparam(by, type_=column.type)).order_by(T[kind].c.id.desc()).limit(sa.literal_column("1")))
+
+
+@cache
+def _whole(kind: str, scoped: bool, by: str) -> Compiled:
+    statement = sa.select(sa.cast(sa.func.to_jsonb(sa.text(f'"{kind}"')), sa.Text)).select_from(T[kind])
+    column = T[kind].c[by]
+    return compiled(_scoped(kind, statement, scoped).where(column == sa.bindparam(by, type_=column.type)).limit(sa.literal_column("1")))
+
+
+def _by(object_id: UUID | None, name: str | None) -> tuple[str, UUID | str | None]:
+    return ("id", object_id) if object_id is not None else ("name", name)
+
+
 class ResourceStore:
     def __init__(self, database: Database):
         self._db = database
 
     async def list(self, kind: str, f: Filter) -> list[Record]:
         """One row more than `limit` when there is a next page, in the order of ids (that is, of creation)."""
-        table = T[kind]
-        source, columns = _source(kind)
-        statement = sa.select(*columns).select_from(source)
-        if kind != "operation":
-            statement = statement.where(table.c.removed_at.is_(None))
-        if f.project_id is not None:
-            statement = statement.where(self._visible(kind, table, f.project_id))
-        for name in ("name", "state"):
-            if (value := getattr(f, name)) is not None:
-                statement = statement.where(table.c[name] == value)
-        for name, value in f.equals.items():
-            statement = statement.where(table.c[name] == value)
-        if f.labels:
-            statement = statement.where(table.c.labels.op("@>")(sa.cast(sa.literal(msgspec.json.encode(f.labels).decode(), sa.Text), postgresql.JSONB)))
-        if f.after is not None:
-            statement = statement.where(table.c.id > f.after)
-        sql, args = compiled(statement.order_by(table.c.id).limit(f.limit + 1))
-        return await self._db.fetch(sql, *args)
+        equal = {**{n: v for n in ("name", "state") if (v := getattr(f, n)) is not None}, **f.equals}
+        query = _list(kind, f.project_id is not None, tuple(sorted(equal)), bool(f.labels), f.after is not None)
+        values = {**equal, "project_id": f.project_id, "labels": msgspec.json.encode(f.labels).decode(), "after": f.after, "limit": f.limit + 1}
+        return await self._db.fetch(query.sql, *query.values(values))
 
-    async def one(self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, removed: bool = False) -> Record | None:
+    async def one(
+        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, removed: bool = False
+    ) -> Record | None:
         """By id, or by name within what the project sees; None when there is none."""
-        table = T[kind]
-        source, columns = _source(kind)
-        statement = sa.select(*columns).select_from(source)
-        if not removed and kind != "operation":
-            statement = statement.where(table.c.removed_at.is_(None))
-        if project_id is not None:
-            statement = statement.where(self._visible(kind, table, project_id))
-        if object_id is not None:
-            statement = statement.where(table.c.id == object_id)
-        else:
-            statement = statement.where(table.c.name == name)
-        sql, args = compiled(statement.order_by(table.c.id.desc()).limit(1))
-        return await self._db.row(sql, *args)
+        by, value = _by(object_id, name)
+        query = _one(kind, project_id is not None, by, removed)
+        return await self._db.row(query.sql, *query.values({"project_id": project_id, by: value}))
 
-    async def whole(self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None) -> dict[str, Any] | None:
+    async def whole(
+        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None
+    ) -> dict[str, Any] | None:
         """The row as intents take it, decoded, with every column."""
-        table = T[kind]
-        statement = sa.select(sa.cast(sa.func.to_jsonb(sa.text(f'"{kind}"')), sa.Text)).select_from(table)
-        if kind != "operation":
-            statement = statement.where(table.c.removed_at.is_(None))
-        if project_id is not None:
-            statement = statement.where(self._visible(kind, table, project_id))
-        statement = statement.where(table.c.id == object_id if object_id is not None else table.c.name == name)
-        sql, args = compiled(statement.limit(1))
-        text = await self._db.value(sql, *args)
+        by, value = _by(object_id, name)
+        query = _whole(kind, project_id is not None, by)
+        text = await self._db.value(query.sql, *query.values({"project_id": project_id, by: value}))
         return None if text is None else msgspec.json.decode(text)
 
     async def image_uses(self, sha256: str) -> int:

@@ -98,7 +98,8 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            logger = structlog.get_logger(logger=record.name)
-            logger.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+            structlog.get_logger().log(
+                record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info
+            )
         except Exception:
             self.handleError(record)

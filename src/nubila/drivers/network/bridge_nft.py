@@ -31,6 +31,7 @@ _TO_HOST_ND = [
     "mld2-listener-report",
 ]
 _UNSET = "0.0.0.0"  # noqa: S104  a guest that has no address yet
+_ETHERTYPES = (0x0800, 0x0806, 0x86DD)  # IPv4, ARP, IPv6
 _ACCEPT: Json = {"accept": None}
 _DROP: Json = {"drop": None}
 
@@ -70,6 +71,7 @@ def port(table: str, wish: Port) -> list[Json]:
     v6 = [link_local(wish.mac), *(a for a in wish.addresses if ":" in a)]
     rules: list[Rule] = [
         [_match(_field("ether", "saddr"), "!=", wish.mac), _DROP],
+        _ethertype_rule(),
         [_match(_field("arp", "saddr ether"), "!=", wish.mac), _DROP],
         *([[_match(_field("arp", "saddr ip"), "==", _set(v4)), _ACCEPT]] if v4 else []),
         [_match(_field("arp", "saddr ip"), "==", _UNSET), _ACCEPT],
@@ -221,6 +223,12 @@ def _network_elements(table: str, networks: list[Network]) -> list[Json]:
         if elem:
             commands.append({"add": {"element": {**where, "elem": elem}}})
     return commands
+
+
+def _ethertype_rule() -> Rule:
+    """By the bytes on the wire: where `meta protocol` is asked, a VLAN tag is off already and the inner one stands."""
+    on_the_wire = {"payload": {"base": "ll", "offset": 96, "len": 16}}
+    return [*(_match(on_the_wire, "!=", kind) for kind in _ETHERTYPES), _DROP]
 
 
 def _advertised(addresses: list[str]) -> list[Rule]:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import toy
 import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nubila.access import authority
 from nubila.access.authority import Authority
 from nubila.api.server import Listener, Tls, serve
+from tests.api import toy
 
 
 @dataclass
@@ -122,5 +122,3 @@ def run(directory: Path, test: Callable[[Site], Awaitable[None]], **limits: Any)
             await test(here)
 
     uvloop.run(inside())
-
-

@@ -1,0 +1,275 @@
+"""What an agent survives: its own end, the host's, the control plane's, and messages that are lost, late or repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from agent_control import Control, vm
+from agent_machine import Machine, on, until
+
+from nubila.agent import garbage, lanes
+from nubila.agent.account import GUEST_SHUT_DOWN, REBOOT_UNKNOWN
+
+
+@pytest.fixture
+def control() -> Control:
+    return Control()
+
+
+@pytest.fixture
+async def machine(tmp_path: Path, control: Control) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path / "node", control)
+    made.start()
+    yield made
+    control.set_down(False)
+    if made.agent is not None:
+        await made.stop()
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_f26_agent_ends_and_adopts(machine: Machine, control: Control, how: str) -> None:
+    wishes = [vm() for _ in range(20)]
+    control.wish(*wishes)
+    await until(lambda: all(on(control, w)() for w in wishes))
+    await until(lambda: all(r.addressed_at and r.guest_agent for r in control.reports.values()))
+    before = dict(control.reports)
+    starts = machine.domains.script.calls["start"]
+    await getattr(machine, how)()
+    control.reports.clear()
+    began = time.monotonic()
+    machine.start()
+    await until(lambda: len(control.reports) == 20 and all(on(control, w)() for w in wishes), 10.0)
+    assert time.monotonic() - began < 10.0
+    assert machine.domains.script.calls["start"] == starts
+    assert all(machine.boots(w.vm_id) == 1 for w in wishes)
+    await until(lambda: control.reports == before)  # nothing to tell the fabric that it did not know
+
+
+async def test_host_boot_control_plane_up(machine: Machine, control: Control) -> None:
+    wishes = [vm() for _ in range(3)]
+    control.wish(*wishes)
+    await until(lambda: all(on(control, w)() for w in wishes))
+    await machine.kill()
+    machine.domains.host_boot()
+    off = control.change(wishes[0].vm_id, power="off")  # while the host was down
+    machine.start()
+    await until(lambda: all(machine.running(w.vm_id) for w in wishes[1:]))
+    await asyncio.sleep(0.2)
+    assert not machine.running(off.vm_id)
+    assert [machine.boots(w.vm_id) for w in wishes] == [1, 2, 2]
+
+
+async def test_host_boot_control_plane_away(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, stopped = vm(), vm(power="off", starts=0)
+    control.wish(running, stopped)
+    await until(on(control, running))
+    await machine.kill()
+    control.set_down(True)
+    machine.domains.host_boot()
+    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.6)
+    machine.start()
+    await asyncio.sleep(0.4)
+    assert not machine.running(running.vm_id)  # the control plane may still answer
+    await until(lambda: machine.running(running.vm_id))
+    assert not machine.running(stopped.vm_id)
+
+
+async def test_nothing_is_stopped_or_removed_without_a_fresh_answer(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.1)
+    wishes = [vm() for _ in range(3)]
+    control.wish(*wishes)
+    await until(lambda: all(on(control, w)() for w in wishes))
+    agent = machine.agent
+    assert agent is not None
+    control.set_down(True)
+    await machine.kill()
+    # What it had been told, as it stands on disk when the control plane is away.
+    kept = machine.start
+    for wish, changes in zip(wishes, ({"power": "off"}, {"gone": True}, {"reboots": 1}), strict=True):
+        entry = agent.wishes.entries[wish.vm_id]
+        entry.vm = msgspec.structs.replace(entry.vm, generation=2, **changes)
+    journal = machine.directory / "wishes"
+    agent.wishes._journal._path = journal
+    agent.wishes._journal.close()
+    for _ in agent.wishes._journal.open():
+        pass
+    agent.wishes._journal.compact(
+        [msgspec.json.encode({"vm_id": k, "vm": e.vm, "record": e.record}) for k, e in agent.wishes.entries.items()]
+    )
+    kept()
+    await asyncio.sleep(0.8)
+    assert all(machine.running(w.vm_id) for w in wishes)
+    assert machine.domains.script.calls["ask_reboot"] == 0
+    assert wishes[1].disks[0].volume_id in machine.disks.volumes
+
+
+async def test_crash_without_control_plane_is_restarted(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    monkeypatch.setattr(lanes, "FRESH_S", 0.2)
+    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.3)
+    control.set_down(True)
+    await asyncio.sleep(0.5)
+    machine.domains.crash(wish.vm_id)
+    await until(lambda: machine.boots(wish.vm_id) == 2)
+
+
+async def test_guest_shutdown_is_remembered_when_the_host_forgets(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.guest_shutdown(wish.vm_id)
+    await until(lambda: control.reports[wish.vm_id].reason == GUEST_SHUT_DOWN)
+    await machine.kill()
+    machine.domains.domains.put(
+        wish.vm_id, msgspec.structs.replace(machine.domains.domains.get(wish.vm_id), reason=None)
+    )
+    control.reports.clear()
+    machine.start()
+    await until(lambda: wish.vm_id in control.reports)
+    await asyncio.sleep(0.2)
+    assert control.reports[wish.vm_id].reason == GUEST_SHUT_DOWN
+    assert machine.boots(wish.vm_id) == 1
+
+
+async def test_killed_in_a_reboot_it_is_not_repeated(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.script.delay("ask_reboot", 0.4, 1)
+    control.change(wish.vm_id, reboots=1)
+    await until(lambda: machine.domains.script.calls["ask_reboot"] == 1)
+    await machine.kill()
+    machine.start()
+    await until(lambda: control.reports[wish.vm_id].reboots == 1)
+    await asyncio.sleep(0.5)
+    assert machine.domains.script.calls["ask_reboot"] == 1
+    assert control.reports[wish.vm_id].reason == REBOOT_UNKNOWN
+    control.change(wish.vm_id, reboots=2)
+    await until(lambda: control.reports[wish.vm_id].reboots == 2 and control.reports[wish.vm_id].reason is None)
+
+
+async def test_f13_no_notification_arrives(machine: Machine, control: Control) -> None:
+    control.notify = False
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish), 30.0)
+    control.change(wish.vm_id, power="off")
+    await until(lambda: control.reports[wish.vm_id].power == "off", 30.0)
+
+
+async def test_lost_replies_and_control_plane_restarts(machine: Machine, control: Control) -> None:
+    control.lose_replies = 2
+    wishes = [vm() for _ in range(10)]
+    control.wish(*wishes)
+    await until(lambda: all(on(control, w)() for w in wishes))
+    control.set_down(True)
+    await asyncio.sleep(0.3)
+    machine.domains.crash(wishes[0].vm_id)
+    control.set_down(False)
+    await until(lambda: machine.boots(wishes[0].vm_id) == 2)
+    assert control.session == 1  # the session outlives the connection
+    assert all(machine.boots(w.vm_id) == 1 for w in wishes[1:])
+
+
+async def test_f14_late_and_repeated_answers_change_nothing(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nubila.agent.link.BACKOFF_S", (0.01,))
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    old = control.wanted(0)
+    now = control.change(wish.vm_id, power="off")
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    late = [
+        msgspec.structs.replace(old, full=False),
+        old,
+        msgspec.structs.replace(old, session=99, revision=99),
+        msgspec.structs.replace(old, region="another", revision=99),
+        msgspec.structs.replace(old, fabric_epoch=0, revision=99),
+        msgspec.structs.replace(old, timeline=0, revision=99),
+        msgspec.structs.replace(old, revision=99),  # newer revision, older object
+    ]
+    for answer in late:
+        control.canned.extend([answer] * 3)
+    await until(lambda: not control.canned, 30.0)
+    assert control.revision < 99
+    await asyncio.sleep(0.3)
+    assert not machine.running(wish.vm_id)
+    assert machine.boots(wish.vm_id) == 1
+    assert machine.agent.wishes.entries[wish.vm_id].vm == now  # type: ignore[union-attr]
+
+
+async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Control) -> None:
+    with control.changed:
+        control.session += 1  # another agent with this identity said hello
+        control.changed.notify_all()
+    await until(lambda: machine.codes == [3], 3.0)
+
+
+async def test_restored_database_kills_nothing(machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "GRACE_S", dict.fromkeys(garbage.GRACE_S, 0.2))
+    monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
+    known, forgotten = vm(), vm()
+    control.wish(known, forgotten)
+    await until(lambda: on(control, known)() and on(control, forgotten)())
+    with control.changed:  # back to a time when one of them did not exist
+        control.fabric_epoch, control.revision, control.timeline = 2, 1, 1
+        del control.vms[forgotten.vm_id]
+        control.revision_of[known.vm_id] = 1
+        control.changed.notify_all()
+    await until(lambda: any(forgotten.vm_id in p.foreign for p in control.posts), 15.0)
+    await asyncio.sleep(0.6)
+    assert machine.running(forgotten.vm_id)
+    assert machine.boots(forgotten.vm_id) == 1
+
+
+async def test_garbage_is_removed_after_its_grace_and_foreign_things_never(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "GRACE_S", {**dict.fromkeys(garbage.GRACE_S, 0.3), "image": 99.0})
+    monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
+    for name in ("HYPERVISOR_S", "NETWORK_S", "STORAGE_S"):
+        monkeypatch.setattr(f"nubila.agent.observer.{name}", 0.1)
+    machine.domains.add_foreign("someone-elses")
+    kept, lost = vm(), vm()
+    control.wish(kept, lost)
+    await until(lambda: on(control, kept)() and on(control, lost)())
+    await machine.kill()
+    control.forget(lost.vm_id)
+    machine.start()
+    await until(lambda: lost.vm_id not in machine.domains.domains)
+    await until(lambda: lost.disks[0].volume_id not in machine.disks.volumes)
+    await until(lambda: lost.nics[0].port_id not in machine.wires.ports)
+    await until(lambda: not (machine.directory / "vms" / lost.vm_id).exists())
+    assert machine.running(kept.vm_id) and machine.boots(kept.vm_id) == 1
+    assert kept.nics[0].network.network_id in machine.wires.networks
+    await until(lambda: any("someone-elses" in p.foreign for p in control.posts))
+
+
+async def test_heartbeats_come_without_news(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nubila.agent.reports.HEARTBEAT_S", 0.2)
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    await until(lambda: control.reports[wish.vm_id].addressed_at)
+    count = len(control.posts)
+    await asyncio.sleep(1.2)
+    later = control.posts[count:]
+    assert 3 <= len(later) <= 8
+    assert all(not p.vms for p in later)

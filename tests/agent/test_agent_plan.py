@@ -1,0 +1,271 @@
+"""The plan is pure, so whole lives of a vm are tried against a world of a few lines, with everything going wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from agent_control import vm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nubila.agent import effects
+from nubila.agent import plan as p
+from nubila.agent.hands import Job
+from nubila.agent.known import Facts, Record, Trail
+from nubila.drivers.hypervisor.base import Found
+
+NEEDS_FRESH = (p.AskStop, p.AskReboot, p.Destroy, p.RemoveDomain, p.RemovePort, p.RemoveVolume, p.RemoveDirectory)
+
+
+class World:
+    """One node with one vm: executes steps as the lanes do, and checks the invariants of each plan."""
+
+    def __init__(self) -> None:
+        self.wanted = vm()
+        self.record = Record()
+        self.now_s = 1000.0
+        self.fresh, self.alone = True, False
+        self.running = self.defined = self.deaf = False
+        self.reason: str | None = None
+        self.volumes: dict[str, str] = {}
+        self.images: set[str] = set()
+        self.starts = 0
+        self.noted_reboots: list[int] = []
+        self.reboot_asks: list[tuple[int, str]] = []
+        self.restart_agent()
+
+    def restart_agent(self) -> None:
+        """Only what is durable or real stays."""
+        self.trail = Trail()
+        self.facts = Facts(volumes=dict(self.volumes), images=set(self.images), bridges={}, taps={})
+        self.observe()
+
+    def found(self) -> Found | None:
+        if not self.defined:
+            return None
+        return Found(
+            vm_id=self.wanted.vm_id, epoch=1, running=self.running, reason=self.reason, guest_agent=not self.deaf
+        )
+
+    def observe(self) -> None:
+        _, notes = effects.observed(self.facts, self.trail, self.record, self.found(), self.now_s)
+        self.record = msgspec.structs.replace(self.record, **notes)
+
+    def plan(self) -> list[p.Step]:
+        steps = p.plan(
+            self.wanted, self.facts, self.record, self.trail, self.now_s, fresh=self.fresh, alone=self.alone
+        )
+        kinds = [type(s) for s in steps]
+        assert kinds.count(p.Start) <= 1
+        if not self.fresh:
+            assert not [s for s in steps if isinstance(s, NEEDS_FRESH)]
+        if p.Start in kinds:
+            assert not self.facts.running
+            assert self.wanted.power == "on" and not self.wanted.gone
+            assert self.fresh or self.alone
+            assert all(k is not p.Note for k in kinds[kinds.index(p.Start) :])
+        return steps
+
+    def step(self) -> bool:
+        """One plan and all its steps. False: nothing to do but wait."""
+        steps = self.plan()
+        job = Job(self.wanted, self.facts, [s for s in steps if type(s) is not p.Note] or [p.Wait(0)], 0, lambda _: None)
+        for step in steps:
+            if isinstance(step, p.Note):
+                if step.reboots is not None and step.reboots > self.record.reboots:
+                    self.noted_reboots.append(step.reboots)
+                self.record = p.apply_note(self.record, step)
+            elif isinstance(step, p.Rebooted):
+                self.trail.reboot = None
+            elif isinstance(step, p.Image):
+                self.images.add(step.sha256)
+                self.facts.images.add(step.sha256)
+            elif not isinstance(step, p.Wait | p.Blocked):
+                job.results.append((step, self.do(step), self.now_s))
+        notes = effects.learn(self.facts, self.trail, self.record, job)
+        self.record = msgspec.structs.replace(self.record, **notes)
+        self.observe()
+        waits = [s.until_s for s in steps if isinstance(s, p.Wait)]
+        if waits:
+            assert waits[0] > self.now_s
+            self.now_s = waits[0]
+        return bool(steps) and not any(isinstance(s, p.Blocked) for s in steps)
+
+    def do(self, step: p.Step) -> Any:
+        if isinstance(step, p.Start):
+            assert not self.running
+            assert {d.volume_id for d in self.wanted.disks} <= set(self.volumes)
+            self.starts += 1
+            self.running = self.defined = True
+            self.reason = None
+        elif isinstance(step, p.Volume):
+            self.volumes[step.disk.volume_id] = "/path"
+            return "/path"
+        elif isinstance(step, p.Network):
+            return "bridge"
+        elif isinstance(step, p.Port):
+            return "tap"
+        elif isinstance(step, p.AskStop):
+            if not self.deaf:
+                self.end("guest-shutdown")
+            return not (self.deaf and step.how == "agent")
+        elif isinstance(step, p.AskReboot):
+            assert self.record.reboots >= self.wanted.reboots  # the number is noted before
+            self.reboot_asks.append((self.record.reboots, step.how))
+            return step.how == "reset" or not self.deaf
+        elif isinstance(step, p.Destroy):
+            self.end("destroyed")
+        elif isinstance(step, p.RemoveDomain):
+            self.running = self.defined = False
+        elif isinstance(step, p.RemoveVolume):
+            self.volumes.pop(step.volume_id, None)
+        return None
+
+    def end(self, reason: str | None) -> None:
+        self.running, self.reason = False, reason
+
+    def settle(self) -> None:
+        for _ in range(60):
+            if not self.step():
+                return
+        raise AssertionError(f"it never comes to rest: {self.plan()}")
+
+
+def wish(world: World, **changes: Any) -> None:
+    if not world.wanted.gone:
+        world.wanted = msgspec.structs.replace(world.wanted, generation=world.wanted.generation + 1, **changes)
+        if world.wanted.power == "on":
+            world.trail.asks = ()
+
+
+EVENTS: dict[str, Any] = {
+    "on": lambda w: wish(w, power="on", starts=w.wanted.starts + 1),
+    "off": lambda w: wish(w, power="off"),
+    "off-hard": lambda w: wish(w, power="off", stop_mode="hard"),
+    "reboot": lambda w: wish(w, reboots=w.wanted.reboots + 1),
+    "gone": lambda w: wish(w, gone=True),
+    "crash": lambda w: w.running and w.end("crashed"),
+    "guest-shutdown": lambda w: w.running and w.end("guest-shutdown"),
+    "host-boot": lambda w: (w.end(None), w.restart_agent()),
+    "agent-restart": World.restart_agent,
+    "deaf": lambda w: setattr(w, "deaf", True),
+    "hears": lambda w: setattr(w, "deaf", False),
+    "link-lost": lambda w: setattr(w, "fresh", False),
+    "link-lost-for-long": lambda w: (setattr(w, "fresh", False), setattr(w, "alone", True)),
+    "link-back": lambda w: (setattr(w, "fresh", True), setattr(w, "alone", False)),
+    "look": World.observe,
+    "step": World.step,
+}
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=25))
+def test_every_life_ends_as_wished(events: list[str]) -> None:
+    world = World()
+    for event in events:
+        EVENTS[event](world)
+    EVENTS["link-back"](world)
+    world.observe()
+    world.settle()
+    assert world.plan() == []  # a perfect world needs nothing
+    if world.wanted.gone:
+        assert not world.defined and not world.volumes
+    elif world.wanted.power == "off":
+        assert not world.running
+    else:
+        halted = world.record.halted == world.record.starts
+        assert world.running or halted
+        assert world.record.starts == world.wanted.starts
+        if world.running:
+            assert world.record.reboots == world.wanted.reboots
+    # a number is acted on at most once, but for the reset that follows an agent that did not help
+    assert world.noted_reboots == sorted(set(world.noted_reboots))
+    asked = [a for a in world.reboot_asks if a[1] == "agent"]
+    assert len(asked) == len(set(asked))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["crash", "step", "look", "guest-shutdown"]), max_size=20))
+def test_not_fresh_and_not_alone_starts_nothing(events: list[str]) -> None:
+    world = World()
+    world.settle()
+    starts = world.starts
+    world.fresh = False
+    for event in events:
+        EVENTS[event](world)
+    assert world.starts == starts
+
+
+def test_create_ensures_first_and_starts_last() -> None:
+    world = World()
+    assert [type(s) for s in world.plan()] == [p.Image]
+    world.step()
+    steps = world.plan()
+    assert [type(s) for s in steps] == [p.Note, p.Volume, p.Network, p.Port, p.Seed, p.Start]
+    assert steps[0] == p.Note(starts=1, reboots=0, rebooted=0)
+
+
+def test_adoption_serves_and_starts_nothing() -> None:
+    world = World()
+    world.settle()
+    world.restart_agent()
+    world.fresh = False
+    assert [type(s) for s in world.plan()] == [p.Network, p.Port]
+
+
+def test_stop_goes_from_agent_to_button_to_plug() -> None:
+    world = World()
+    world.settle()
+    wish(world, power="off", stop_timeout_s=12.0)
+    world.deaf = True
+    asked: list[Any] = []
+    for _ in range(20):
+        asked += [s for s in world.plan() if not isinstance(s, p.Wait)]
+        if not world.step():
+            break
+    assert asked == [p.AskStop("agent"), p.AskStop("acpi"), p.AskStop("acpi"), p.AskStop("acpi"), p.Destroy()]
+
+
+@pytest.mark.parametrize(("crashes", "wait_s"), [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (50, 60.0)])
+def test_crash_backoff(crashes: int, wait_s: float) -> None:
+    world = World()
+    world.settle()
+    for _ in range(crashes):
+        world.end("crashed")
+        world.observe()
+        ended_s = world.now_s
+        while not world.running:
+            world.step()
+    assert world.now_s - ended_s == wait_s
+
+
+@pytest.mark.parametrize("changes", [{}, {"gone": True}, {"power": "off"}])
+def test_a_newer_epoch_is_left_alone(changes: dict[str, Any]) -> None:
+    world = World()
+    world.settle()
+    world.facts.domain = Found(vm_id=world.wanted.vm_id, epoch=2, running=True)
+    wish(world, **changes)
+    assert world.plan() == [p.Blocked(p.NEWER)]
+
+
+def test_an_older_epoch_is_removed_before_anything_else_and_only_when_fresh() -> None:
+    world = World()
+    world.settle()
+    wish(world, epoch=2)
+    assert world.plan() == [p.RemoveDomain()]
+    world.fresh = False
+    assert world.plan() == []
+
+
+def test_reset_follows_when_the_agent_stays_silent() -> None:
+    world = World()
+    world.settle()
+    wish(world, reboots=1, reboot_timeout_s=30.0)
+    assert world.plan() == [p.Note(reboots=1), p.AskReboot("agent")]
+    world.record = p.apply_note(world.record, p.Note(reboots=1))
+    world.trail.reboot = p_ask = effects.Ask("agent", world.now_s)  # the call has not come back
+    assert world.plan() == [p.Wait(p_ask.at_s + 30.0)]
+    world.now_s += 31
+    assert world.plan() == [p.AskReboot("reset")]

@@ -1,0 +1,232 @@
+"""A whole installation for tests: its own PostgreSQL, and the product's processes as an operating system runs them.
+
+Every process is started by this object and ended by its pid. Nothing here reaches into the product: settings go in
+by the environment, and what comes out is HTTP, log lines, the fake world's journal and, where a test says so, SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from nubila.config import Settings
+from tests import postgres
+from tests.fleet.caller import Caller
+
+FRONTS = ("front1", "front2")
+# process -> the words after `python -m nubila`
+PROCESSES: dict[str, tuple[str, ...]] = {
+    "core": ("serve", "internal", "reconcile"),
+    "front1": ("serve", "user", "operator"),
+    "front2": ("serve", "user", "operator"),
+}
+IMAGE = b"x" * 4096
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVOCiDMiAIR4SXgkMmyPOYrrTTVYL3pK5sEgWFkAbAi me@here"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; all are held until all are found."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def until(what: Callable[[], Any], timeout_s: float = 20.0, every_s: float = 0.05, why: str = "") -> Any:
+    """The first true answer of `what`; fails when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = what()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {why or what}"
+        time.sleep(every_s)
+
+
+class Installation:
+    def __init__(self, server: postgres.Server, nodes: int):
+        self.server, self.nodes = server, nodes
+        self.top = Path(tempfile.mkdtemp(prefix="nbfl-", dir="/tmp"))
+        self.top.chmod(0o755)
+        self.var, self.run, self.logs = self.top / "var", self.top / "run", self.top / "log"
+        ports = free_ports(5)
+        self.ports = {"front1": ports[0:2], "front2": ports[2:4], "core": ports[4:5]}
+        self.settings = Settings(name="fleet", var=str(self.var), run=str(self.run), user_port=ports[0], operator_port=ports[1], internal_port=ports[4])
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.operator_token = ""
+        self.bus = True
+
+    # --- life
+
+    def create(self) -> None:
+        """From nothing to an operator, an image, a flavor and running nodes, by the APIs."""
+        for path, mode in ((self.var, 0o755), (self.var / "control", 0o700), (self.var / "public", 0o755), (self.run, 0o755), (self.logs, 0o755)):
+            path.mkdir(mode=mode)
+        (self.run / "postgresql").symlink_to(self.server.top)
+        self.sql("create database nubila", database="postgres")
+        subprocess.run(self._command("migrate"), env=self._environment("core"), check=True, timeout=60, stdout=subprocess.DEVNULL)
+        self.start(*PROCESSES)
+        secret = self.settings.first_operator_file.read_text().strip()
+        self.operator_token = self.caller("operator").post("/v1/first-operator", {"secret": secret, "name": "root"}).made["token"]
+        operator = self.operator()
+        operator.post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 128, "disk_gib": 1}).made  # noqa: B018
+        operator.post("/v1/images", {"name": "mini", "format": "raw"}).made  # noqa: B018
+        operator.put_bytes("/v1/images/mini/content", IMAGE)
+        tokens = [operator.post("/v1/join-tokens", {}).made["token"] for _ in range(self.nodes)]
+        file = self.top / "join-tokens"
+        file.write_text("".join(f"{t}\n" for t in tokens))
+        file.chmod(0o600)
+        self.start_agent()
+        until(lambda: len([n for n in operator.list("/v1/nodes") if n["state"] == "running"]) == self.nodes, 30, why="nodes enrolled")
+
+    def destroy(self) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.top, ignore_errors=True)
+
+    def start(self, *names: str) -> None:
+        """Start control-plane processes and wait until each answers."""
+        for name in names:
+            self._spawn(name, *PROCESSES[name])
+        for name in names:
+            for port in self.ports[name]:
+                until(lambda port=port: self._ready(port), 30, 0.1, f"{name} ready")
+
+    def start_agent(self) -> None:
+        self._spawn("agent", "agent", "--nodes", str(self.nodes), "--join-token-file", str(self.top / "join-tokens"))
+
+    def kill(self, name: str) -> None:
+        """As the kernel does it: no goodbye."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def stop(self, name: str) -> None:
+        self.processes[name].terminate()
+        self.processes[name].wait(30)
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """The process is there and does nothing."""
+        self.processes[name].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.processes[name].send_signal(signal.SIGCONT)
+
+    def _spawn(self, name: str, *words: str) -> None:
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                self._command(*words), env=self._environment(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "nubila", *words]
+
+    def _environment(self, name: str) -> dict[str, str]:
+        user, operator = self.ports[name if name in FRONTS else "front1"]
+        return {
+            "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "NUBILA_NAME": self.settings.name, "NUBILA_VAR": str(self.var), "NUBILA_RUN": str(self.run), "NUBILA_DRIVERS": "fake",
+            "NUBILA_USER_PORT": str(user), "NUBILA_OPERATOR_PORT": str(operator), "NUBILA_INTERNAL_PORT": str(self.settings.internal_port),
+            "NUBILA_BUS": str(self.bus).lower(),
+        }  # fmt: skip
+
+    def _ready(self, port: int) -> bool:
+        if not self.settings.ca_file.exists():
+            return False
+        try:
+            return Caller(port, self.settings.ca_file).get("/readyz").status == 200
+        except OSError:
+            return False
+
+    # --- seen from outside
+
+    def caller(self, plane: str, token: str | None = None, front: str = "front1") -> Caller:
+        """A client of a plane; `front` says which of the two processes it talks to."""
+        port = self.settings.internal_port if plane == "internal" else self.ports[front][("user", "operator").index(plane)]
+        return Caller(port, self.settings.ca_file, token=token)
+
+    def operator(self, front: str = "front1") -> Caller:
+        return self.caller("operator", self.operator_token, front)
+
+    def domains(self) -> dict[str, dict[str, Any]]:
+        """The fake hypervisors' domains by vm id, read from their journals: what a person at the machine would see."""
+        found: dict[str, dict[str, Any]] = {}
+        for journal in self.var.glob("node*/fake/domains"):
+            for line in journal.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    key, row = json.loads(line)
+                    found[key] = row
+        return {k: v for k, v in found.items() if v is not None}
+
+    def log_lines(self, name: str) -> list[dict[str, Any]]:
+        text = (self.logs / f"{name}.log").read_text(errors="replace")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def faults(self, allowed: Iterable[str] = ()) -> list[str]:
+        """Lines of any log that no caller may cause: stack traces, and what the product itself calls an error."""
+        bad = []
+        for file in sorted(self.logs.iterdir()):
+            for line in file.read_text(errors="replace").splitlines():
+                if "Traceback" in line or '"level":"error"' in line or not line.startswith("{"):
+                    bad.append(f"{file.stem}: {line[:2000]}")
+        return [line for line in bad if not any(word in line for word in allowed)]
+
+    def sql(self, text: str, *args: Any, database: str = "nubila") -> list[dict[str, Any]]:
+        """What no API can do: move the clock of a row, look at every table."""
+
+        async def run() -> list[dict[str, Any]]:
+            connection = await asyncpg.connect(host=str(self.server.top), user="nubila", database=database)
+            try:
+                return [dict(r) for r in await connection.fetch(text, *args)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(run())
+
+    def digest(self) -> dict[str, str]:
+        """A hash of every table's content, but for those that say who called and who was heard from."""
+        skipped = ("call", "plan", "node_seen", "alembic_version")
+        names = [r["tablename"] for r in self.sql("select tablename from pg_tables where schemaname = 'public'")]
+        kept = [n for n in sorted(names) if n not in skipped]
+        query = " union all ".join(f"select '{n}' as name, coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as hash from \"{n}\" t" for n in kept)
+        return {r["name"]: r["hash"] for r in self.sql(query)}
+
+    def cpu_s(self, name: str) -> float:
+        """CPU seconds that a process has used."""
+        fields = Path(f"/proc/{self.processes[name].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def installed(nodes: int = 2) -> Iterator[Installation]:
+    with postgres.server() as server:
+        made = Installation(server, nodes)
+        try:
+            made.create()
+            yield made
+        finally:
+            made.destroy()
