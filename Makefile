@@ -46,8 +46,12 @@ test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
 	@$(PYTEST) 1500 "tests $(addprefix --ignore=,$(wildcard $(FAST))) $(T)"
 	@$(PYTEST) 600 "-m real $(wildcard $(FAST)) $(T)"
 
-dev: setup ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
-	@$(INSTALL) dev --name "$(if $(filter nubila,$(NAME)),nubiladev,$(NAME))" --port "$(if $(filter 8440,$(PORT)),18440,$(PORT))" .
+dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
+dev: PORT := $(if $(filter 8440,$(PORT)),18440,$(PORT))
+dev: ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
+	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "firewall $(ACCEPT)"
+	@tools/setup
+	@$(PYTHON) -c 'import sys; from nubila.bootstrap.main import dev; sys.exit(dev(sys.argv[1:]))' $(WHICH) .
 
 shell: setup ## the command-line client, in a shell that knows this clone's installation
 	@PATH="$(CURDIR):$$PATH" NUBILA_CONTEXTS="$(CURDIR)/build/contexts.json" $${SHELL:-/bin/sh}

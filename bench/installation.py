@@ -127,7 +127,7 @@ class Installation:
 @contextmanager
 def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str) -> Iterator[Installation]:
     top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))  # noqa: S108
-    with postgres.running({"track_commit_timestamp": "on"}) as socket_directory:
+    with postgres.running() as socket_directory:
         made = Installation(top, name, drivers, nodes)
         try:
             (top / "run/postgresql").symlink_to(socket_directory)

@@ -20,6 +20,7 @@ SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "jit": "off",
+    "track_commit_timestamp": "on",
     "logging_collector": "off",
     "log_min_messages": "panic",
     "log_min_error_statement": "panic",

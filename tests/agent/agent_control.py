@@ -38,7 +38,7 @@ NETWORK = protocol.NetworkView(
 IMAGE = b"an image" * 100
 IMAGE_ID = new_id("image")
 IMAGE_SHA = __import__("hashlib").sha256(IMAGE).hexdigest()
-_count = iter(range(1, 60000))
+_count = iter(range(300, 60000))
 
 
 def vm(**changes: Any) -> protocol.Vm:

@@ -109,9 +109,7 @@ class HttpsControl:
         found = ids.parse("node", node_id)
         assert found is not None
         pem = self.authority.issue_node(csr_pem, found, datetime.now(UTC))
-        enrolled = protocol.Enrolled(
-            node_id=node_id, region=REGION, certificate_pem=pem, ca_pem=self.authority.ca_pem
-        )
+        enrolled = protocol.Enrolled(node_id=node_id, region=REGION, certificate_pem=pem, ca_pem=self.authority.ca_pem)
         return 200, {"Content-Type": "application/json"}, msgspec.json.encode(enrolled)
 
     def close(self) -> None:

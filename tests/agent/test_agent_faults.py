@@ -220,7 +220,9 @@ async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Con
     await until(lambda: machine.codes == [3], 3.0)
 
 
-async def test_restored_database_kills_nothing(machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_restored_database_kills_nothing(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(garbage, "GRACE_S", dict.fromkeys(garbage.GRACE_S, 0.2))
     monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
     known, forgotten = vm(), vm()

@@ -54,9 +54,7 @@ class World:
         self.record = msgspec.structs.replace(self.record, **notes)
 
     def plan(self) -> list[p.Step]:
-        steps = p.plan(
-            self.wanted, self.facts, self.record, self.trail, self.now_s, fresh=self.fresh, alone=self.alone
-        )
+        steps = p.plan(self.wanted, self.facts, self.record, self.trail, self.now_s, fresh=self.fresh, alone=self.alone)
         kinds = [type(s) for s in steps]
         assert kinds.count(p.Start) <= 1
         if not self.fresh:
@@ -71,7 +69,9 @@ class World:
     def step(self) -> bool:
         """One plan and all its steps. False: nothing to do but wait."""
         steps = self.plan()
-        job = Job(self.wanted, self.facts, [s for s in steps if type(s) is not p.Note] or [p.Wait(0)], 0, lambda _: None)
+        job = Job(
+            self.wanted, self.facts, [s for s in steps if type(s) is not p.Note] or [p.Wait(0)], 0, lambda _: None
+        )
         for step in steps:
             if isinstance(step, p.Note):
                 if step.reboots is not None and step.reboots > self.record.reboots:

@@ -234,7 +234,9 @@ def test_the_host_reaches_its_guests(a: Tap) -> None:
         host.settimeout(3)
         host.bind(("10.91.0.1", 0))
         host.sendto(b"knock", (A.addresses[0], 99))
-        wanted = a.receive(lambda x: x[12:14] == b"\x08\x06" and x[38:42] == f.ip(A.addresses[0]) or b"knock" in x)[-1]
+        wanted = a.receive(lambda x: (x[12:14] == b"\x08\x06" and x[38:42] == f.ip(A.addresses[0])) or b"knock" in x)[
+            -1
+        ]
         if b"knock" not in wanted:
             a.send(f.arp(A.mac, A.addresses[0], "10.91.0.1", gateway, reply=True))
             assert b"knock" in a.receive(lambda x: b"knock" in x)[-1]

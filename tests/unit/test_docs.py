@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from tools import requirements
 
 from nubila import errors
-from tools import requirements
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

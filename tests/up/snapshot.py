@@ -28,10 +28,10 @@ BACKUPS = (
 )
 
 
-def take(clones: Path) -> dict[str, list[str]]:
-    """Everything, sorted. `clones` is where the test's clones lie."""
+def take(name: str, clones: Path) -> dict[str, list[str]]:
+    """Everything, sorted. `clones` is where the test's clones lie, `name` the installation's."""
     return {
-        "processes": _processes(),
+        "processes": _processes(name),
         "links": sorted(f"{x['ifname']} {x.get('ifalias', '')}" for x in _json("ip", "-j", "link")),
         "addresses": sorted(f"{x['ifname']} {a['local']}" for x in _json("ip", "-j", "addr") for a in x["addr_info"]),
         "nft": sorted(json.dumps(x, sort_keys=True) for x in _json("nft", "-j", "list", "ruleset")["nftables"]),
@@ -52,28 +52,10 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> di
     return found
 
 
-def _processes() -> list[str]:
-    """By their words; those of this test itself and of its ancestors come and go."""
-    mine = {os.getpid(), *_ancestors()}
-    return sorted(
-        f"{p.pid} {' '.join(p.argv)[:200]}" for p in processes.all_of() if p.pid not in mine and not _ours(p.pid)
-    )
-
-
-def _ancestors() -> set[int]:
-    found, pid = set(), os.getpid()
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        found.add(pid)
-    return found
-
-
-def _ours(pid: int) -> bool:
-    """A child of this test's own, or in the middle of being read."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getpid()
-    except OSError:
-        return True
+def _processes(name: str) -> list[str]:
+    """All that have to do with the installation: other processes of a machine come and go by themselves."""
+    found = [p for p in processes.all_of() if any(name in word for word in (*p.argv, *p.environ))]
+    return sorted(f"{p.pid} {' '.join(p.argv)[:200]}" for p in found if p.pid != os.getpid())
 
 
 def _files(clones: Path) -> list[str]:

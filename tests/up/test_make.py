@@ -48,14 +48,21 @@ def clones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def make(clone: Path, target: str, *more: str, check: bool = True) -> str:
     argv = ("make", "-C", str(clone), target, f"NAME={NAME}", f"PORT={PORT}", f"SUBNET={SUBNET}", *more)
     run = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=600)
-    assert not check or run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+    assert not check or run.returncode == 0, f"{run.stdout[-3000:]}\n{run.stderr[-3000:]}\n{exceptions()}"
     return run.stdout + run.stderr
+
+
+def exceptions() -> str:
+    """The newest of the services' logs: they are gone when the fixture has cleaned up."""
+    logs = Path("/var/lib", NAME, "log").glob("*.log")
+    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines() if "exception" in line]
+    return "\n".join(lines[-3:]).replace("\\n", "\n")[-6000:]
 
 
 def test_up_down_up_destroy_leave_the_machine_as_it_was(clones: Path) -> None:
     one, two = clones / "one", clones / "two"
     with present(clones) as theirs:
-        before = take(clones)
+        before = take(NAME, clones)
         said = make(one, "up")
         shown = json.loads((one / "build" / "up.json").read_text())
         assert shown["ssh"] in said.splitlines()
@@ -64,7 +71,8 @@ def test_up_down_up_destroy_leave_the_machine_as_it_was(clones: Path) -> None:
         outlives_the_services(one, shown, boot_id)
         other_clones_are_kept_out(two, one)
         assert "is gone" in make(one, "destroy")
-        assert differences(before, take(clones)) == {}
+        left = differences(before, take(NAME, clones))
+        assert left == {}, json.dumps(left, indent=1)
         for program, pid in theirs.items():
             found = processes.read(pid)
             assert found is not None, f"the foreign {program} is gone"

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,7 @@ from nubila.agent.node import Agent, Options
 from nubila.client.answers import ConnectionFailed, ProblemError
 from nubila.client.transport import Transport
 from nubila.config import Settings, load
-from nubila.drivers import DriverError
+from nubila.protocol import Hello
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -158,7 +159,11 @@ async def _run(settings: Settings, wanted: list[tuple[Node, enrol.Identity]]) ->
 
 
 def _agent(
-    loop: asyncio.AbstractEventLoop, settings: Settings, node: Node, identity: enrol.Identity, ended: object
+    loop: asyncio.AbstractEventLoop,
+    settings: Settings,
+    node: Node,
+    identity: enrol.Identity,
+    ended: Callable[[int | None], None],
 ) -> Agent:
     fake = settings.drivers == "fake"
     drivers, names = _fakes(node.directory) if fake else _real(settings)
@@ -172,8 +177,13 @@ def _agent(
         real_rooms=not fake,
         name=node.suffix,
     )
-    said = host.hello(drivers, names, node.directory, _version(), node.fqdn, fake=fake)
-    return Agent(loop, options, _wire(settings, identity), drivers, lambda: said, ended)  # type: ignore[arg-type]
+
+    def hello() -> Hello:
+        if not fake:
+            _probe(settings, drivers)
+        return host.hello(drivers, names, node.directory, _version(), node.fqdn, fake=fake)
+
+    return Agent(loop, options, _wire(settings, identity), drivers, hello, ended)
 
 
 async def _renew_forever(settings: Settings, agent: Agent, node: Node, identity: enrol.Identity) -> None:
@@ -217,20 +227,28 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
     from nubila.drivers.storage import base as storage
 
     directory = settings.node_dir
-    make_hypervisor = registry.load(HYPERVISORS, "libvirt")
-    made = make_hypervisor(hypervisor.Options(), directory, settings.node_run_dir, settings.name)
     drivers = Drivers(
-        hypervisor=made,
+        hypervisor=registry.load(HYPERVISORS, "libvirt")(
+            hypervisor.Options(), directory, settings.node_run_dir, settings.name
+        ),
         storage=registry.load(STORAGES, "directory")(storage.Options(directory=str(directory / "disks"))),
         network=registry.load(NETWORKS, "bridge")(
             network.Options(table=settings.name, directory=str(directory / "network"))
         ),
     )
-    try:
-        made.observe()
-    except DriverError as e:
-        LOG.warning("hypervisor.not-ready", reason=e.reason)
     return drivers, {"hypervisor": "libvirt", "storage": "directory", "network": "bridge"}
+
+
+def _probe(settings: Settings, drivers: Drivers) -> None:
+    """Which virt methods really boot a guest here. It may take seconds once per boot of the host, so it runs in the
+    link's thread before a session opens, and delays no adopting and serving."""
+    from nubila.drivers.hypervisor.kvm import probe_kvm
+
+    directory = settings.node_dir / "kvm"
+    usable, reason = probe_kvm(directory / "vmlinuz", directory / "initrd.gz", directory / "answer")
+    LOG.info("kvm.probed", usable=usable, reason=reason)
+    if usable:
+        drivers.hypervisor.use_methods(("kvm", "qemu"))  # type: ignore[attr-defined]
 
 
 def _version() -> str:

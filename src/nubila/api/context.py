@@ -132,14 +132,14 @@ async def wait_for_operation(call: ApiCall, operation_id: UUID) -> None:
             return
         await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
         expected.close()
-        if call.gate.stopping:
+        if call.gate.stopping or call.departed:
             return
 
 
-async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None = None) -> Row:
+async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None = None, **equals: Any) -> Row:
     """The whole row for an intent, within what the caller sees. Raises NotFound."""
     object_id, name = ref(kind, value)
-    row = await call.context.resources.whole(kind, project_id=project_id, object_id=object_id, name=name)
+    row = await call.context.resources.whole(kind, project_id=project_id, object_id=object_id, name=name, **equals)
     if row is None:
         raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")
     return row

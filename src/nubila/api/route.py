@@ -91,6 +91,7 @@ class Call(Generic[C, Q, B]):
     chunks: Callable[[], AsyncIterator[bytes]]
     receive: Receive
     gate: Gate
+    departed: bool = False  # the client was seen gone while it was waited for: who waits in a loop ends it
 
     @property
     def viewer(self) -> Visibility:
@@ -122,6 +123,7 @@ class Call(Generic[C, Q, B]):
         self.gate.held.add(stop)
         try:
             await asyncio.wait((wanted, gone, stop), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            self.departed = gone.done()
             if wanted.done():
                 wanted.result()  # its error, if it has one, is the caller's
                 return True

@@ -25,6 +25,7 @@ BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0  # ran that long: the next failure starts with the shortest wait again
 LOG_MAX_BYTES = 10 << 20
 LOGS_KEPT = 3
+FAKE_NODES = 3  # with fake drivers, one agent is so many nodes
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Child:
 
     def start(self, now: float) -> None:
         argv = [sys.executable, "-m", "nubila", *self.kind.words]
+        if self.kind.name == "agent" and self.settings.drivers == "fake":
+            token_file = self.settings.node_dir / "join-token"  # a token in each line
+            argv += ["--nodes", str(FAKE_NODES), "--join-token-file", str(token_file)]
         if not self.kind.words:
             postgres.configure(self.settings)
             argv = postgres.command(self.settings)

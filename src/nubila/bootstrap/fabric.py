@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nubila.bootstrap import show
+from nubila.bootstrap.children import FAKE_NODES
 from nubila.bootstrap.install import Install, give_to_clone_owner
 from nubila.client.transport import ProblemError, Transport, expect, segment
 
@@ -88,13 +89,14 @@ class Fabric:
     def node(self) -> str:
         """Enrol this machine by a join token, unless its agent is enrolled."""
         operator, did = self._as_operator(), ""
+        wanted = FAKE_NODES if self.settings.drivers == "fake" else 1
         token_file = self.settings.node_dir / "join-token"
         if not self._nodes() and not _fresh(token_file):
-            made = self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S})
-            _write_secret(token_file, str(made["token"]) + "\n")
+            made = [self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S}) for _ in range(wanted)]
+            _write_secret(token_file, "".join(f"{m['token']}\n" for m in made))
             did = "enrolled"
         deadline = time.monotonic() + NODE_WITHIN_S
-        while not any(n["state"] in ("running", "maintenance") for n in self._nodes()):
+        while sum(n["state"] in ("running", "maintenance") for n in self._nodes()) < wanted:
             if time.monotonic() > deadline:
                 log = self.install.log_dir / "agent.log"
                 raise NotComing(f"the agent does not report; {log} ends with:\n{tail(log)}")

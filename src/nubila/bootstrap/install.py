@@ -66,7 +66,9 @@ def open_install(name: str, clone: Path, *, adopt: bool = False) -> Install | No
     return Install(settings, clone, held, Journal(var_dir))
 
 
-def claim(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool = False) -> tuple[Install, bool]:
+def claim(
+    name: str, clone: Path, port: int, subnet4: str, *, adopt: bool = False, drivers: str = "real"
+) -> tuple[Install, bool]:
     """The installation, begun if there is none yet. True: this call changed who holds it."""
     existing = open_install(name, clone, adopt=adopt)
     if existing is not None:
@@ -76,10 +78,10 @@ def claim(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool = Fals
         owner.write(existing.settings.var_dir, moved)
         return Install(existing.settings, clone, moved, existing.journal), True
     ports = {"user_port": port, "operator_port": port + 1, "internal_port": port + 2}
-    settings = msgspec.convert({"name": name, **ports}, Settings)
+    settings = msgspec.convert({"name": name, "drivers": drivers, **ports}, Settings)
     settings.var_dir.mkdir(mode=0o755, exist_ok=True)
     held = Owner(str(clone), name, owner.now_utc(), subnet4, _subnet6(name))
-    lines = [f'name = "{name}"', *(f"{k} = {v}" for k, v in ports.items())]
+    lines = [f'name = "{name}"', f'drivers = "{drivers}"', *(f"{k} = {v}" for k, v in ports.items())]
     (settings.var_dir / SETTINGS_FILE).write_text("\n".join(lines) + "\n")
     owner.write(settings.var_dir, held)  # last: with it the installation is ours
     journal = Journal(settings.var_dir)

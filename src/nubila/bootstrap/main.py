@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from nubila.bootstrap.supervisor import supervise as run_supervisor
 FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure)
 
 
-def up(argv: list[str]) -> int:
+def up(argv: list[str], drivers: str = "real") -> int:
     from nubila.bootstrap.fabric import NotComing
     from nubila.bootstrap.up import up as go_up
     from nubila.client.answers import ConnectionFailed, ProblemError
@@ -30,10 +31,34 @@ def up(argv: list[str]) -> int:
     a = _parse("up", argv)
     os.umask(0o022)
     try:
-        return go_up(a.name, a.clone.resolve(), a.port, a.subnet, adopt="adopt" in a.accept, with_vm=not a.no_vm)
-    except (*FAILURES, NotComing, ConnectionFailed, ProblemError) as e:
+        return go_up(a.name, a.clone.resolve(), a.port, a.subnet, adopt="adopt" in a.accept, drivers=drivers)
+    except ProblemError as e:
+        print(f"make up: {e}\n{e.fix} (request {e.request_id}; logs: /var/lib/{a.name}/log)", file=sys.stderr)
+        return 1
+    except (*FAILURES, NotComing, ConnectionFailed) as e:
         print(f"make up: {e}", file=sys.stderr)
         return 1
+
+
+def dev(argv: list[str]) -> int:
+    """A throw-away fabric with fake drivers: up, wait for Ctrl-C, destroy."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    a = _parse("dev", argv)
+    try:
+        if (code := up(argv, drivers="fake")) == 0:
+            print(
+                "\nTry './nubila vm create web --flavor tiny --image nubila-mini'. Ctrl-C removes it all.", flush=True
+            )
+            signal.pause()
+    except KeyboardInterrupt:
+        code = 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return destroy([f"--name={a.name}", str(a.clone)]) or code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def down(argv: list[str]) -> int:
@@ -63,7 +88,6 @@ def _parse(word: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--subnet", default=DEFAULT_SUBNET4)
     parser.add_argument("--accept", default="")
     parser.add_argument("--packages", action="store_true", help="destroy: also the Debian packages that were installed")
-    parser.add_argument("--no-vm", action="store_true", help="up: end when the node runs")
     parser.add_argument("clone", type=Path)
     return parser.parse_args(argv)
 

@@ -21,9 +21,9 @@ from nubila.client.transport import ConnectionFailed, Transport
 START_WITHIN_S = 90.0
 
 
-def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, with_vm: bool = True) -> int:
+def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, drivers: str = "real") -> int:
     print(f"Nubila '{name}' on this machine:", flush=True)
-    install, begun = claim(name, clone, port, subnet4, adopt=adopt)
+    install, begun = claim(name, clone, port, subnet4, adopt=adopt, drivers=drivers)
     install.build.mkdir(exist_ok=True)
     settings, progress = install.settings, Progress()
     progress.changed += begun
@@ -35,7 +35,7 @@ def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, with_vm:
     step("database directory", lambda: postgres.initialise(settings, install.journal))
     step("database, control plane, agent", lambda: _services(install))
     step("guest image", lambda: _guest_image(install))
-    shown = fabric.establish(install, step, with_vm=with_vm)
+    shown = fabric.establish(install, step, with_vm=settings.drivers == "real")
     show.remember(install, shown)
     print(show.text(install, shown))
     if progress.changed:

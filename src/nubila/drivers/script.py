@@ -6,6 +6,7 @@ look-up, since benchmarks of whole fleets run on them.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -91,9 +92,8 @@ class Table(Generic[T]):
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                self._read(path)
             self._file = path.open("ab", buffering=0)
+            os.truncate(path, self._read(path))
 
     def get(self, key: str) -> T | None:
         return self._rows.get(key)
@@ -128,12 +128,14 @@ class Table(Generic[T]):
         assert self._file is not None
         self._file.write(msgspec.json.encode((key, row)) + b"\n")
 
-    def _read(self, path: Path) -> None:
-        for line in path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):  # the writer was killed in the middle
-                continue
+    def _read(self, path: Path) -> int:
+        """Returns how long the journal is without a last line whose writer was killed in the middle."""
+        whole = path.read_bytes()
+        length = whole.rfind(b"\n") + 1
+        for line in whole[:length].splitlines():
             key, row = msgspec.json.decode(line, type=tuple[str, self._type | None])  # type: ignore[name-defined]
             if row is None:
                 self._rows.pop(key, None)
             else:
                 self._rows[key] = row
+        return length

@@ -233,7 +233,8 @@ def _ports(draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy
             elif not subnet["free"]:
                 return errors.NoCapacity(f"Network '{net['name']}' has no free address left in {subnet['cidr']}.", fix="Remove VMs, or create a larger network.")
             else:
-                address = subnet["free"][0]
+                # Any of them: parallel creates that all took the first would take it from each other.
+                address = subnet["free"][entropy[index] % len(subnet["free"])]
             addresses.append(address)
             draft.inserts("address", network_id=net["id"], address=address, subnet_id=subnet["id"], port_id=port_id, origin="allocated")
         draft.inserts(

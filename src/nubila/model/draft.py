@@ -84,7 +84,9 @@ class Draft(msgspec.Struct, kw_only=True):
         return not (self.insert or self.update or self.delete or self.capacity or self.quota or self.wake)
 
     def encoded(self) -> str:
+        """The argument of the commit function. Facts go by how they are used, each kind in the order of its ids."""
         fields = {f: getattr(self, f) for f in self.__struct_fields__}
+        fields["facts"] = {kind: _by_use(facts) for kind, facts in self.facts.items()}
         return msgspec.json.encode({k: v for k, v in fields.items() if v}).decode()
 
     def _fact(self, kind: str, fact: Row) -> None:
@@ -95,6 +97,16 @@ class Draft(msgspec.Struct, kw_only=True):
                 facts.remove(known)
                 break
         facts.append(fact)
+
+
+_USES = ("read", "write", "remove")
+
+
+def _by_use(facts: list[Row]) -> dict[str, list[Row]]:
+    out: dict[str, list[Row]] = {}
+    for fact in sorted(facts, key=lambda f: str(f["id"])):
+        out.setdefault(_USES[fact["w"]], []).append({k: v for k, v in fact.items() if k != "w"})
+    return out
 
 
 class Drafted(msgspec.Struct, kw_only=True):

@@ -20,6 +20,7 @@ select xid::text::bigint as xid, seq, at, actor, request, reason, kind, object_i
  order by xid, seq limit $6
 """
 # where a reader that wants only what comes starts
+LAST_SEQ = 10**18 - 1  # 18 digits: what `Cursor.parse` takes
 END = "select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1) as xid"
 
 
@@ -50,4 +51,4 @@ class ChangeStore:
         return await self._db.fetch(READ, str(after.xid), after.seq, project_id, object_id, None if kinds is None else list(kinds), limit)
 
     async def end(self, fabric_epoch: int) -> Cursor:
-        return Cursor(fabric_epoch, int(await self._db.value(END)), 1 << 62)
+        return Cursor(fabric_epoch, int(await self._db.value(END)), LAST_SEQ)

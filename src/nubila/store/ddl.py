@@ -24,7 +24,7 @@ _KEPT = {"created_at", "updated_at"}
 CHANGE = """\
 create table change (
     xid xid8 not null default pg_current_xact_id(),
-    seq bigint generated always as identity primary key,
+    seq bigint generated always as identity,
     at timestamptz not null default clock_timestamp(),
     actor text,
     request text,
@@ -35,9 +35,9 @@ create table change (
     generation bigint,
     schema_number smallint not null default 1,
     action text not null check (action in ('insert', 'update', 'delete')),
-    content jsonb not null
+    content jsonb not null,
+    primary key (xid, seq)
 );
-create index change_cursor_idx on change (xid, seq);
 create index change_object_idx on change (object_id, xid, seq);
 create index change_project_idx on change (project_id, xid, seq);
 
@@ -105,28 +105,31 @@ def _join(left: str, right: str, key: tuple[str, ...]) -> str:
     return " and ".join(f'{left}."{k}" = {right}."{k}"' for k in key)
 
 
+# how a draft uses a row that it rests on -> the lock that keeps it so: only read, written, removed
+LOCKS = {"read": "key share", "write": "no key update", "remove": "update"}
+
+
 def _facts(t: Table) -> str:
-    """Locks and compares the rows that a draft rests on. `w`: 0 only read, 1 written, 2 removed."""
+    """Locks and compares the rows that a draft rests on, in the order of their ids (the client sorts them)."""
     generation = "t.generation" if "generation" in t.table.c else "null::bigint"
     version = "t.version" if "version" in t.table.c else "null::bigint"
     removed = "t.removed_at is not null" if "removed_at" in t.table.c else "false"
-    locks = "".join(
+    loops = "".join(
         f"""
-    perform 1 from "{t.name}" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = {w}) order by t.id for {lock};"""
-        for w, lock in ((2, "update"), (1, "no key update"), (0, "key share"))
+    if f ? '{use}' then for k in select j from jsonb_array_elements(f->'{use}') j loop
+      select {generation}, {version}, {removed} into g, v, dead from "{t.name}" t where t.id = (k.j->>'id')::uuid for {lock};
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', '{t.name}', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', '{t.name}', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;"""
+        for use, lock in LOCKS.items()
     )
     return f"""
   f := d->'facts'->'{t.name}';
-  if f is not null then{locks}
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', '{t.name}', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or {removed} then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb({generation}) else to_jsonb({version}) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "{t.name}" t on t.id = (j->>'id')::uuid
-     where t.id is null or ({removed} and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and {generation} <> (j->>'g')::bigint) or (j ? 'v' and {version} <> (j->>'v')::bigint);
+  if f is not null then{loops}
   end if;"""
 
 
@@ -229,7 +232,7 @@ def commit_function(name: str = COMMIT) -> str:
     return f"""\
 create function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
-  f jsonb; bad jsonb := '[]'; n bigint; g bigint; k record; out jsonb := '{{}}';
+  f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
           set_config('nubila.request', coalesce(d->>'request', ''), true),

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
+from nubila import errors
 from nubila.store import tables
 from nubila.store.database import Database, Record
 
@@ -76,6 +77,24 @@ EXTRA: dict[str, tuple[str, ...]] = {
 }
 
 
+# kind -> what is looked up beside the row
+DERIVED: dict[str, dict[str, str]] = {
+    "port": {
+        "addresses": "(select string_agg(host(a.address), ' ' order by family(a.address), a.address) from address a where a.port_id = port.id)",
+        "vm_name": "(select v.name from vm v where v.id = port.vm_id)",
+        "network_name": "(select n.name from network n where n.id = port.network_id)",
+    },
+    "volume": {
+        "vm_id": "(select a.vm_id from attachment a where a.volume_id = volume.id and a.state = 'active')",
+        "vm_name": "(select v.name from attachment a join vm v on v.id = a.vm_id where a.volume_id = volume.id and a.state = 'active')",
+    },
+    "network": {
+        "subnets": """(select jsonb_agg(jsonb_build_object('cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr)
+                        from subnet s where s.network_id = network.id and s.removed_at is null)::text""",
+    },
+}
+
+
 def _vm_columns() -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
     vm, node, seen, flavor, image = T["vm"], T["node"], T["node_seen"], T["flavor"], T["image"]
     port, address = T["port"], T["address"]
@@ -102,7 +121,8 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
         silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float).label("silent_s")
         inventory = sa.text("(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory")
         return node.outerjoin(seen, seen.c.node_id == node.c.id), [*_text(node), silent, sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory")]
-    return T[kind], _text(T[kind], *EXTRA.get(kind, ()))
+    more = [sa.literal_column(sql).label(name) for name, sql in DERIVED.get(kind, {}).items()]
+    return T[kind], [*_text(T[kind], *EXTRA.get(kind, ())), *more]
 
 
 def _visible(kind: str, table: sa.Table) -> sa.ColumnElement[bool]:
@@ -145,10 +165,11 @@ def _one(kind: str, scoped: bool, by: str, removed: bool) -> Compiled:
 
 
 @cache
-def _whole(kind: str, scoped: bool, by: str) -> Compiled:
-    statement = sa.select(sa.cast(sa.func.to_jsonb(sa.text(f'"{kind}"')), sa.Text)).select_from(T[kind])
-    column = T[kind].c[by]
-    return compiled(_scoped(kind, statement, scoped).where(column == sa.bindparam(by, type_=column.type)).limit(sa.literal_column("1")))
+def _whole(kind: str, scoped: bool, by: str, equal: tuple[str, ...]) -> Compiled:
+    statement = sa.select(sa.cast(sa.func.to_jsonb(sa.text(f'"{kind}"')), sa.Text).label("row")).select_from(T[kind])
+    for name in (by, *equal):
+        statement = statement.where(T[kind].c[name] == sa.bindparam(name, type_=T[kind].c[name].type))
+    return compiled(_scoped(kind, statement, scoped).limit(sa.literal_column("2")))
 
 
 def _by(object_id: UUID | None, name: str | None) -> tuple[str, UUID | str | None]:
@@ -175,25 +196,19 @@ class ResourceStore:
         return await self._db.row(query.sql, *query.values({"project_id": project_id, by: value}))
 
     async def whole(
-        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None
+        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, **equals: Any
     ) -> dict[str, Any] | None:
-        """The row as intents take it, decoded, with every column."""
+        """The row as intents take it, decoded, with every column. Raises Conflict for a name that several have."""
         by, value = _by(object_id, name)
-        query = _whole(kind, project_id is not None, by)
-        text = await self._db.value(query.sql, *query.values({"project_id": project_id, by: value}))
-        return None if text is None else msgspec.json.decode(text)
+        query = _whole(kind, project_id is not None, by, tuple(sorted(equals)))
+        rows = await self._db.fetch(query.sql, *query.values({**equals, "project_id": project_id, by: value}))
+        if len(rows) > 1:
+            raise errors.Conflict(f"Several have the name '{(name or '')[:80]}'.", fix="Say which by its id.")
+        return msgspec.json.decode(rows[0]["row"]) if rows else None
 
     async def image_uses(self, sha256: str) -> int:
         """How many images have these bytes."""
         return int(await self._db.value("select count(*) from image where sha256 = $1 and removed_at is null", sha256))
-
-    def _visible(self, kind: str, table: sa.Table, project_id: UUID) -> sa.ColumnElement[bool]:
-        if kind == "flavor":
-            return sa.true()
-        if kind == "image":
-            public = sa.and_(table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready")
-            return sa.or_(table.c.project_id == project_id, public)
-        return table.c.project_id == project_id
 
 
 class AccountStore:
@@ -218,7 +233,6 @@ class AccountStore:
         (select jsonb_agg(to_jsonb(a)) from address a where a.network_id = n.id and a.origin = 'gateway')::text as gateways,
         (select count(*) from port p where p.network_id = n.id and p.removed_at is null) as ports
         from network n where n.project_id = $1 and n.removed_at is null and (n.id = $2 or n.name = $3)"""
-    SUBNETS = "select id, network_id, cidr::text, host(gateway) as gateway, spec->'dns' #>> '{}' as dns from subnet where network_id = any($1) and removed_at is null order by cidr"
     SECRET = "select nonce, sealed from secret where id = $1"
 
     def __init__(self, database: Database):
@@ -242,9 +256,6 @@ class AccountStore:
 
     async def network(self, project_id: UUID, network_id: UUID | None, name: str) -> Record | None:
         return await self._db.row(self.NETWORK, project_id, network_id, name)
-
-    async def subnets(self, network_ids: Sequence[UUID]) -> list[Record]:
-        return await self._db.fetch(self.SUBNETS, list(network_ids))
 
     async def secret(self, secret_id: UUID) -> Record | None:
         return await self._db.row(self.SECRET, secret_id)

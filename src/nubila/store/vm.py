@@ -24,7 +24,7 @@ select now() as now,
        (select jsonb_agg(host(c.a)) from (select distinct set_masklen(s.cidr::inet, 32) + (1 + x % (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) a
           from unnest($10::bigint[]) x) c where not exists (select from address t where t.network_id = n.id and t.address = c.a)),
        (select jsonb_agg(host(c.a)) from (select set_masklen(s.cidr::inet, 32) + o a from generate_series(1, (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) o
-          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 8) c)) end)
+          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 32) c)) end)
       order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)))
    from network n where n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as networks,
  (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken

@@ -27,19 +27,21 @@ async def wanted(call: ApiCall) -> Answer:
     node_id = call.principal.node_id
     assert node_id is not None
     since, session = call.query.since, call.query.session
-    until = time.monotonic() + call.wait_s
+    until, heard = time.monotonic() + call.wait_s, False
     while True:
         expected = c.hub.expect(f"node:{node_id}")
         try:
             position = await c.nodes.position(node_id)
             if position is None or position["session"] != session:
                 raise errors.WrongSession()
-            call.context.heard.note(node_id, session, since)
+            if not heard:  # holding its request open proves nothing of the node
+                call.context.heard.note(node_id, session, since)
+                heard = True
             full = since <= 0 or since > position["revision"]
-            if full or position["revision"] > since or position["asked"]:
+            if not call.departed and (full or position["revision"] > since or position["asked"]):
                 return Answer(body=await _answer(call, node_id, 0 if full else since, full, position))
             left = until - time.monotonic()
-            if left <= 0 or call.gate.stopping:
+            if left <= 0 or call.gate.stopping or call.departed:
                 return Answer(body=_wanted(call, position, (), (), False))
             await call.until(expected.wait(min(left, CLOCK_S * 5)), min(left, CLOCK_S * 5) + 0.1)
         finally:

@@ -47,7 +47,7 @@ async def list_changes(call: ApiCall) -> Answer:
     while True:
         rows = await changes.read(cursor, project_id=project_of(call), object_id=object_id, kinds=kinds, limit=max(1, min(call.query.limit, 1000)))
         left = until - time.monotonic()
-        if rows or left <= 0 or call.gate.stopping:
+        if rows or left <= 0 or call.gate.stopping or call.departed:
             break
         await call.until(call.context.hub.expect("change").wait(min(left, CLOCK_S)), min(left, CLOCK_S))
     last = Cursor(epoch, rows[-1]["xid"], rows[-1]["seq"]) if rows else cursor

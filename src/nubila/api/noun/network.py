@@ -8,8 +8,7 @@ from datetime import datetime
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, carried, drafting, etag_of, matching, project_of, ref, seen
-from nubila.api.noun.shown import SHOWN, subnets_of
+from nubila.api.context import ApiCall, carried, drafting, matching, project_of, ref
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.intent import network as intent
@@ -19,12 +18,6 @@ from nubila.intent.asking import Asking, Outcome
 async def create_network(call: ApiCall) -> Answer:
     """Create a network."""
     return await carried(call, "network.create", drafting(call, lambda a: intent.create(call.body, a)), showing("network"))
-
-
-async def show_network(call: ApiCall) -> Answer:
-    """Show a network with its subnets."""
-    row = await seen(call, "network", call.params["network"])
-    return Answer(body={**SHOWN["network"](call, row), "subnets": await subnets_of(call, [row["id"]])}, etag=etag_of(row))
 
 
 async def remove_network(call: ApiCall) -> Answer:

@@ -27,13 +27,18 @@ def _token(call: ApiCall, row: Record) -> dict[str, Any]:
 
 def _port(call: ApiCall, row: Record) -> dict[str, Any]:
     extras: dict[str, Any] = {"network_id": text("network", row["network_id"]), "vm_id": text("vm", row["vm_id"]), "mac": row["mac"]}
+    extras |= {"addresses": (row["addresses"] or "").split(), "vm": row["vm_name"], "network": row["network_name"]}
     if is_operator(call):
         extras |= {"epoch": row["epoch"], "node_id": text("node", row["node_id"])}
     return json.resource("port", row, viewer=call.viewer, **extras)
 
 
 def _volume(call: ApiCall, row: Record) -> dict[str, Any]:
-    extras: dict[str, Any] = {"image_id": None if row["image_id"] is None else text("image", row["image_id"])}
+    extras: dict[str, Any] = {
+        "image_id": None if row["image_id"] is None else text("image", row["image_id"]),
+        "vm_id": None if row["vm_id"] is None else text("vm", row["vm_id"]),
+        "vm": row["vm_name"],
+    }
     if is_operator(call):
         extras["node_id"] = text("node", row["node_id"])
     return json.resource("volume", row, viewer=call.viewer, **extras)
@@ -48,6 +53,10 @@ def _node(call: ApiCall, row: Record) -> dict[str, Any]:
     if row["state"] not in ("enrolling", "retired") and (silent is None or silent > node.SILENT_AFTER_S):
         extras |= {"state": "unknown", "last_state": row["state"]}
     return json.resource("node", row, viewer=call.viewer, **extras)
+
+
+def _network(call: ApiCall, row: Record) -> dict[str, Any]:
+    return json.resource("network", row, viewer=call.viewer, subnets=msgspec.Raw((row["subnets"] or "[]").encode()))
 
 
 def _plain(kind: str) -> Callable[[ApiCall, Record], dict[str, Any]]:
@@ -65,7 +74,7 @@ SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
     "port": _port,
     "volume": _volume,
     "node": _node,
-    "network": _plain("network"),
+    "network": _network,
     "keypair": _plain("keypair"),
     "flavor": _plain("flavor"),
     "project": _plain("project"),
@@ -80,12 +89,4 @@ async def one_shown(call: ApiCall, kind: str, object_id: UUID) -> dict[str, Any]
     row = await call.context.resources.one(kind, object_id=object_id, removed=True)
     if row is None:
         return None
-    shown = SHOWN[kind](call, row)
-    if kind == "network":
-        shown["subnets"] = await subnets_of(call, [row["id"]])
-    return shown
-
-
-async def subnets_of(call: ApiCall, network_ids: list[UUID]) -> list[dict[str, Any]]:
-    rows = await call.context.accounts.subnets(network_ids)
-    return [{"id": text("subnet", r["id"]), "cidr": r["cidr"], "gateway": r["gateway"], "dns": msgspec.json.decode(r["dns"] or "[]")} for r in rows]
+    return SHOWN[kind](call, row)

@@ -190,6 +190,13 @@ async def create_user_token(call: ApiCall) -> Answer:
     return await _token(call, "user", user, project, ProjectRole(present))
 
 
+async def create_operator_token(call: ApiCall) -> Answer:
+    """Create a token for another operator. The secret is shown once."""
+    if call.body.project is not None or call.body.role is not None:
+        raise errors.Invalid("An operator's token has neither project nor role.", field="project")
+    return await _token(call, "operator", await found(call, "operator", call.params["operator"]), None, None)
+
+
 async def create_own_token(call: ApiCall) -> Answer:
     """Create a further token for yourself, with at most the rights of the one you use. The secret is shown once."""
     p = call.principal
@@ -231,9 +238,9 @@ async def remove_token(call: ApiCall) -> Answer:
     """Revoke a token, at once and everywhere."""
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
-        row = await found(call, "token", call.params["token"], project_id=project_of(call))
-        if not is_operator(call) and row["account_id"] != str(call.principal.account_id):
-            raise errors.NotFound("There is no such token of yours.")
+        own = {} if is_operator(call) else {"account_id": call.principal.account_id}
+        row = await found(call, "token", call.params["token"], project_id=project_of(call), **own)
+        matching(call, row)
         return intent.remove_token(row, asking(await call.context.accounts.now()))
 
     return await carried(call, "token.remove", attempt, showing("token"))

@@ -17,6 +17,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/me", "me.read", simple.me),
     Route("GET", f"{V}/operators", "operator.read", simple.lister("operator", "operators"), query=Q, listing=True),
     Route("POST", f"{V}/operators", "operator.create", simple.create_operator, body=catalog.AccountCreate, status=201, errors=CLAIMS),
+    Route("POST", f"{V}/operators/{{operator}}/tokens", "token.create", simple.create_operator_token, body=catalog.TokenCreate, status=201, plans=False, errors=CLAIMS),
     Route("GET", f"{V}/projects", "project.read", simple.lister("project", "projects"), query=Q, listing=True),
     Route("POST", f"{V}/projects", "project.create", simple.create_project, body=catalog.ProjectCreate, status=201, errors=CLAIMS),
     Route("GET", f"{V}/projects/{{project}}", "project.read", simple.shower("project", "a project")),

@@ -43,7 +43,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/images/{{image}}", "image.read", simple.shower("image", "an image")),
     Route("POST", f"{V}/networks", "network.create", network.create_network, body=networks.NetworkCreate, status=201, errors=CLAIMS),
     Route("GET", f"{V}/networks", "network.read", simple.lister("network", "networks"), query=Q, listing=True),
-    Route("GET", f"{V}/networks/{{network}}", "network.read", network.show_network),
+    Route("GET", f"{V}/networks/{{network}}", "network.read", simple.shower("network", "a network with its subnets")),
     Route("DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -42,6 +43,8 @@ _HOPELESS = frozenset(
         libvirt.VIR_ERR_NO_SUPPORT,
     }
 )
+# QEMU's last words; libvirtd itself sends one after a guest's own shutdown.
+_SIGNALLED = re.compile(rb"terminating on signal \d+ from pid \d+ \(([^)\n]*)\)")
 _AGENT_CONNECTED = "name='org.qemu.guest_agent.0' state='connected'"
 
 
@@ -213,8 +216,9 @@ class LibvirtHypervisor:
     def _why_off(self, name: str, reason: int) -> str | None:
         """libvirt takes a SIGTERM from outside, as when the machine goes down, for the guest's own shutdown."""
         if reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN:
-            last_start = _tail(self.daemons.directory / "log" / "qemu" / f"{name}.log", 4096).rpartition(b"starting up")
-            if b"terminating on signal" in last_start[2]:
+            said = _tail(self.daemons.directory / "log" / "qemu" / f"{name}.log", 4096).rpartition(b"starting up")[2]
+            signalled = _SIGNALLED.search(said)
+            if signalled is not None and not signalled[1].endswith(b"libvirtd"):
                 return "crashed"
         return _REASONS.get(reason)
 

@@ -606,7 +606,7 @@ CREATE INDEX address_port_idx ON address (port_id);
 
 create table change (
     xid xid8 not null default pg_current_xact_id(),
-    seq bigint generated always as identity primary key,
+    seq bigint generated always as identity,
     at timestamptz not null default clock_timestamp(),
     actor text,
     request text,
@@ -617,9 +617,9 @@ create table change (
     generation bigint,
     schema_number smallint not null default 1,
     action text not null check (action in ('insert', 'update', 'delete')),
-    content jsonb not null
+    content jsonb not null,
+    primary key (xid, seq)
 );
-create index change_cursor_idx on change (xid, seq);
 create index change_object_idx on change (object_id, xid, seq);
 create index change_project_idx on change (project_id, xid, seq);
 
@@ -775,7 +775,7 @@ create trigger log_update after update on "quota" for each row when (old."projec
 
 create function commit_1(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
-  f jsonb; bad jsonb := '[]'; n bigint; g bigint; k record; out jsonb := '{}';
+  f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{}';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
           set_config('nubila.request', coalesce(d->>'request', ''), true),
@@ -784,360 +784,633 @@ begin
 
   f := d->'facts'->'project';
   if f is not null then
-    perform 1 from "project" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "project" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "project" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'project', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "project" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'user';
   if f is not null then
-    perform 1 from "user" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "user" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "user" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'user', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "user" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'operator';
   if f is not null then
-    perform 1 from "operator" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "operator" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "operator" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'operator', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "operator" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'token';
   if f is not null then
-    perform 1 from "token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'token', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "token" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'keypair';
   if f is not null then
-    perform 1 from "keypair" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "keypair" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "keypair" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'keypair', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "keypair" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'node';
   if f is not null then
-    perform 1 from "node" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "node" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "node" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'node', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "node" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'join_token';
   if f is not null then
-    perform 1 from "join_token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "join_token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "join_token" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'join_token', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "join_token" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'flavor';
   if f is not null then
-    perform 1 from "flavor" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "flavor" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "flavor" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'flavor', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "flavor" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'image';
   if f is not null then
-    perform 1 from "image" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "image" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "image" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'image', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "image" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'network';
   if f is not null then
-    perform 1 from "network" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "network" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "network" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'network', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "network" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'subnet';
   if f is not null then
-    perform 1 from "subnet" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "subnet" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "subnet" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'subnet', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "subnet" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'vm';
   if f is not null then
-    perform 1 from "vm" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "vm" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "vm" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'vm', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "vm" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'volume';
   if f is not null then
-    perform 1 from "volume" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "volume" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "volume" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'volume', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "volume" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'port';
   if f is not null then
-    perform 1 from "port" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "port" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "port" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'port', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "port" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'attachment';
   if f is not null then
-    perform 1 from "attachment" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "attachment" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "attachment" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'attachment', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "attachment" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'operation';
   if f is not null then
-    perform 1 from "operation" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "operation" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "operation" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'operation', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or t.removed_at is not null then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(t.generation) else to_jsonb(t.version) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "operation" t on t.id = (j->>'id')::uuid
-     where t.id is null or (t.removed_at is not null and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and t.generation <> (j->>'g')::bigint) or (j ? 'v' and t.version <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'decision';
   if f is not null then
-    perform 1 from "decision" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "decision" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "decision" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'decision', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "decision" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'secret';
   if f is not null then
-    perform 1 from "secret" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "secret" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "secret" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'secret', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "secret" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'credential';
   if f is not null then
-    perform 1 from "credential" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "credential" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "credential" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'credential', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "credential" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'call';
   if f is not null then
-    perform 1 from "call" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "call" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "call" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'call', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "call" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
   f := d->'facts'->'plan';
   if f is not null then
-    perform 1 from "plan" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 2) order by t.id for update;
-    perform 1 from "plan" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 1) order by t.id for no key update;
-    perform 1 from "plan" t where t.id in (
-        select (j->>'id')::uuid from jsonb_array_elements(f) j where (j->>'w')::int = 0) order by t.id for key share;
-    select bad || coalesce(jsonb_agg(jsonb_build_object('kind', 'plan', 'id', j->>'id',
-        'was', coalesce(j->'g', j->'v', 'true'::jsonb),
-        'is_now', case when t.id is null or false then to_jsonb('gone'::text)
-                       when j ? 'g' then to_jsonb(null::bigint) else to_jsonb(null::bigint) end)), '[]')
-      into bad
-      from jsonb_array_elements(f) j left join "plan" t on t.id = (j->>'id')::uuid
-     where t.id is null or (false and not coalesce((j->>'dead')::boolean, false))
-        or (j ? 'g' and null::bigint <> (j->>'g')::bigint) or (j ? 'v' and null::bigint <> (j->>'v')::bigint);
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
   end if;
 
   f := d->'unused'->'project';
