@@ -8,15 +8,13 @@ PORT ?= 8440
 SUBNET ?= 10.77.0.0/24
 ACCEPT ?=
 PACKAGES ?=
-# tests to run, for 'make check' and 'make test'
+# 'make check T=tests/unit/test_ids.py', 'make test T=tests/up': only those tests
 T ?=
 
 PYTHON := .venv/bin/python
 INSTALL = $(PYTHON) -m nubila
 WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --accept "$(ACCEPT)"
-FAST := tests/unit tests/cli tests/api tests/agent
-# Exit status 5 of pytest: a directory holds no test (yet).
-PYTEST = run() { timeout -k 30 $$1 $(PYTHON) -m pytest $$2 || [ $$? = 5 ]; }; run
+FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 
 .PHONY: help setup up down destroy check test dev shell bench lock
 
@@ -40,11 +38,11 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-cache
-	@$(PYTEST) 300 "-n 2 -m not\ real $(wildcard $(FAST)) $(T)"
+	@tools/pytest 300 -n 2 -m 'not real' $(or $(T),$(FAST))
 
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
-	@$(PYTEST) 1500 "tests $(addprefix --ignore=,$(wildcard $(FAST))) $(T)"
-	@$(PYTEST) 600 "-m real $(wildcard $(FAST)) $(T)"
+	@tools/pytest 1500 $(if $(T),-m real $(T),tests $(FAST:%=--ignore=%))
+	@$(if $(T),true,tools/pytest 600 -m real $(FAST))
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
 dev: PORT := $(if $(filter 8440,$(PORT)),18440,$(PORT))

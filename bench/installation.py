@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nubila.bootstrap import world
+from nubila.config import Settings, load
 from tests import postgres
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +129,7 @@ class Installation:
 @contextmanager
 def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str) -> Iterator[Installation]:
     top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))  # noqa: S108
+    top.chmod(0o711)  # each QEMU has a user of its own, who must get through
     with postgres.running() as socket_directory:
         made = Installation(top, name, drivers, nodes)
         try:
@@ -141,4 +144,24 @@ def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str
             yield made
         finally:
             made.stop()
+            if drivers == "real":
+                erase(load(environ=made.environment))
             shutil.rmtree(top, ignore_errors=True)
+
+
+def erase(settings: Settings) -> None:
+    """What the node's drivers left on this machine for the agent to come back to: here it does not come back."""
+    for process in world.running(settings):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    time.sleep(0.3)
+    for link in world.links(settings):
+        world.remove_link(link)
+    for family, name in world.tables(settings):
+        world.remove_table(family, name)
+    for point in world.mounts(settings):
+        world.unmount(point)
+    for path in [p for p in world.mount_points(settings) if p.is_dir() and not any(p.iterdir())]:
+        path.rmdir()
+    for path, before in world.changed_settings(settings).items():
+        path.write_text(before)

@@ -16,6 +16,13 @@ OPEN = "open"
 UP = "tests/up/test_make.py::test_up_down_up_destroy_leave_the_machine_as_it_was"
 QUOTA = "tests/store/test_commit.py::test_quota_race_makes_exactly_n"
 CAPACITY = "tests/store/test_commit.py::test_capacity_race_never_oversells"
+PLANES = "tests/fleet/test_fleet_isolation.py::test_a4_tokens_of_another_plane_are_refused_on_every_route"
+FOREIGN = "tests/fleet/test_fleet_isolation.py::test_a1_a_foreign_id_is_answered_as_an_absent_one"
+NAMED = "tests/fleet/test_fleet_isolation.py::test_a2_a_foreign_id_in_a_body_is_answered_as_an_absent_one"
+ROLES = "tests/fleet/test_fleet_isolation.py::test_a_reader_reads_and_writes_nothing"
+SPOOF = "tests/drivers/test_driver_bridge_frames.py::test_is_dropped"
+DETACH = "tests/drivers/test_driver_network.py::test_removed_twice_is_gone_and_others_stay"
+UNASSIGN = "tests/drivers/test_driver_bridge_dhcp.py::test_a_removed_ports_address_is_free_at_once"
 FREE = "tests/unit/test_docs.py::test_the_licence_is_apache_2_and_contributing_is_explained"
 
 # number of a group's first line -> its title
@@ -42,7 +49,7 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (1, "end-user API, a service of its own: create, delete, reboot VMs and the other verbs", OPEN),
     (2, "operator API, a service of its own: hypervisors, users, settings", OPEN),
     (3, "internal API, a service of its own: hosts call it and never the database", UP),
-    (4, "each of the three APIs has its own security model and credentials", OPEN),
+    (4, "each of the three APIs has its own security model and credentials", PLANES),
     (5, "one central, relational, persistent PostgreSQL behind all three APIs", UP),
     (6, "part of the operators' settings as text files, namespaced and with defaults", OPEN),
     (7, "REST for every resource: create, read, update, delete on every table", OPEN),
@@ -55,8 +62,8 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (14, "EC2-compatible interface", OPEN),
     (15, "OpenStack (Rackspace 1.0) compatible interface", OPEN),
     (16, "several API families side by side over one core", OPEN),
-    (17, "authentication, then authorization of each command", OPEN),
-    (18, "every object that a request names is checked before the request is accepted", OPEN),
+    (17, "authentication, then authorization of each command", ROLES),
+    (18, "every object that a request names is checked before the request is accepted", NAMED),
     (19, "a caller may wait for the worker's result, or be answered on acceptance", OPEN),
     (20, "the central API in a highly available VM, reached by CLI and web", OPEN),
     (21, "Deltacloud-like API: instances, images, realms, profiles, volumes, keys", OPEN),
@@ -121,10 +128,10 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (80, "storage nodes are managed by the platform", OPEN),
     (81, "bridges on hosts are managed", UP),
     (82, "attach a tap to a bridge", UP),
-    (83, "detach a tap", OPEN),
-    (84, "IP and MAC anti-spoofing per interface", OPEN),
+    (83, "detach a tap", DETACH),
+    (84, "IP and MAC anti-spoofing per interface", SPOOF),
     (85, "give an IP to a VM", UP),
-    (86, "take an IP back", OPEN),
+    (86, "take an IP back", UNASSIGN),
     (87, "IPv4 and IPv6 pools, several addresses for one interface", OPEN),
     (88, "interfaces with a unique MAC, several per VM, named after VM and number", OPEN),
     (89, "a bridge per interface, named after it", OPEN),
@@ -211,11 +218,11 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (170, "a user changes their own password", OPEN),
     (171, "administrators and users are told apart in the web interface", OPEN),
     (172, "resource pools for users; VMs are made and deleted inside them", OPEN),
-    (173, "projects own resources; users belong to projects", OPEN),
+    (173, "projects own resources; users belong to projects", FOREIGN),
     (174, "permissions by service, action, kind of object and owner", OPEN),
-    (175, "roles per API command", OPEN),
+    (175, "roles per API command", ROLES),
     (176, "quotas per project", QUOTA),
-    (177, "each VM has a customer, and customers see their own", OPEN),
+    (177, "each VM has a customer, and customers see their own", FOREIGN),
     (178, "key pairs per user", UP),
     (179, "rate limits and lock-out", OPEN),
     (180, "command line with full access to every feature", OPEN),
@@ -237,7 +244,7 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (196, "replicated database with automatic failover", OPEN),
     (197, "no single point of failure in what is deployed", OPEN),
     (198, "storage replication and takeover", OPEN),
-    (199, "API servers without state, as many as wanted", OPEN),
+    (199, "API servers without state, as many as wanted; the central API VM extra safe", OPEN),
     (200, "fencing: one writer is proven before a failover", OPEN),
     (201, "Puppet ENC endpoint", OPEN),
     (202, "Hiera look-up over HTTP", OPEN),

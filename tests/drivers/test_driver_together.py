@@ -31,10 +31,8 @@ UID = 1_900_001
 def hypervisor(place: Path, netns: None) -> Iterator[LibvirtHypervisor]:
     driver = LibvirtHypervisor(HypervisorOptions(), place / "node", place / "run", "drivertest")
     yield driver
-    for domain in driver.observe().domains:
-        driver.remove(domain.vm_id)
-    driver.close()
-    driver.daemons.remove()
+    driver.remove_all()
+    assert driver.daemons.running() is None
 
 
 @pytest.fixture

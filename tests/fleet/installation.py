@@ -207,6 +207,18 @@ class Installation:
 
         return asyncio.run(run())
 
+    def quiet(self) -> str:
+        """Waits until nothing changes any more; returns the change log's cursor there."""
+        operator = self.operator()
+        cursor: str = operator.get("/v1/changes?after=end").made["cursor"]
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            answer = operator.get(f"/v1/changes?after={cursor}&wait=0.8&limit=1000").made
+            if not answer["items"]:
+                return cursor
+            cursor = answer["cursor"]
+        raise AssertionError("the change log does not come to rest")
+
     def digest(self) -> dict[str, str]:
         """A hash of every table's content, but for those that say who called and who was heard from."""
         skipped = ("call", "plan", "node_seen", "alembic_version")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from tests.fleet.caller import Reply
-from tests.fleet.installation import Installation, until
+from tests.fleet.installation import Installation
 from tests.fleet.tenant import Tenant, refused
 
 
@@ -81,21 +81,6 @@ def test_s4_parallel_creates_at_the_end_of_capacity_make_exactly_what_fits(cloud
     assert tenant.owner.post("/v1/vms", tenant.wish("later")).status == 201
 
 
-def quiet(cloud: Installation) -> str:
-    """A cursor of the change log after which, for a while, nothing came."""
-    operator = cloud.operator()
-    cursor: str = operator.get("/v1/changes?after=end").made["cursor"]
-
-    def look() -> bool:
-        nonlocal cursor
-        answer = operator.get(f"/v1/changes?after={cursor}&wait=1&limit=1000").made
-        cursor = answer["cursor"]
-        return not answer["items"]
-
-    until(look, 30, why="the change log to be quiet")
-    return cursor
-
-
 def changes(cloud: Installation, cursor: str) -> list[dict[str, object]]:
     items: list[dict[str, object]] = cloud.operator().get(f"/v1/changes?after={cursor}&limit=1000").made["items"]
     return items
@@ -103,7 +88,7 @@ def changes(cloud: Installation, cursor: str) -> list[dict[str, object]]:
 
 def test_s3_a_plan_shows_its_effects_writes_nothing_and_apply_makes_exactly_that(cloud: Installation, tenant: Tenant) -> None:
     owner = tenant.owner
-    cursor, before = quiet(cloud), cloud.digest()
+    cursor, before = cloud.quiet(), cloud.digest()
     plan = owner.post("/v1/vms?plan=1", tenant.wish("a")).made
     by_kind = {e["kind"]: e for e in plan["effects"]}
     assert {e["action"] for e in plan["effects"]} == {"create"}

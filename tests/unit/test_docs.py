@@ -111,11 +111,11 @@ def test_reliability_explains_every_name() -> None:
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
-    files = sorted((ROOT / "docs" / "adr").glob("*.md"))
-    numbers = [int(f.name[:4]) for f in files if f.name[:4].isdigit()]
-    assert numbers == list(range(1, len(numbers) + 1))
+    files = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    assert [int(f.name[:4]) for f in files] == list(range(1, len(files) + 1))
     for file in files:
-        assert [h for h in re.findall(r"^## (.+)$", file.read_text(), re.M)] == ["Context", "Decision", "Consequences"]
+        assert re.findall(r"^## (.+)$", file.read_text(), re.M) == ["Context", "Decision", "Consequences"]
+        assert f"({file.name})" in text("docs/adr/README.md")
 
 
 def test_the_licence_is_apache_2_and_contributing_is_explained() -> None:

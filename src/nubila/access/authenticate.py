@@ -31,7 +31,7 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
     role: str  # the lower of the token's and of the member's present role
     project_id: UUID | None = None
     expires_at: datetime | None = None
-    live: bool = True  # not revoked; account not suspended or removed; project not suspended; still a member
+    live: bool = True  # not revoked; account not suspended or removed; project not removed; still a member
 
 
 class Credentials(Protocol):

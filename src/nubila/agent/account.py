@@ -46,7 +46,7 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         metadata_at=record.metadata_at,
         guest_agent=running and facts.domain is not None and facts.domain.guest_agent,
         disks_ready=tuple(d.volume_id for d in wanted.disks if d.volume_id in facts.volumes),
-        ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps),
+        ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps) if running else (),
     )
 
 

@@ -18,6 +18,7 @@ from nubila.drivers.image_store.base import ImageStore
 from nubila.fleet.fleet import Fleet
 from nubila.fleet.heard import Heard
 from nubila.intent.asking import Asking, Outcome
+from nubila.intent.catalog import new_in
 from nubila.intent.carry import Attempt, Caller, Carrier, Done, Planned
 from nubila.model.catalog import Plane
 from nubila.model.draft import Row
@@ -120,20 +121,19 @@ async def answered(call: ApiCall, done: Done, show: Show) -> Answer:
     return Answer(body={**body, **done.secret}, status=done.status, headers=headers)
 
 
-async def wait_for_operation(call: ApiCall, operation_id: UUID) -> None:
-    """Until it has ended or the call's time is over; hints make it quick, the clock makes it sure."""
+async def wait_for_operation(call: ApiCall, operation_id: UUID) -> Record | None:
+    """The operation once it has ended, or when the call's time is over; hints make it quick, the clock makes it sure."""
     until = time.monotonic() + call.wait_s
     while True:
         expected = call.context.hub.expect(f"op:{operation_id}")
-        row = await call.context.resources.one("operation", object_id=operation_id)
-        left = until - time.monotonic()
-        if row is None or row["ended_at"] is not None or left <= 0:
+        try:
+            row = await call.context.resources.one("operation", project_id=project_of(call), object_id=operation_id)
+            left = until - time.monotonic()
+            if row is None or row["ended_at"] is not None or left <= 0 or call.gate.stopping or call.departed:
+                return row
+            await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
+        finally:
             expected.close()
-            return
-        await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
-        expected.close()
-        if call.gate.stopping or call.departed:
-            return
 
 
 async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None = None, **equals: Any) -> Row:
@@ -159,6 +159,20 @@ def drafting(call: ApiCall, make: Callable[[Asking], Outcome]) -> Attempt:
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         return make(asking(await call.context.accounts.now()))
+
+    return attempt
+
+
+def drafting_in_project(call: ApiCall, make: Callable[[Asking], Outcome]) -> Attempt:
+    """An attempt to make something new in the caller's project."""
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        project_id = call.principal.project_id
+        assert project_id is not None
+        project = await call.context.resources.whole("project", object_id=project_id)
+        if project is None:
+            raise errors.NotFound("Your project does not exist any more.")
+        return new_in(project, make(asking(await call.context.accounts.now())))
 
     return attempt
 

@@ -16,7 +16,7 @@ import msgspec
 from nubila import errors
 from nubila.fleet.fleet import Fleet
 from nubila.intent.asking import Asking, Outcome
-from nubila.model.draft import Draft, Drafted
+from nubila.model.draft import Draft, Drafted, Row
 from nubila.model.ids import Mint, parse, text
 from nubila.store.database import Database, Retry
 from nubila.store.ledger import Ledger
@@ -52,6 +52,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     refers: dict[str, UUID | None]
     secret: dict[str, str] = {}
     replayed: bool = False
+    rows: dict[str, Row] = {}  # kind -> what a reader would find now; saves reading it
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,9 +139,10 @@ class Carrier:
                 "idempotency", principal=caller.actor, key=caller.idempotency_key, request_sha256=caller.fingerprint,
                 status=drafted.status, answer={k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
             )
-        await self.database.commit(draft)
+        at = await self.database.commit(draft)
         self.notifier.tell(drafted.hints)
-        return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret)
+        rows = {kind: {**row, "created_at": at, "updated_at": at} for kind, row in drafted.rows.items()}
+        return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret, rows=rows)
 
     async def _replay(self, caller: Caller) -> Done | None:
         """What this call answered before, if its key was used; raises KeyReused for another request under that key."""

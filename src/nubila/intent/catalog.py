@@ -149,6 +149,15 @@ def remove(kind: str, row: Row, asking: Asking, *, counted: str | None = None) -
     return Drafted(draft=draft, status=200, refers={kind: object_id}, effects=[effect])
 
 
+def new_in(project: Row, outcome: Outcome) -> Outcome:
+    """Something new in a project: refused while that is suspended, and resting on it, so that it cannot go meanwhile."""
+    if project["spec"]["suspended"]:
+        return errors.Forbidden("The project is suspended: it keeps what it has, and nothing new can be made.")
+    if isinstance(outcome, Drafted):
+        outcome.draft.rests_on("project", project, compare=False)
+    return outcome
+
+
 def create_account(kind: str, body: AccountCreate, asking: Asking) -> Outcome:
     draft = asking.draft()
     row = _lasting(asking, draft, kind, body.name, catalog.AccountSpec(email=body.email), body.labels)

@@ -95,8 +95,18 @@ def create(
     ]
     return Drafted(
         draft=draft, status=201, refers={"vm": made["id"], "operation": op["id"]}, effects=effects,
-        hints=[f"node:{node.id}"],
+        hints=[f"node:{node.id}"], rows={"vm": _as_read(made, draft, node, flavor, picture), "operation": op | _UNREAD},
     )
+
+
+_UNREAD: Row = {"labels": {}, "status": None, "observed_generation": 0, "version": 1, "ended_at": None}
+
+
+def _as_read(made: Row, draft: Draft, node: Node, flavor: Row, picture: Row) -> Row:
+    """The new vm with what a reader finds beside it."""
+    beside = {"node_name": node.name, "flavor_name": flavor["name"], "image_name": picture["name"], "login": picture["spec"]["login"]}
+    addresses = " ".join(a["address"] for a in draft.insert.get("address", ()))
+    return {**_UNREAD, **made, **beside, "silent_s": node.silent_s, "addresses": addresses}
 
 
 def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] | errors.NubilaError:

@@ -118,3 +118,4 @@ class Drafted(msgspec.Struct, kw_only=True):
     effects: list[Effect] = []
     secret: dict[str, str] = {}  # shown once, never stored
     hints: list[str] = []  # wake-ups to send after the commit
+    rows: dict[str, Row] = {}  # kind -> the new object as a reader would find it, but for its times

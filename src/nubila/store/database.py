@@ -9,7 +9,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 import asyncpg
 import msgspec
@@ -106,26 +107,26 @@ class Database:
             tag: str = await c.execute(sql, *args)
             return tag
 
-    async def commit(self, draft: Draft) -> dict[str, int]:
-        """Carry out the draft, all of it or nothing; returns the revision of each node that was woken.
+    async def commit(self, draft: Draft) -> datetime | None:
+        """Carry out the draft, all of it or nothing; returns its moment by the database's clock, None for an empty one.
 
         Raises Retry when a claim or fact no longer holds, QuotaExceeded, NameTaken, or OutcomeUnknown.
         """
         if draft.is_empty():
-            return {}
+            return None
         return await asyncio.shield(asyncio.ensure_future(self._commit(draft.encoded())))
 
-    async def _commit(self, encoded: str) -> dict[str, int]:
+    async def _commit(self, encoded: str) -> datetime:
         for attempt in (1, 2):
             async with self.connection() as c:
-                sent = asyncio.ensure_future(c.fetchval(f"select {COMMIT}($1::text::jsonb)::text", encoded))
+                sent = asyncio.ensure_future(c.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", encoded))
                 try:
                     # Never a cancel: a cancelled commit may be seen by others and still be lost.
                     done, _ = await asyncio.wait({sent}, timeout=COMMIT_LIMIT_S)
                     if not done:
                         c.terminate()
                         raise errors.OutcomeUnknown(inside="commit over its limit")
-                    return msgspec.json.decode(sent.result(), type=dict[str, int])
+                    return cast(datetime, sent.result())
                 except (asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError):
                     if attempt == 2:
                         raise
@@ -137,7 +138,7 @@ class Database:
 
 
 async def _warm(connection: asyncpg.Connection) -> None:
-    await connection.fetchval(f"select {COMMIT}($1::text::jsonb)::text", "{}")
+    await connection.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", "{}")
 
 
 def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:

@@ -44,10 +44,10 @@ create index change_project_idx on change (project_id, xid, seq);
 create function log_change() returns trigger language plpgsql as $$
 declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
-    hidden text;
 begin
-    foreach hidden in array coalesce(tg_argv, '{}') loop
-        content := content - hidden;
+    -- arguments: the column that names the object, the one that names its project ('' for none), and columns to hide
+    for i in 2 .. tg_nargs - 1 loop
+        content := content - tg_argv[i];
     end loop;
     insert into change (actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
     values (
@@ -55,8 +55,8 @@ begin
         nullif(current_setting('nubila.request', true), ''),
         nullif(current_setting('nubila.reason', true), ''),
         tg_table_name,
-        coalesce(content->>'id', content->>'holder_id', content->>'port_id', content->>'node_id', content->>'project_id')::uuid,
-        case when tg_table_name = 'project' then content->>'id' else content->>'project_id' end::uuid,
+        (content->>tg_argv[0])::uuid,
+        (content->>tg_argv[1])::uuid,
         (content->>'generation')::bigint,
         coalesce((content->>'spec_schema')::smallint, 1),
         lower(tg_op),
@@ -88,7 +88,9 @@ def triggers() -> Iterator[str]:
     for t in TABLES:
         q = f'"{t.name}"'
         if t.logged:
-            args = ", ".join(f"'{c}'" for c in t.unlogged_columns)
+            named = next(c for c in ("id", "holder_id", "port_id", "node_id", "project_id") if c in t.table.c)
+            project = "id" if t.name == "project" else "project_id" if "project_id" in t.table.c else ""
+            args = ", ".join(f"'{c}'" for c in (named, project, *t.unlogged_columns))
             yield f"create trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
             columns = [c.name for c in t.table.columns if c.name not in t.unlogged_columns and c.name not in ("version", "updated_at")]
             differs = " or ".join(f'old."{c}" is distinct from new."{c}"' for c in columns)
@@ -246,7 +248,7 @@ begin
   -- rows
 {writes}
 {_CLAIMS}
-  return out;
+  return out || jsonb_build_object('now', now());
 end $commit$;
 """
 

@@ -121,7 +121,7 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
         silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float).label("silent_s")
         inventory = sa.text("(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory")
         return node.outerjoin(seen, seen.c.node_id == node.c.id), [*_text(node), silent, sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory")]
-    more = [sa.literal_column(sql).label(name) for name, sql in DERIVED.get(kind, {}).items()]
+    more: list[sa.ColumnElement[Any]] = [sa.literal_column(sql).label(name) for name, sql in DERIVED.get(kind, {}).items()]
     return T[kind], [*_text(T[kind], *EXTRA.get(kind, ())), *more]
 
 
@@ -219,7 +219,8 @@ class AccountStore:
            (t.spec->>'expires_at')::timestamptz as expires_at,
            coalesce((select (u.spec->>'suspended')::boolean or u.removed_at is not null from "user" u where u.id = t.account_id and t.plane = 'user'),
                     (select (o.spec->>'suspended')::boolean or o.removed_at is not null from operator o where o.id = t.account_id and t.plane = 'operator'), true) as suspended,
-           (select m.role from member m where m.project_id = t.project_id and m.user_id = t.account_id) as member_role
+           (select m.role from member m join project p on p.id = m.project_id and p.removed_at is null
+             where m.project_id = t.project_id and m.user_id = t.account_id) as member_role
       from token t left join credential c on c.id = t.id where t.id = $1
     """
     MEMBERS = """select m.role, u.id, u.name from member m join "user" u on u.id = m.user_id where m.project_id = $1 order by u.name"""

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, carried, drafting, matching, project_of, ref
+from nubila.api.context import ApiCall, carried, drafting_in_project, matching, project_of, ref
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.intent import network as intent
@@ -17,7 +17,7 @@ from nubila.intent.asking import Asking, Outcome
 
 async def create_network(call: ApiCall) -> Answer:
     """Create a network."""
-    return await carried(call, "network.create", drafting(call, lambda a: intent.create(call.body, a)), showing("network"))
+    return await carried(call, "network.create", drafting_in_project(call, lambda a: intent.create(call.body, a)), showing("network"))
 
 
 async def remove_network(call: ApiCall) -> Answer:

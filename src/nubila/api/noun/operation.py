@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, Context, answered, carried, etag_of, filtered, found, is_operator, listed, project_of, seen, wait_for_operation
+from nubila.api.context import ApiCall, Context, answered, carried, etag_of, filtered, found, is_operator, listed, project_of, ref, seen, wait_for_operation
 from nubila.api.route import Answer
 from nubila.intent import operation as intent
 from nubila.intent.asking import Asking, Outcome
@@ -51,10 +51,9 @@ async def list_operations(call: ApiCall) -> Answer:
 
 async def show_operation(call: ApiCall) -> Answer:
     """Show an operation; with ?wait= once it has ended, or when the time is over."""
-    row = await seen(call, "operation", call.params["operation"])
-    if call.wait_s > 0:
-        await wait_for_operation(call, row["id"])
-        row = await seen(call, "operation", call.params["operation"])
+    operation_id, _ = ref("operation", call.params["operation"])
+    row = await wait_for_operation(call, operation_id) if operation_id is not None and call.wait_s > 0 else None
+    row = row or await seen(call, "operation", call.params["operation"])
     return Answer(body=operation_shown(call, row), etag=etag_of(row))
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from nubila import errors
 from nubila.access import tokens
-from nubila.api.context import ApiCall, Show, carried, drafting, etag_of, filtered, found, is_operator, listed, matching, project_of, seen
+from nubila.api.context import ApiCall, Show, carried, drafting, drafting_in_project, etag_of, filtered, found, is_operator, listed, matching, project_of, seen
 from nubila.api.noun.shown import SHOWN, one_shown
 from nubila.api.route import Answer, Handler
 from nubila.intent import catalog as intent
@@ -248,7 +248,7 @@ async def remove_token(call: ApiCall) -> Answer:
 
 async def create_keypair(call: ApiCall) -> Answer:
     """Register an OpenSSH public key."""
-    return await carried(call, "keypair.create", drafting(call, lambda a: intent.create_keypair(call.body, a)), showing("keypair"))
+    return await carried(call, "keypair.create", drafting_in_project(call, lambda a: intent.create_keypair(call.body, a)), showing("keypair"))
 
 
 async def create_flavor(call: ApiCall) -> Answer:

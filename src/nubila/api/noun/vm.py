@@ -63,10 +63,12 @@ async def _shown(call: ApiCall, done: Done) -> dict[str, Any]:
     vm_id, op_id = done.refers.get("vm"), done.refers.get("operation")
     out: dict[str, Any] = {}
     if vm_id is not None:
-        row = await call.context.resources.one("vm", object_id=vm_id, removed=True)
+        row: Record | None = None if call.wait_s else done.rows.get("vm")
+        row = row or await call.context.resources.one("vm", object_id=vm_id, removed=True)
         out["vm"] = None if row is None else vm_shown(call, row)
     if op_id is not None:
-        op = await call.context.resources.one("operation", object_id=op_id)
+        op: Record | None = None if call.wait_s else done.rows.get("operation")
+        op = op or await call.context.resources.one("operation", object_id=op_id)
         out["operation"] = None if op is None else operation_shown(call, op)
     return out
 
@@ -185,7 +187,7 @@ async def console(call: ApiCall) -> Answer:
     await c.nodes.ask(question, row["node_id"], row["id"], "console", max(1, min(call.query.bytes, 65536)))
     until = time.monotonic() + CONSOLE_WAIT_S
     c.notifier.tell([f"node:{row['node_id']}"])
-    while (left := until - time.monotonic()) > 0:
+    while (left := until - time.monotonic()) > 0 and not (call.departed or call.gate.stopping):
         expected = c.hub.expect(f"question:{question}")
         answer = await c.nodes.answered(question)
         if answer is not None:
@@ -193,7 +195,7 @@ async def console(call: ApiCall) -> Answer:
             if answer["error"]:
                 raise errors.Conflict(f"The console cannot be read: {answer['error']}.")
             return Answer(body=(answer["answer"] or b"").decode("utf-8", "replace"), media="text/plain; charset=utf-8")
-        await expected.wait(min(left, CLOCK_S))
+        await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
     raise errors.Transient("The VM's node did not answer in time.", fix="See 'last_report_age_s' of the VM; repeat the request when its node is back.")
 
 

@@ -151,6 +151,13 @@ class LibvirtHypervisor:
                 text = _tail(path, max_bytes - len(text)) + text
         return text
 
+    def remove_all(self) -> None:
+        """Every domain of ours, then the daemons and what they needed on the machine: a node is being destroyed."""
+        for domain in self.observe().domains:
+            self.remove(domain.vm_id)
+        self.close()
+        self.daemons.remove()
+
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:

@@ -1,0 +1,57 @@
+"""`python -m bench [--quick]`: all measurements, a table on the terminal, build/bench.json for machines."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from typing import Any
+
+from bench import fake, real
+from bench.installation import ROOT
+
+# name -> (unit, what it is, aim, not acceptable beyond); a number with '>' must be larger
+GOALS: dict[str, tuple[str, str, str, str]] = {
+    "fake_create_p50_ms": ("ms", "create to running, fake driver, one at a time", "10", "40"),
+    "fake_create_c50_p99_ms": ("ms", "the same, 50 in parallel, 99th percentile", "100", ""),
+    "vm_per_s": ("/s", "creates to running, 50 in parallel", ">500", ">100"),
+    "cpu_ms_per_vm": ("ms", "CPU of APIs, agent and PostgreSQL per vm", "4", ""),
+    "load_generator_cpu_ms_per_vm": ("ms", "CPU of the load generator, counted apart", "", ""),
+    "wakeup_p50_ms": ("ms", "commit to the node's long poll answered", "2", "10"),
+    "wakeup_p99_ms": ("ms", "the same, 99th percentile", "10", ""),
+    "raw_notify_p50_ms": ("ms", "floor: INSERT and NOTIFY to a listener", "", ""),
+    "real_create_over_virsh_ms": ("ms", "real create, over virsh create of the same XML", "15", "150"),
+    "real_create_p50_ms": ("ms", "real create to running", "", ""),
+    "virsh_create_p50_ms": ("ms", "peer: virsh create", "", ""),
+    "control_pss_mib": ("MiB", "two control-plane processes", "512", ""),
+    "agent_pss_mib": ("MiB", "agent with libvirt, lxml, TLS and netlink", "60", "80"),
+}
+
+
+def verdict(value: float, aim: str, limit: str) -> str:
+    def met(bound: str) -> bool:
+        return value > float(bound[1:]) if bound.startswith(">") else value <= float(bound)
+
+    if aim and met(aim):
+        return "met"
+    if limit and not met(limit):
+        return "BEYOND THE LIMIT"
+    return "open" if aim else ""
+
+
+def main() -> int:
+    quick = "--quick" in sys.argv
+    results: dict[str, Any] = {"machine": platform.platform(), "quick": quick}
+    results |= fake.run(quick)
+    results |= real.run(quick)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build/bench.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"fsync={results['fsync']} synchronous_commit={results['synchronous_commit']} virt_method={results['virt_method']}")
+    print(f"{'measure':32}{'value':>10} {'unit':5}{'aim':>7}{'limit':>7}  verdict")
+    for name, (unit, words, aim, limit) in GOALS.items():
+        print(f"{name:32}{results[name]:>10.2f} {unit:5}{aim:>7}{limit:>7}  {verdict(results[name], aim, limit):18}{words}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

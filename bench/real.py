@@ -1,0 +1,89 @@
+"""A real guest: create to running through the API, beside `virsh create` of the very same domain on the same libvirtd."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import cpu
+from bench.installation import ROOT, Installation, installation
+
+GUEST = ROOT / "build/guest/nubila-mini.qcow2"
+
+
+def guest() -> bytes:
+    if not GUEST.exists():
+        subprocess.run(["bash", str(ROOT / "guest/build.sh"), str(GUEST.parent)], check=True, stdout=subprocess.DEVNULL)
+    return GUEST.read_bytes()
+
+
+def create(made: Installation, name: str) -> float:
+    """Milliseconds from the POST until GET shows the vm running."""
+    user = made.tokens["user"]
+    begin = time.perf_counter()
+    answer = made.call(0, "POST", "/v1/vms", {"name": name, "flavor": "tiny", "image": "mini"}, user)
+    made.call(0, "GET", f"/v1/operations/{answer['operation']['id']}?wait=60", token=user)
+    shown = made.call(0, "GET", f"/v1/vms/{name}", token=user)
+    if shown["state"] != "running":
+        raise RuntimeError(f"{name} is {shown['state']}: {shown['status']}")
+    return (time.perf_counter() - begin) * 1e3
+
+
+def virsh(made: Installation, *words: str) -> str:
+    socket = made.top / "run/node/libvirt/libvirt-sock"
+    command = ["virsh", "-q", "-c", f"qemu+unix:///system?socket={socket}", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def peer(made: Installation, domain: str, rounds: int) -> list[float]:
+    """`virsh create` of the domain's own XML, with the agent away so that nobody else acts."""
+    xml = made.top / "peer.xml"
+    xml.write_text(virsh(made, "dumpxml", "--inactive", "--security-info", domain))
+    times = []
+    for _ in range(rounds):
+        virsh(made, "destroy", domain)
+        begin = time.perf_counter()
+        virsh(made, "create", str(xml))
+        times.append((time.perf_counter() - begin) * 1e3)
+    return times
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    rounds = 5 if quick else 12
+    with installation("nbreal", "real", 1, guest(), "qcow2") as made:
+        out: dict[str, Any] = {}
+        try:
+            create(made, "warm")
+            times = [create(made, f"vm{n}") for n in range(rounds)]
+            out["virt_method"] = made.call(0, "GET", "/v1/vms/warm", token=made.tokens["user"])["spec"]["virt_method"]
+            out["agent_pss_mib"] = cpu.pss_mib(made.processes["agent"].pid)
+            made.processes["agent"].terminate()
+            made.processes["agent"].wait(20)
+            domain = next(d for d in virsh(made, "list", "--name").split() if d)
+            virsh_ms = peer(made, domain, rounds)
+            out |= {"real_create_p50_ms": median(times), "virsh_create_p50_ms": median(virsh_ms)}
+            out["real_create_over_virsh_ms"] = out["real_create_p50_ms"] - out["virsh_create_p50_ms"]
+            made.start("agent", "agent")
+        finally:
+            clean(made)
+        return out
+
+
+def clean(made: Installation) -> None:
+    """Every vm is removed through the API, as a user would, so that nothing stays on this machine."""
+    user = made.tokens.get("user")
+    if user is None:
+        return
+    for v in made.call(0, "GET", "/v1/vms?limit=1000", token=user)["items"]:
+        made.call(0, "DELETE", f"/v1/vms/{v['id']}?wait=30", token=user)
+
+
+if __name__ == "__main__":
+    if not Path("/dev/net/tun").exists():
+        sys.exit("bench.real needs /dev/net/tun")
+    print(json.dumps(run("--quick" in sys.argv), indent=2))
