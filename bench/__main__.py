@@ -46,10 +46,14 @@ def main() -> int:
     results |= real.run(quick)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"fsync={results['fsync']} synchronous_commit={results['synchronous_commit']} virt_method={results['virt_method']}")
+    print(
+        f"fsync={results['fsync']} synchronous_commit={results['synchronous_commit']} virt_method={results['virt_method']}"
+    )
     print(f"{'measure':32}{'value':>10} {'unit':5}{'aim':>7}{'limit':>7}  verdict")
     for name, (unit, words, aim, limit) in GOALS.items():
-        print(f"{name:32}{results[name]:>10.2f} {unit:5}{aim:>7}{limit:>7}  {verdict(results[name], aim, limit):18}{words}")
+        print(
+            f"{name:32}{results[name]:>10.2f} {unit:5}{aim:>7}{limit:>7}  {verdict(results[name], aim, limit):18}{words}"
+        )
     return 0
 
 

@@ -23,9 +23,18 @@ def percentile(values: list[float], p: int) -> float:
 
 def load(made: Installation, parallel: int, count: int, prefix: str) -> dict[str, Any]:
     config = made.top / f"load-{prefix}.json"
-    settings = {"ca": str(made.ca), "port": made.ports[0], "token": made.tokens["user"], "parallel": parallel, "count": count, "prefix": prefix}
+    settings = {
+        "ca": str(made.ca),
+        "port": made.ports[0],
+        "token": made.tokens["user"],
+        "parallel": parallel,
+        "count": count,
+        "prefix": prefix,
+    }
     config.write_text(json.dumps(settings))
-    done = subprocess.run([sys.executable, "-m", "bench.load", str(config)], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load", str(config)], capture_output=True, text=True, timeout=600, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     result: dict[str, Any] = json.loads(done.stdout)
@@ -54,7 +63,8 @@ def creates(made: Installation, quick: bool) -> dict[str, Any]:
     out["fake_create_c50_p99_ms"] = percentile(many["running"], 99)
     out["cpu_ms_per_vm"] = sum(used) / count * 1e3
     out["cpu_ms_per_vm_by_part"] = {
-        w: round(u / count * 1e3, 3) for w, u in zip(("user_operator", "internal_reconcile", "agent", "postgresql"), used, strict=True)
+        w: round(u / count * 1e3, 3)
+        for w, u in zip(("user_operator", "internal_reconcile", "agent", "postgresql"), used, strict=True)
     }
     out["load_generator_cpu_ms_per_vm"] = many["cpu_s"] / count * 1e3
     out["control_pss_mib"] = sum(cpu.pss_mib(made.processes[w].pid) for w in ("public", "internal"))
@@ -83,7 +93,9 @@ async def floor(socket: str) -> dict[str, float]:
             await writer.execute("insert into floor values ($1)", n)
             await writer.execute("notify floor")
         await asyncio.wait_for(event.wait(), 5)
-        committed = await writer.fetchval("select extract(epoch from pg_xact_commit_timestamp($1::text::xid))::float8", str(int(xid) & 0xFFFFFFFF))
+        committed = await writer.fetchval(
+            "select extract(epoch from pg_xact_commit_timestamp($1::text::xid))::float8", str(int(xid) & 0xFFFFFFFF)
+        )
         raw.append((heard[-1] - committed) * 1e3)
     settings = {k: await writer.fetchval(f"show {k}") for k in ("fsync", "synchronous_commit", "full_page_writes")}
     await writer.close()
@@ -94,8 +106,17 @@ async def floor(socket: str) -> dict[str, float]:
 def wakeups(made: Installation, quick: bool) -> dict[str, float]:
     """From PostgreSQL's commit timestamp to the arrival of the long poll's answer in another process."""
     config = made.top / "wake.json"
-    config.write_text(json.dumps({"top": str(made.top), "ports": made.ports, "tokens": made.tokens, "rounds": 100 if quick else 400}))
-    done = subprocess.run([sys.executable, "-m", "bench.wake", str(config)], capture_output=True, text=True, timeout=300, check=False, env=made.environment)
+    config.write_text(
+        json.dumps({"top": str(made.top), "ports": made.ports, "tokens": made.tokens, "rounds": 100 if quick else 400})
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.wake", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=made.environment,
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     values: list[float] = json.loads(done.stdout)

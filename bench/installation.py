@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import postgres
+
 from nubila.bootstrap import world
 from nubila.config import Settings, load
-from tests import postgres
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,15 +47,25 @@ class Installation:
             (top / d).mkdir(parents=True)
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("NUBILA_")},
-            "NUBILA_NAME": name, "NUBILA_VAR": str(top / "var"), "NUBILA_RUN": str(top / "run"), "NUBILA_DRIVERS": drivers,
-            "NUBILA_USER_PORT": str(self.ports[0]), "NUBILA_OPERATOR_PORT": str(self.ports[1]), "NUBILA_INTERNAL_PORT": str(self.ports[2]),
+            "NUBILA_NAME": name,
+            "NUBILA_VAR": str(top / "var"),
+            "NUBILA_RUN": str(top / "run"),
+            "NUBILA_DRIVERS": drivers,
+            "NUBILA_USER_PORT": str(self.ports[0]),
+            "NUBILA_OPERATOR_PORT": str(self.ports[1]),
+            "NUBILA_INTERNAL_PORT": str(self.ports[2]),
             "NUBILA_LOG_LEVEL": "warning",
         }
 
     def start(self, word: str, *words: str) -> None:
         log = (self.top / f"{word}.log").open("ab")
         self.processes[word] = subprocess.Popen(
-            [sys.executable, "-m", "nubila", *words], env=self.environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            [sys.executable, "-m", "nubila", *words],
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            start_new_session=True,
         )
 
     def stop(self) -> None:
@@ -71,13 +82,17 @@ class Installation:
     def ca(self) -> Path:
         return self.top / "var/public/ca.pem"
 
-    def call(self, plane: int, method: str, path: str, body: Any = None, token: str | None = None, raw: bytes | None = None) -> Any:
+    def call(
+        self, plane: int, method: str, path: str, body: Any = None, token: str | None = None, raw: bytes | None = None
+    ) -> Any:
         context = ssl.create_default_context(cafile=str(self.ca))
         c = http.client.HTTPSConnection("127.0.0.1", self.ports[plane], context=context, timeout=60)
         headers = {"content-type": "application/octet-stream" if raw is not None else "application/json"}
         if token:
             headers["authorization"] = f"Bearer {token}"
-        c.request(method, path, raw if raw is not None else None if body is None else json.dumps(body).encode(), headers)
+        c.request(
+            method, path, raw if raw is not None else None if body is None else json.dumps(body).encode(), headers
+        )
         response = c.getresponse()
         content = response.read()
         c.close()
@@ -123,19 +138,27 @@ class Installation:
         if self.drivers == "fake":
             # the machine has two cores; what is measured is the control plane, not how soon it is full
             for n in found:
-                self.call(1, "PATCH", f"/v1/nodes/{n['id']}", {"cpu_overcommit": 64.0, "reserved_memory_mib": 0, "reserved_disk_gib": 0}, op)
+                self.call(
+                    1,
+                    "PATCH",
+                    f"/v1/nodes/{n['id']}",
+                    {"cpu_overcommit": 64.0, "reserved_memory_mib": 0, "reserved_disk_gib": 0},
+                    op,
+                )
 
 
 @contextmanager
 def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str) -> Iterator[Installation]:
-    top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))  # noqa: S108
+    top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
     top.chmod(0o711)  # each QEMU has a user of its own, who must get through
     with postgres.running() as socket_directory:
         made = Installation(top, name, drivers, nodes)
         try:
             (top / "run/postgresql").symlink_to(socket_directory)
             subprocess.run(["createdb", "-h", socket_directory, "-U", "nubila", "nubila"], check=True)
-            subprocess.run([sys.executable, "-m", "nubila", "migrate"], env=made.environment, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "nubila", "migrate"], env=made.environment, check=True, stdout=subprocess.DEVNULL
+            )
             made.start("public", "serve", "user", "operator")
             made.ready(0)
             made.start("internal", "serve", "internal", "reconcile")

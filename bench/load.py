@@ -72,7 +72,11 @@ async def main(config: dict[str, Any]) -> None:
     begin = time.perf_counter()
     await asyncio.gather(*(worker(c) for c in connections))
     seconds = time.perf_counter() - begin
-    print(json.dumps({"seconds": seconds, "accepted": accepted, "running": running, "vms": vms, "cpu_s": time.process_time()}))
+    print(
+        json.dumps(
+            {"seconds": seconds, "accepted": accepted, "running": running, "vms": vms, "cpu_s": time.process_time()}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,15 @@ from nubila.client.transport import Transport
 from nubila.protocol import Hello, Wanted, Welcome
 
 HELLO = Hello(
-    protocol=1, agent_version="bench", fqdn="wake", boot_id="b", kernel="k", cores=4096, memory_mib=1 << 24, disk_gib=1 << 20, virt_methods=("wake",),
+    protocol=1,
+    agent_version="bench",
+    fqdn="wake",
+    boot_id="b",
+    kernel="k",
+    cores=4096,
+    memory_mib=1 << 24,
+    disk_gib=1 << 20,
+    virt_methods=("wake",),
     drivers={"hypervisor": {"wake": {}}},
 )
 
@@ -35,7 +43,9 @@ def main(config: dict[str, Any]) -> list[float]:
     url = f"https://127.0.0.1:{made.ports[2]}"
     identity = enrol.enrol(directory / "identity", url, token, "wake")
     wire = Transport(url, ca=made.ca, certificate=identity.certificate, timeout_s=60)
-    session = msgspec.json.decode(wire.request("POST", "/internal/v1/sessions", body=msgspec.json.encode(HELLO)).body, type=Welcome).session
+    session = msgspec.json.decode(
+        wire.request("POST", "/internal/v1/sessions", body=msgspec.json.encode(HELLO)).body, type=Welcome
+    ).session
     made.call(0, "POST", "/v1/vms", {"name": "wake", "flavor": "tiny", "image": "mini", "virt_method": "wake"}, user)
     arrived: list[tuple[int, float]] = []
     rounds = config["rounds"]
@@ -43,7 +53,9 @@ def main(config: dict[str, Any]) -> list[float]:
     def poll() -> None:
         since = 0
         while len(arrived) <= rounds:
-            answer = wire.request("GET", "/internal/v1/wanted", query={"since": since, "session": session, "wait": 20}, timeout_s=40)
+            answer = wire.request(
+                "GET", "/internal/v1/wanted", query={"since": since, "session": session, "wait": 20}, timeout_s=40
+            )
             at = time.time()
             wanted = msgspec.json.decode(answer.body, type=Wanted)
             since = max(since, wanted.revision)

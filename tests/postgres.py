@@ -47,14 +47,18 @@ class Server:
 
     def create(self) -> None:
         words = ["-D", str(self.data), "-U", "nubila", "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8"]
-        subprocess.run([*_as_user(), str(self._bins / "initdb"), *words], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(
+            [*_as_user(), str(self._bins / "initdb"), *words], check=True, stdout=subprocess.DEVNULL, timeout=60
+        )
 
     def start(self) -> None:
         """Returns when it answers; after a crash it recovers first."""
         options = [word for k, v in SETTINGS.items() for word in ("-c", f"{k}={v}")]
         command = [*_as_user(), str(self._bins / "postgres"), "-D", str(self.data), "-k", str(self.top), *options]
         for _ in range(300):
-            if self._process is None or self._process.poll() is not None:  # orphans of a crash may still hold its memory
+            if (
+                self._process is None or self._process.poll() is not None
+            ):  # orphans of a crash may still hold its memory
                 self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             if subprocess.run([self._bins / "pg_isready", "-q", "-h", self.top], timeout=10).returncode == 0:
                 return

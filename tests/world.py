@@ -25,7 +25,15 @@ from nubila.store.vm import VmStore
 
 SHA = "a" * 64
 HELLO = Hello(
-    protocol=1, agent_version="0", fqdn="n.example", boot_id="b", kernel="k", cores=8, memory_mib=8192, disk_gib=100, virt_methods=("fake",),
+    protocol=1,
+    agent_version="0",
+    fqdn="n.example",
+    boot_id="b",
+    kernel="k",
+    cores=8,
+    memory_mib=8192,
+    disk_gib=100,
+    virt_methods=("fake",),
     drivers={"hypervisor": {"fake": {}}},
 )
 
@@ -50,7 +58,13 @@ class World:
         return ids.uuid7(time.time_ns() // 1_000_000, self.random.getrandbits(74))
 
     def caller(self, action: str = "test", **more: Any) -> Caller:
-        values: dict[str, Any] = {"actor": "user:test", "request": "req-test", "action": action, "project_id": self.project_id, **more}
+        values: dict[str, Any] = {
+            "actor": "user:test",
+            "request": "req-test",
+            "action": action,
+            "project_id": self.project_id,
+            **more,
+        }
         return Caller(**values)
 
     async def do(self, make: Callable[[Asking], Outcome], **more: Any) -> Done:
@@ -62,11 +76,18 @@ class World:
         return done
 
     async def fill(self, nodes: int = 1) -> None:
-        done = await self.do(lambda a: catalog.create_project(catalog.ProjectCreate(name="p"), a), project_id=None, operator=True)
+        done = await self.do(
+            lambda a: catalog.create_project(catalog.ProjectCreate(name="p"), a), project_id=None, operator=True
+        )
         assert done.refers["project"] is not None
         self.project_id = done.refers["project"]
-        await self.do(lambda a: catalog.create_flavor(catalog.FlavorCreate(name="tiny", cores=1, memory_mib=128, disk_gib=1), a), project_id=None)
-        done = await self.do(lambda a: image.create(image.ImageCreate(name="mini", format=Format.RAW), a), project_id=None)
+        await self.do(
+            lambda a: catalog.create_flavor(catalog.FlavorCreate(name="tiny", cores=1, memory_mib=128, disk_gib=1), a),
+            project_id=None,
+        )
+        done = await self.do(
+            lambda a: image.create(image.ImageCreate(name="mini", format=Format.RAW), a), project_id=None
+        )
         row = await self.resources.whole("image", object_id=done.refers["image"])
         assert row is not None
         await self.do(lambda a: image.fill(row, a, sha256=SHA, size_bytes=4096, virtual_bytes=4096), project_id=None)
@@ -101,18 +122,27 @@ class World:
     def creating(self, body: VmCreate) -> Callable[[Callable[[datetime], Asking]], Any]:
         async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
             view = await self.vms.create_view(
-                self.project_id, name=body.name, flavor=(body.flavor, None), image=(body.image, None), networks=None, keys=([], []),
+                self.project_id,
+                name=body.name,
+                flavor=(body.flavor, None),
+                image=(body.image, None),
+                networks=None,
+                keys=([], []),
                 random=[self.random.getrandbits(62) for _ in range(16)],
             )
             entropy = [self.random.getrandbits(40) for _ in range(8)]
             nodes = await self.fleet.snapshot()
-            return create(body, view, nodes, asking(view["now"]), seed=self.random.getrandbits(32), sealed=None, entropy=entropy)
+            return create(
+                body, view, nodes, asking(view["now"]), seed=self.random.getrandbits(32), sealed=None, entropy=entropy
+            )
 
         return attempt
 
     async def create_vm(self, name: str, *, plan: bool = False, key: str | None = None, **body: Any) -> Done | Planned:
         wanted = VmCreate(name=name, **{"flavor": "tiny", "image": "mini", **body})
-        return await self.carrier.carry(self.caller("vm.create", plan=plan, idempotency_key=key, fingerprint=name), self.creating(wanted))
+        return await self.carrier.carry(
+            self.caller("vm.create", plan=plan, idempotency_key=key, fingerprint=name), self.creating(wanted)
+        )
 
     async def vm(self, name: str) -> dict[str, Any]:
         view = await self.vms.one_view(self.project_id, None, name)

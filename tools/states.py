@@ -21,7 +21,14 @@ NOUNS: dict[str, Mapping[StrEnum, frozenset[StrEnum]]] = {
 
 def drawn(noun: str) -> str:
     table = NOUNS[noun]
-    lines = [f"# States of a {noun}", "", "Drawn from the table that the database enforces; do not edit.", "", "```mermaid", "stateDiagram-v2"]
+    lines = [
+        f"# States of a {noun}",
+        "",
+        "Drawn from the table that the database enforces; do not edit.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+    ]
     lines += [f"    [*] --> {next(iter(table)).value}"]
     for was, becomes in table.items():
         lines += [f"    {was.value} --> {b.value}" for b in sorted(becomes)]

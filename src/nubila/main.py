@@ -27,7 +27,8 @@ from nubila.api.context import Context
 from nubila.api.internal.routes import ROUTES as INTERNAL
 from nubila.api.operator.routes import ROUTES as OPERATOR
 from nubila.api.route import Route
-from nubila.api.server import Listener, Tls, serve as serve_listeners
+from nubila.api.server import Listener, Tls
+from nubila.api.server import serve as serve_listeners
 from nubila.api.user.routes import ROUTES as USER
 from nubila.config import Settings
 from nubila.drivers import image_store, registry
@@ -104,8 +105,15 @@ def _token_row(row: Record) -> TokenRow:
         role = min(role, str(member or "reader"), key=lambda r: RANK[ProjectRole(r)])
     return msgspec.convert(
         {
-            "token_id": row["id"], "secret_sha256": bytes.fromhex(str(row["sha256"])), "plane": plane, "account_kind": plane.value,
-            "account_id": row["account_id"], "role": role, "project_id": row["project_id"], "expires_at": row["expires_at"], "live": live,
+            "token_id": row["id"],
+            "secret_sha256": bytes.fromhex(str(row["sha256"])),
+            "plane": plane,
+            "account_kind": plane.value,
+            "account_id": row["account_id"],
+            "role": role,
+            "project_id": row["project_id"],
+            "expires_at": row["expires_at"],
+            "live": live,
         },
         TokenRow,
         builtin_types=(bytes, datetime, UUID),
@@ -122,9 +130,20 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
     fleet = Fleet(nodes)
     hub.on_every(lambda hint: fleet.outdated() if hint in ("fleet", "resync") else None)
     return Context(
-        settings=settings, region=fabric["region"], fabric_epoch=fabric["fabric_epoch"], timeline=await nodes.timeline(), database=database,
-        resources=ResourceStore(database), accounts=AccountStore(database), vms=VmStore(database), nodes=nodes, fleet=fleet,
-        heard=Heard(nodes), hub=hub, notifier=notifier, carrier=Carrier(database, notifier, fleet, mint),
+        settings=settings,
+        region=fabric["region"],
+        fabric_epoch=fabric["fabric_epoch"],
+        timeline=await nodes.timeline(),
+        database=database,
+        resources=ResourceStore(database),
+        accounts=AccountStore(database),
+        vms=VmStore(database),
+        nodes=nodes,
+        fleet=fleet,
+        heard=Heard(nodes),
+        hub=hub,
+        notifier=notifier,
+        carrier=Carrier(database, notifier, fleet, mint),
         vault=vaultbox.open_or_create(settings.control_dir / "vault.key", secrets.token_bytes(32)),
         authority=authority.open_or_create(settings.control_dir / "ca.key", settings.ca_file, fabric["region"], now()),
         images=registry.load(image_store.DRIVERS, "file")(ImageOptions(directory=str(settings.image_dir))),
@@ -149,8 +168,13 @@ def app_of(word: str, context: Context) -> App:
     async def refused(call: Refused) -> None:
         p = call.principal
         await context.carrier.ledger.call(
-            mint(), actor=p.actor if p else "unknown", project_id=p.project_id if p else None, request=call.request_id, action=call.permission,
-            outcome="failed" if call.status == 500 else "refused", detail={"slug": call.slug, "status": call.status},
+            mint(),
+            actor=p.actor if p else "unknown",
+            project_id=p.project_id if p else None,
+            request=call.request_id,
+            action=call.permission,
+            outcome="failed" if call.status == 500 else "refused",
+            detail={"slug": call.slug, "status": call.status},
         )
 
     return build(plane, routes, context, authenticate=authenticate, ready=context.database.answers, refused=refused)
@@ -169,7 +193,12 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
         tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database)).run(stop)))
     names = authority.server_names(settings.listen, [socket.gethostname()])
     listeners = [
-        Listener(app_of(w, context), settings.listen, getattr(settings, PLANES[w][2]), Tls(context.authority, names, now, peers=w == "internal"))
+        Listener(
+            app_of(w, context),
+            settings.listen,
+            getattr(settings, PLANES[w][2]),
+            Tls(context.authority, names, now, peers=w == "internal"),
+        )
         for w in words
         if w in PLANES
     ]

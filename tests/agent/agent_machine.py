@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent_control import REGION, Control, ControlWire
+
 from nubila import protocol
 from nubila.agent import host
 from nubila.agent.hands import Drivers
@@ -15,7 +17,6 @@ from nubila.agent.node import Agent, Options
 from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
 from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
-from agent_control import REGION, Control, ControlWire
 
 
 class Machine:

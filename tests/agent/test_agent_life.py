@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
 

@@ -8,9 +8,9 @@ import itertools
 import asyncpg
 import msgspec
 import pytest
+from tests.world import World
 
 from nubila.store.change import ChangeStore, Cursor
-from tests.world import World
 
 BY_SEQUENCE = "select seq, content->>'id' as id from change where seq > $1 order by seq limit 100000"
 START = Cursor(1, 0, 0)
@@ -20,7 +20,9 @@ async def _connect(world: World) -> asyncpg.Connection:
     return await asyncpg.connect(host=world.socket, user="nubila", database=world.name)
 
 
-INSERT = "insert into operator (id, name, spec, state) values (gen_random_uuid(), $1, '{}', 'active') returning id::text"
+INSERT = (
+    "insert into operator (id, name, spec, state) values (gen_random_uuid(), $1, '{}', 'active') returning id::text"
+)
 
 
 async def test_an_older_transaction_with_a_later_sequence_is_not_lost(world: World) -> None:
@@ -110,7 +112,7 @@ async def test_rows_name_actor_request_and_reason_and_a_change_by_hand_has_none(
     await world.create_vm("a")
     rows = await world.database.fetch("select kind, actor, request from change where kind = 'vm'")
     assert [(r["kind"], r["actor"], r["request"]) for r in rows] == [("vm", "user:test", "req-test")]
-    await world.database.execute("update vm set labels = '{\"by\": \"hand\"}'")
+    await world.database.execute('update vm set labels = \'{"by": "hand"}\'')
     last = await world.database.row("select actor from change where kind = 'vm' order by seq desc limit 1")
     assert last is not None
     assert last["actor"] is None
@@ -121,16 +123,22 @@ async def test_use_of_quota_and_capacity_is_not_logged_and_limits_are(world: Wor
     await world.create_vm("a")
     assert await world.database.value("select count(*) from change where kind in ('quota', 'inventory')") == before
     await world.database.execute("update quota set amount = amount + 1 where class = 'vms'")
-    content = await world.database.value("select content::text from change where kind = 'quota' order by seq desc limit 1")
+    content = await world.database.value(
+        "select content::text from change where kind = 'quota' order by seq desc limit 1"
+    )
     assert "used" not in msgspec.json.decode(content)
 
 
 @pytest.mark.parametrize("table", ["secret", "credential", "idempotency", "plan", "wanted", "node_seen"])
 async def test_tables_with_secrets_or_without_history_have_no_trigger(world: World, table: str) -> None:
     logged = await world.database.value(
-        "select count(*) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relname = $1 and tgname like 'log_%'", table
+        "select count(*) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relname = $1 and tgname like 'log_%'",
+        table,
     )
     assert logged == 0
-    assert await world.database.value(
-        "select count(*) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relname = 'vm' and tgname like 'log_%'"
-    ) == 2
+    assert (
+        await world.database.value(
+            "select count(*) from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relname = 'vm' and tgname like 'log_%'"
+        )
+        == 2
+    )

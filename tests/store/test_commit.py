@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.world import World
 
 from nubila import errors
 from nubila.intent import vm
 from nubila.model.draft import Draft
 from nubila.store.database import Retry
-from tests.world import World
 
 
 async def test_create_writes_every_row_and_claims(world: World) -> None:
@@ -31,7 +31,9 @@ async def test_quota_race_makes_exactly_n(world: World) -> None:
     outcomes = await asyncio.gather(*(world.create_vm(f"v{i}") for i in range(60)), return_exceptions=True)
     made = [o for o in outcomes if not isinstance(o, BaseException)]
     assert len(made) == 20
-    assert all(isinstance(o, errors.QuotaExceeded | errors.Stale | Retry) for o in outcomes if isinstance(o, BaseException))
+    assert all(
+        isinstance(o, errors.QuotaExceeded | errors.Stale | Retry) for o in outcomes if isinstance(o, BaseException)
+    )
     assert await world.database.value("select used from quota where class = 'vms'") == 20
     assert await world.database.value("select count(*) from vm") == 20
     assert await world.database.value("select count(distinct address) from address where origin = 'allocated'") == 20
@@ -47,9 +49,12 @@ async def test_capacity_race_never_oversells(world: World) -> None:
     from nubila.intent import catalog
 
     await world.do(
-        lambda a: catalog.create_flavor(catalog.FlavorCreate(name="big", cores=1, memory_mib=2048, disk_gib=1), a), project_id=None
+        lambda a: catalog.create_flavor(catalog.FlavorCreate(name="big", cores=1, memory_mib=2048, disk_gib=1), a),
+        project_id=None,
     )
-    outcomes = await asyncio.gather(*(world.create_vm(f"v{i}", flavor="big") for i in range(12)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(world.create_vm(f"v{i}", flavor="big") for i in range(12)), return_exceptions=True
+    )
     assert sum(not isinstance(o, BaseException) for o in outcomes) == 3
     assert await world.database.value("select used from inventory where class = 'memory_mib'") == 3 * 2048
 
@@ -63,7 +68,9 @@ async def test_a_stale_fact_writes_nothing_and_says_was_and_is_now(world: World)
     draft.inserts("decision", id=world.mint(), vm_id=row["id"], project_id=row["project_id"], node_id=None, answer={})
     with pytest.raises(Retry) as e:
         await world.database.commit(draft)
-    assert e.value.changed == [{"kind": "vm", "id": row["id"], "was": row["generation"] + 3, "is_now": row["generation"]}]
+    assert e.value.changed == [
+        {"kind": "vm", "id": row["id"], "was": row["generation"] + 3, "is_now": row["generation"]}
+    ]
     assert await world.counts() == before
 
 
@@ -81,7 +88,8 @@ async def test_sixteen_racing_changes_one_wins(world: World) -> None:
     await world.create_vm("a")
     view = await world.vm("a")
     results = await asyncio.gather(
-        *(world.do(lambda a: vm.change(vm.VmChange(labels={"n": "1"}), view, a)) for _ in range(16)), return_exceptions=True
+        *(world.do(lambda a: vm.change(vm.VmChange(labels={"n": "1"}), view, a)) for _ in range(16)),
+        return_exceptions=True,
     )
     assert sum(not isinstance(r, BaseException) for r in results) == 1
     assert (await world.vm("a"))["vm"]["generation"] == 2

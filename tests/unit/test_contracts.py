@@ -27,7 +27,9 @@ PLANTED = {
 def lint(directory: Path, contract: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(directory / "src")}
     words = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache", "--contract", contract]
-    return subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        words, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tools import states
 
 from nubila.model import ids, network, operation, vm
 from nubila.store import ddl, tables
-from tools import states
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,9 @@ def test_ids_round_trip_and_sort_by_time(ms: int, entropy: int) -> None:
     assert ids.uuid7(min(ms + 1, (1 << 48) - 1), 0).int >= value.int or ms == (1 << 48) - 1
 
 
-@pytest.mark.parametrize("text", ["", "vm-", "vm-" + "z" * 26, "vol-" + "0" * 26, "vm-" + "0" * 25, "vm-" + "i" * 26, "VM-" + "0" * 26])
+@pytest.mark.parametrize(
+    "text", ["", "vm-", "vm-" + "z" * 26, "vol-" + "0" * 26, "vm-" + "0" * 25, "vm-" + "i" * 26, "VM-" + "0" * 26]
+)
 def test_what_is_no_id_is_none(text: str) -> None:
     assert ids.parse("vm", text) is None
     assert ids.parse("vm", ids.text("vm", UUID(int=5))) == UUID(int=5)
@@ -50,17 +52,29 @@ def test_macs_are_local_unicast_and_make_their_own_address(entropy: int) -> None
 
 SPEC = vm.Spec(cores=1, memory_mib=128, virt_method="qemu", hostname="h", flavor_id="flv-x", image_id="img-x")
 spec_ = st.builds(
-    lambda power, starts, reboots, gone: msgspec.structs.replace(SPEC, power=power, starts=starts, reboots=reboots, gone=gone),
-    st.sampled_from(vm.Power), st.integers(0, 3), st.integers(0, 3), st.booleans(),
+    lambda power, starts, reboots, gone: msgspec.structs.replace(
+        SPEC, power=power, starts=starts, reboots=reboots, gone=gone
+    ),
+    st.sampled_from(vm.Power),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.booleans(),
 )
 status_ = st.none() | st.builds(
-    vm.Status, power=st.sampled_from(["on", "off"]), starts=st.integers(0, 3), reboots=st.integers(0, 3), gone=st.booleans(),
-    reason=st.none() | st.just("why"), failing=st.booleans(),
+    vm.Status,
+    power=st.sampled_from(["on", "off"]),
+    starts=st.integers(0, 3),
+    reboots=st.integers(0, 3),
+    gone=st.booleans(),
+    reason=st.none() | st.just("why"),
+    failing=st.booleans(),
 )
 
 
 @given(spec_, status_, spec_, status_)
-def test_every_computed_step_is_a_legal_transition(s1: vm.Spec, r1: vm.Status | None, s2: vm.Spec, r2: vm.Status | None) -> None:
+def test_every_computed_step_is_a_legal_transition(
+    s1: vm.Spec, r1: vm.Status | None, s2: vm.Spec, r2: vm.Status | None
+) -> None:
     """Whatever is wished and reported, in whatever order: the database's guard never has to refuse it."""
     was = vm.state(s1, r1 if not s1.gone else None)
     becomes = vm.state(s2, r2 if r2 is not None else r1, was=was)
@@ -69,7 +83,9 @@ def test_every_computed_step_is_a_legal_transition(s1: vm.Spec, r1: vm.Status | 
     elif r1 is not None and r2 is None:
         return
     if was is not becomes and not (r2 is None and r1 is None and becomes is vm.State.PENDING):
-        assert becomes in vm.TRANSITIONS[was] or (becomes is vm.State.REMOVED and vm.State.REMOVING in vm.TRANSITIONS[was])
+        assert becomes in vm.TRANSITIONS[was] or (
+            becomes is vm.State.REMOVED and vm.State.REMOVING in vm.TRANSITIONS[was]
+        )
 
 
 @given(spec_, status_)

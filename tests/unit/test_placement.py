@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from uuid import UUID
 
 from hypothesis import given, settings
@@ -64,7 +65,7 @@ def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
         assert {c.index for c in answer.choices} <= set(fitting)
         assert len(answer.choices) == min(8, len(fitting))
         scores = [c.score for c in answer.choices]
-        assert all(a >= b - 1e-5 for a, b in zip(scores, scores[1:], strict=False))
+        assert all(a >= b - 1e-5 for a, b in itertools.pairwise(scores))
         return
     assert isinstance(answer, Refusal)
     assert answer.nodes == len(nodes)
@@ -77,7 +78,11 @@ def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
             assert told.least == min(mine)
     if nodes:
         assert answer.nearest is not None
-        nearest = next(s for n, s in zip(nodes, short, strict=True) if str(n.id) == answer.nearest.node_id and set(s) == set(answer.nearest.short))
+        nearest = next(
+            s
+            for n, s in zip(nodes, short, strict=True)
+            if str(n.id) == answer.nearest.node_id and set(s) == set(answer.nearest.short)
+        )
         assert len(nearest) == min(map(len, short))
 
 

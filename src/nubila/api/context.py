@@ -18,8 +18,8 @@ from nubila.drivers.image_store.base import ImageStore
 from nubila.fleet.fleet import Fleet
 from nubila.fleet.heard import Heard
 from nubila.intent.asking import Asking, Outcome
-from nubila.intent.catalog import new_in
 from nubila.intent.carry import Attempt, Caller, Carrier, Done, Planned
+from nubila.intent.catalog import new_in
 from nubila.model.catalog import Plane
 from nubila.model.draft import Row
 from nubila.model.ids import parse, text

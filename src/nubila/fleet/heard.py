@@ -19,7 +19,11 @@ class Heard:
 
     def note(self, node_id: UUID, session: int, revision: int) -> None:
         before = self._heard.get(node_id)
-        self._heard[node_id] = (session, max(revision, before[1] if before and before[0] == session else 0), time.monotonic())
+        self._heard[node_id] = (
+            session,
+            max(revision, before[1] if before and before[0] == session else 0),
+            time.monotonic(),
+        )
 
     async def run(self) -> None:
         while True:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import msgspec
 
+from nubila.errors import NubilaError
 from nubila.model import operation
 from nubila.model.draft import Draft, Drafted, Row
 from nubila.model.ids import Mint, text
-from nubila.errors import NubilaError
 
 Outcome = Drafted | NubilaError
 

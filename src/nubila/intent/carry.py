@@ -101,7 +101,10 @@ class Carrier:
             return done
         row = await self.ledger.plan(plan_id, caller.actor)
         if row is None:
-            raise errors.NotFound("There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours.", fix="Plan again.")
+            raise errors.NotFound(
+                "There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours.",
+                fix="Plan again.",
+            )
         kept = msgspec.json.decode(row["draft"], type=_Kept)
         kept.draft.request, kept.draft.actor = caller.request, caller.actor
         kept.draft.facts.setdefault("plan", []).append({"id": plan_id, "w": 2})
@@ -116,8 +119,14 @@ class Carrier:
     async def _attempt(self, caller: Caller, attempt: Attempt) -> Drafted:
         def asking(now: datetime) -> Asking:
             return Asking(
-                actor=caller.actor, request=caller.request, now=now, mint=self.mint, project_id=caller.project_id,
-                account_id=caller.account_id, operator=caller.operator, reason=caller.reason,
+                actor=caller.actor,
+                request=caller.request,
+                now=now,
+                mint=self.mint,
+                project_id=caller.project_id,
+                account_id=caller.account_id,
+                operator=caller.operator,
+                reason=caller.reason,
             )
 
         outcome = await attempt(asking)
@@ -131,13 +140,24 @@ class Carrier:
             return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret)
         kind, object_id = next(iter(drafted.refers.items()), (None, None))
         draft.inserts(
-            "call", id=self.mint(), actor=caller.actor, project_id=caller.project_id, request=caller.request, action=caller.action,
-            outcome="accepted", kind=kind, object_id=object_id,
+            "call",
+            id=self.mint(),
+            actor=caller.actor,
+            project_id=caller.project_id,
+            request=caller.request,
+            action=caller.action,
+            outcome="accepted",
+            kind=kind,
+            object_id=object_id,
         )
         if caller.idempotency_key is not None:
             draft.inserts(
-                "idempotency", principal=caller.actor, key=caller.idempotency_key, request_sha256=caller.fingerprint,
-                status=drafted.status, answer={k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
+                "idempotency",
+                principal=caller.actor,
+                key=caller.idempotency_key,
+                request_sha256=caller.fingerprint,
+                status=drafted.status,
+                answer={k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
             )
         at = await self.database.commit(draft)
         self.notifier.tell(drafted.hints)
@@ -154,37 +174,61 @@ class Carrier:
         if row["request_sha256"] != caller.fingerprint:
             raise errors.KeyReused()
         answer: dict[str, str | None] = msgspec.json.decode(row["answer"])
-        return Done(status=row["status"], refers={k: None if v is None else parse(k, v) for k, v in answer.items()}, replayed=True)
+        return Done(
+            status=row["status"],
+            refers={k: None if v is None else parse(k, v) for k, v in answer.items()},
+            replayed=True,
+        )
 
     async def _plan(self, caller: Caller, drafted: Drafted) -> Planned:
         plan_id = self.mint()
         effects = [
-            {**msgspec.to_builtins(e), "details": {**e.details, **(e.operator_details if caller.operator else {})}} for e in drafted.effects
+            {**msgspec.to_builtins(e), "details": {**e.details, **(e.operator_details if caller.operator else {})}}
+            for e in drafted.effects
         ]
         for e in effects:
             del e["operator_details"]
         facts = [
             {"kind": kind, "id": text(kind, _uuid(f["id"])), "generation": f.get("g")}
-            for kind, rows in drafted.draft.facts.items() if caller.operator or kind not in _HIDDEN for f in rows
+            for kind, rows in drafted.draft.facts.items()
+            if caller.operator or kind not in _HIDDEN
+            for f in rows
         ]
         shown: dict[str, Any] = {
-            "id": text("plan", plan_id), "kind": "plan", "action": caller.action, "effects": effects, "facts": facts,
-            "quota_left": await self._quota_left(drafted.draft), "answer": {k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
+            "id": text("plan", plan_id),
+            "kind": "plan",
+            "action": caller.action,
+            "effects": effects,
+            "facts": facts,
+            "quota_left": await self._quota_left(drafted.draft),
+            "answer": {k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
         }
         kept = _Kept(draft=drafted.draft, status=drafted.status, refers=shown["answer"], hints=drafted.hints)
         row = await self.ledger.keep_plan(plan_id, caller.actor, msgspec.json.encode(kept).decode(), shown)
         await self.ledger.call(
-            self.mint(), actor=caller.actor, project_id=caller.project_id, request=caller.request, action=caller.action, outcome="planned",
-            kind="plan", object_id=plan_id,
+            self.mint(),
+            actor=caller.actor,
+            project_id=caller.project_id,
+            request=caller.request,
+            action=caller.action,
+            outcome="planned",
+            kind="plan",
+            object_id=plan_id,
         )
-        return Planned(shown={**shown, "created_at": row["now"].isoformat(), "expires_at": row["expires_at"].isoformat()})
+        return Planned(
+            shown={**shown, "created_at": row["now"].isoformat(), "expires_at": row["expires_at"].isoformat()}
+        )
 
     async def _quota_left(self, draft: Draft) -> dict[str, Any]:
         left: dict[str, Any] = {}
         for project_id in {q["p"] for q in draft.quota}:
             for row in await self.ledger.quota(_uuid(project_id)):
                 asked = sum(q["a"] for q in draft.quota if q["p"] == project_id and q["c"] == row["class"])
-                left[row["class"]] = {"limit": row["amount"], "used": row["used"], "after": row["amount"] - row["used"] - asked}
+                left[row["class"]] = {
+                    "limit": row["amount"],
+                    "used": row["used"],
+                    "after": row["amount"] - row["used"] - asked,
+                }
         return left
 
     def _stale(self, caller: Caller, lost: Retry) -> errors.Stale:

@@ -91,8 +91,16 @@ class QuotaChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def _lasting(asking: Asking, draft: Draft, kind: str, name: str, spec: Any, labels: Labels, **extra: Any) -> Row:
     return draft.inserts(
-        kind, id=asking.mint(), name=name, labels=labels, spec=builtins(spec), generation=1, state="active", status={},
-        observed_generation=1, **extra,
+        kind,
+        id=asking.mint(),
+        name=name,
+        labels=labels,
+        spec=builtins(spec),
+        generation=1,
+        state="active",
+        status={},
+        observed_generation=1,
+        **extra,
     )
 
 
@@ -175,14 +183,25 @@ def set_member(body: MemberChange, project: Row, user: Row, present: str | None,
         draft.deletes("member", project_id=project["id"], user_id=user["id"])
     draft.inserts("member", project_id=project["id"], user_id=user["id"], role=body.role.value)
     effect = Effect(
-        action="change", kind="member", id=text("user", UUID(user["id"])), name=user["name"],
+        action="change",
+        kind="member",
+        id=text("user", UUID(user["id"])),
+        name=user["name"],
         details={"project": project["name"], "role": {"was": present, "becomes": body.role.value}},
     )
     return Drafted(draft=draft, status=200, refers=refers, effects=[effect])
 
 
 def create_token(
-    body: TokenCreate, asking: Asking, *, kind: str, account: Row, project: Row | None, role: str, bearer: tuple[str, str], token_id: UUID
+    body: TokenCreate,
+    asking: Asking,
+    *,
+    kind: str,
+    account: Row,
+    project: Row | None,
+    role: str,
+    bearer: tuple[str, str],
+    token_id: UUID,
 ) -> Outcome:
     """`bearer` is the text shown once and the SHA-256 that is kept; `role` was checked against the asker's."""
     draft = asking.draft()
@@ -192,12 +211,25 @@ def create_token(
     expires = None if body.expires_in_s is None else _later(asking.now, body.expires_in_s)
     plane = catalog.Plane.USER if kind == "user" else catalog.Plane.OPERATOR
     spec = {
-        "plane": plane.value, "account_id": text(kind, UUID(account["id"])), "role": role, "expires_at": expires,
+        "plane": plane.value,
+        "account_id": text(kind, UUID(account["id"])),
+        "role": role,
+        "expires_at": expires,
         "project_id": None if project is None else text("project", UUID(project["id"])),
     }
     row = draft.inserts(
-        "token", id=token_id, name=body.name, spec=spec, labels={}, generation=1, state="active", status={}, observed_generation=1,
-        account_id=account["id"], project_id=None if project is None else project["id"], plane=plane.value,
+        "token",
+        id=token_id,
+        name=body.name,
+        spec=spec,
+        labels={},
+        generation=1,
+        state="active",
+        status={},
+        observed_generation=1,
+        account_id=account["id"],
+        project_id=None if project is None else project["id"],
+        plane=plane.value,
     )
     draft.inserts("credential", id=token_id, sha256=bearer[1])
     made = _made(draft, "token", row, account=account["name"], role=role, expires_at=expires)
@@ -216,17 +248,41 @@ def first_operator(name: str, asking: Asking, bearer: tuple[str, str], token_id:
     draft = asking.draft()
     row = _lasting(asking, draft, "operator", name, catalog.AccountSpec(), {})
     body = TokenCreate(name=f"{name}-first")
-    spec = {"plane": "operator", "account_id": text("operator", row["id"]), "role": "operator", "expires_at": None, "project_id": None}
+    spec = {
+        "plane": "operator",
+        "account_id": text("operator", row["id"]),
+        "role": "operator",
+        "expires_at": None,
+        "project_id": None,
+    }
     draft.inserts(
-        "token", id=token_id, name=body.name, spec=spec, labels={}, generation=1, state="active", status={}, observed_generation=1,
-        account_id=row["id"], project_id=None, plane="operator",
+        "token",
+        id=token_id,
+        name=body.name,
+        spec=spec,
+        labels={},
+        generation=1,
+        state="active",
+        status={},
+        observed_generation=1,
+        account_id=row["id"],
+        project_id=None,
+        plane="operator",
     )
     draft.inserts("credential", id=token_id, sha256=bearer[1])
     made = _made(draft, "operator", row)
     return msgspec.structs.replace(made, secret={"token": bearer[0]})
 
 
-KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
+KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
 
 
 def create_keypair(body: KeypairCreate, asking: Asking) -> Outcome:
@@ -239,13 +295,17 @@ def create_keypair(body: KeypairCreate, asking: Asking) -> Outcome:
     except (binascii.Error, ValueError):
         blob = b""
     if blob[4 : 4 + len(parts[0])] != parts[0].encode() or int.from_bytes(blob[:4], "big") != len(parts[0]):
-        return errors.Invalid("public_key's base64 part does not hold a key of the type it names.", field="public_key", fix=fix)
+        return errors.Invalid(
+            "public_key's base64 part does not hold a key of the type it names.", field="public_key", fix=fix
+        )
     comment = "".join(c for c in (parts[2] if len(parts) > 2 else "") if c.isprintable())
     line = f"{parts[0]} {parts[1]} {comment}".strip()
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
     draft = asking.draft()
     spec = catalog.KeypairSpec(public_key=line, fingerprint=f"SHA256:{digest}")
-    row = _lasting(asking, draft, "keypair", body.name, spec, body.labels, project_id=asking.project_id, user_id=asking.account_id)
+    row = _lasting(
+        asking, draft, "keypair", body.name, spec, body.labels, project_id=asking.project_id, user_id=asking.account_id
+    )
     return _made(draft, "keypair", row, fingerprint=spec.fingerprint)
 
 
@@ -263,12 +323,16 @@ def set_quota(body: QuotaChange, project: Row, present: dict[str, list[int]], as
         if was is None:
             draft.inserts("quota", project_id=project["id"], amount=amount, used=0, **{"class": class_.value})
         elif was[0] != amount:
-            draft.update.setdefault("quota", []).append({"project_id": project["id"], "class": class_.value, "amount": amount})
+            draft.update.setdefault("quota", []).append(
+                {"project_id": project["id"], "class": class_.value, "amount": amount}
+            )
         if was is None or was[0] != amount:
             shown[class_.value] = {"was": None if was is None else was[0], "becomes": amount}
     if shown:
         draft.rests_on("project", project, compare=False)
-    effect = Effect(action="change", kind="quota", id=text("project", UUID(project["id"])), name=project["name"], details=shown)
+    effect = Effect(
+        action="change", kind="quota", id=text("project", UUID(project["id"])), name=project["name"], details=shown
+    )
     return Drafted(draft=draft, status=200, refers={"project": UUID(project["id"])}, effects=[effect] if shown else [])
 
 

@@ -30,14 +30,32 @@ class ImageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def create(body: ImageCreate, asking: Asking) -> Outcome:
     spec = image.Spec(
-        format=body.format, public=body.public, os=body.os, login=body.login, min_disk_gib=body.min_disk_gib, min_memory_mib=body.min_memory_mib
+        format=body.format,
+        public=body.public,
+        os=body.os,
+        login=body.login,
+        min_disk_gib=body.min_disk_gib,
+        min_memory_mib=body.min_memory_mib,
     )
     draft = asking.draft()
     row = draft.inserts(
-        "image", id=asking.mint(), project_id=asking.project_id, name=body.name, labels=body.labels, spec=builtins(spec), generation=1,
-        state=image.State.PENDING.value, sha256=None,
+        "image",
+        id=asking.mint(),
+        project_id=asking.project_id,
+        name=body.name,
+        labels=body.labels,
+        spec=builtins(spec),
+        generation=1,
+        state=image.State.PENDING.value,
+        sha256=None,
     )
-    effect = Effect(action="create", kind="image", id=text("image", row["id"]), name=body.name, details={"format": body.format.value})
+    effect = Effect(
+        action="create",
+        kind="image",
+        id=text("image", row["id"]),
+        name=body.name,
+        details={"format": body.format.value},
+    )
     return Drafted(draft=draft, status=201, refers={"image": row["id"]}, effects=[effect])
 
 
@@ -48,14 +66,24 @@ def fill(row: Row, asking: Asking, *, sha256: str, size_bytes: int, virtual_byte
     if row["state"] == image.State.READY:
         if row["sha256"] == sha256:
             return Drafted(draft=draft, status=200, refers={"image": object_id})
-        return errors.Conflict(f"Image '{row['name']}' has its content already; an image never changes.", fix="Register a new image.")
+        return errors.Conflict(
+            f"Image '{row['name']}' has its content already; an image never changes.", fix="Register a new image."
+        )
     need = -(-virtual_bytes // (1 << 30))
     spec = {**row["spec"], "min_disk_gib": max(row["spec"]["min_disk_gib"], need)}
     status = image.Status(sha256=sha256, size_bytes=size_bytes, virtual_bytes=virtual_bytes)
     generation = row["generation"] + 1
     draft.changes(
-        "image", row, spec=spec, generation=generation, status=builtins(status), observed_generation=generation, sha256=sha256,
+        "image",
+        row,
+        spec=spec,
+        generation=generation,
+        status=builtins(status),
+        observed_generation=generation,
+        sha256=sha256,
         state=image.State.READY.value,
     )
-    effect = Effect(action="change", kind="image", id=text("image", object_id), name=row["name"], details={"sha256": sha256})
+    effect = Effect(
+        action="change", kind="image", id=text("image", object_id), name=row["name"], details={"sha256": sha256}
+    )
     return Drafted(draft=draft, status=200, refers={"image": object_id}, effects=[effect])

@@ -45,16 +45,31 @@ def create(body: NetworkCreate, asking: Asking) -> Outcome:
         return checked
     draft = asking.draft()
     row = draft.inserts(
-        "network", id=asking.mint(), project_id=asking.project_id, name=body.name, labels=body.labels, generation=1,
-        spec=builtins(network.NetworkSpec(nat=body.nat, mtu=body.mtu)), state="active", status={}, observed_generation=1,
+        "network",
+        id=asking.mint(),
+        project_id=asking.project_id,
+        name=body.name,
+        labels=body.labels,
+        generation=1,
+        spec=builtins(network.NetworkSpec(nat=body.nat, mtu=body.mtu)),
+        state="active",
+        status={},
+        observed_generation=1,
     )
     for spec in checked:
         _subnet(draft, asking, row, spec)
     assert asking.project_id is not None
     draft.takes_quota(asking.project_id, "networks", 1)
     effect = Effect(
-        action="create", kind="network", id=text("network", row["id"]), name=body.name,
-        details={"subnets": [{"cidr": s.cidr, "gateway": s.gateway} for s in checked], "nat": body.nat, "mtu": body.mtu},
+        action="create",
+        kind="network",
+        id=text("network", row["id"]),
+        name=body.name,
+        details={
+            "subnets": [{"cidr": s.cidr, "gateway": s.gateway} for s in checked],
+            "nat": body.nat,
+            "mtu": body.mtu,
+        },
     )
     return Drafted(draft=draft, status=201, refers={"network": row["id"]}, effects=[effect])
 
@@ -69,7 +84,11 @@ def _check(subnets: list[SubnetCreate]) -> list[network.SubnetSpec] | errors.Nub
             dns = tuple(str(ipaddress.ip_address(d)) for d in s.dns)
         except ValueError as e:
             return errors.Invalid(f"Subnet '{s.cidr}': {e}.", field="subnets")
-        if gateway not in net or gateway == net.network_address or (net.version == 4 and gateway == net.broadcast_address):
+        if (
+            gateway not in net
+            or gateway == net.network_address
+            or (net.version == 4 and gateway == net.broadcast_address)
+        ):
             return errors.Invalid(f"Gateway {gateway} is not a usable address of {net}.", field="subnets")
         if any(net.version == r.version and net.overlaps(r) for r in ranges):
             return errors.Invalid(f"Subnet {net} overlaps another one of this network.", field="subnets")
@@ -83,10 +102,22 @@ def _check(subnets: list[SubnetCreate]) -> list[network.SubnetSpec] | errors.Nub
 def _subnet(draft: Draft, asking: Asking, row: Row, spec: network.SubnetSpec) -> None:
     subnet_id = asking.mint()
     draft.inserts(
-        "subnet", id=subnet_id, project_id=asking.project_id, name=spec.cidr, spec=builtins(spec), generation=1, state="active", status={},
-        observed_generation=1, network_id=row["id"], cidr=spec.cidr, gateway=spec.gateway,
+        "subnet",
+        id=subnet_id,
+        project_id=asking.project_id,
+        name=spec.cidr,
+        spec=builtins(spec),
+        generation=1,
+        state="active",
+        status={},
+        observed_generation=1,
+        network_id=row["id"],
+        cidr=spec.cidr,
+        gateway=spec.gateway,
     )
-    draft.inserts("address", network_id=row["id"], address=spec.gateway, subnet_id=subnet_id, port_id=None, origin="gateway")
+    draft.inserts(
+        "address", network_id=row["id"], address=spec.gateway, subnet_id=subnet_id, port_id=None, origin="gateway"
+    )
 
 
 def remove(row: Row, subnets: list[Row], addresses: list[Row], asking: Asking) -> Outcome:

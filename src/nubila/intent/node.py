@@ -42,9 +42,14 @@ def create_join_token(body: JoinTokenCreate, asking: Asking, token_id: UUID, bea
     draft = asking.draft()
     draft.inserts("join_token", id=token_id, spec=builtins(body), expires_at=expires)
     draft.inserts("credential", id=token_id, sha256=bearer[1])
-    effect = Effect(action="create", kind="join_token", id=text("join_token", token_id), details={"expires_at": expires.isoformat()})
+    effect = Effect(
+        action="create", kind="join_token", id=text("join_token", token_id), details={"expires_at": expires.isoformat()}
+    )
     return Drafted(
-        draft=draft, status=201, refers={"join_token": token_id}, effects=[effect],
+        draft=draft,
+        status=201,
+        refers={"join_token": token_id},
+        effects=[effect],
         secret={"token": bearer[0], "expires_at": expires.isoformat()},
     )
 
@@ -54,10 +59,17 @@ def enrol(fqdn: str, token: Row, asking: Asking, node_id: UUID, name: str, key_s
     spec = node.Spec(roles=tuple(node.Role(r) for r in token["spec"]["roles"]), zone=token["spec"]["zone"])
     draft = asking.draft()
     draft.rests_on("join_token", token, compare=False)
-    draft.inserts("node", id=node_id, name=name, labels={}, spec=builtins(spec), generation=1, state=node.State.ENROLLING.value)
+    draft.inserts(
+        "node", id=node_id, name=name, labels={}, spec=builtins(spec), generation=1, state=node.State.ENROLLING.value
+    )
     draft.inserts("node_revision", node_id=node_id, revision=1)
     draft.update.setdefault("join_token", []).append(
-        {"id": token["id"], "used_at": asking.now, "node_id": node_id, "spec": {**token["spec"], "key_sha256": key_sha256}}
+        {
+            "id": token["id"],
+            "used_at": asking.now,
+            "node_id": node_id,
+            "spec": {**token["spec"], "key_sha256": key_sha256},
+        }
     )
     effect = Effect(action="create", kind="node", id=text("node", node_id), name=name, details={"fqdn": fqdn})
     return Drafted(draft=draft, status=201, refers={"node": node_id}, effects=[effect], hints=["fleet"])
@@ -68,20 +80,34 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
     if row["state"] == node.State.RETIRED:
         return errors.Forbidden("This node is retired.")
     status = node.Status(
-        fqdn=hello.fqdn[:255], boot_id=hello.boot_id[:64], cores=hello.cores, memory_mib=hello.memory_mib, disk_gib=hello.disk_gib,
-        kernel=hello.kernel[:255], agent_version=hello.agent_version[:63], protocol=hello.protocol, virt_methods=hello.virt_methods,
+        fqdn=hello.fqdn[:255],
+        boot_id=hello.boot_id[:64],
+        cores=hello.cores,
+        memory_mib=hello.memory_mib,
+        disk_gib=hello.disk_gib,
+        kernel=hello.kernel[:255],
+        agent_version=hello.agent_version[:63],
+        protocol=hello.protocol,
+        virt_methods=hello.virt_methods,
         drivers=hello.drivers,
     )
     spec = msgspec.convert(row["spec"], node.Spec)
     state = node.state(spec, status, was=node.State(row["state"]))
     draft = asking.draft()
     if builtins(status) != row["status"] or state != row["state"]:
-        draft.changes("node", row, version=True, status=builtins(status), observed_generation=row["generation"], state=state.value)
+        draft.changes(
+            "node", row, version=True, status=builtins(status), observed_generation=row["generation"], state=state.value
+        )
     had = {m["name"] for m in methods}
     for gone in had - set(hello.virt_methods):
         draft.deletes("virt_method", node_id=row["id"], name=gone)
     for new in sorted(set(hello.virt_methods) - had):
-        draft.inserts("virt_method", node_id=row["id"], name=new, capabilities=next(iter(hello.drivers.get("hypervisor", {}).values()), {}))
+        draft.inserts(
+            "virt_method",
+            node_id=row["id"],
+            name=new,
+            capabilities=next(iter(hello.drivers.get("hypervisor", {}).values()), {}),
+        )
     _inventory(draft, row, spec, status, inventory)
     return Drafted(draft=draft, status=200, refers={"node": UUID(row["id"])}, hints=["fleet"])
 
@@ -103,7 +129,9 @@ def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> 
     draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
     if status is not None:
         _inventory(draft, row, spec, status, inventory)
-    shown: dict[str, Any] = {k: {"was": row["spec"].get(k), "becomes": v} for k, v in given.items() if row["spec"].get(k) != v}
+    shown: dict[str, Any] = {
+        k: {"was": row["spec"].get(k), "becomes": v} for k, v in given.items() if row["spec"].get(k) != v
+    }
     effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
 

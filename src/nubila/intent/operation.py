@@ -29,7 +29,9 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
     ended = operation.State(op["state"]) in operation.TERMINAL
     if ended or spec.verb is operation.Verb.REMOVE or view is None:
-        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[operation.Verb.REMOVE]
+        said = (
+            f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[operation.Verb.REMOVE]
+        )
         return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
     row = view["vm"]
     wished = _back(spec, msgspec.convert(row["spec"], vm.Spec))
@@ -46,9 +48,19 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
         refers["vm"] = UUID(row["id"])
         wish(asking, draft, operation.Verb.REMOVE, kind="vm", row=row, generation=generation)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
-    effect = Effect(action="change", kind="operation", id=text("operation", UUID(op["id"])), name=op["name"], details={"state": "cancelled"})
+    effect = Effect(
+        action="change",
+        kind="operation",
+        id=text("operation", UUID(op["id"])),
+        name=op["name"],
+        details={"state": "cancelled"},
+    )
     return Drafted(
-        draft=draft, status=200, refers=refers, effects=[effect], secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
+        draft=draft,
+        status=200,
+        refers=refers,
+        effects=[effect],
+        secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
         hints=[f"node:{row['node_id']}", f"op:{op['id']}"],
     )
 

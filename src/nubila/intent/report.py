@@ -39,8 +39,15 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
     was = vm.State(row["state"])
     gone = report.gone and spec.gone
     status = vm.Status(
-        power=report.power, starts=report.starts, reboots=report.reboots, gone=gone, since=report.since, doing=report.doing,
-        progress=report.progress, reason=report.reason, failing=report.failing,
+        power=report.power,
+        starts=report.starts,
+        reboots=report.reboots,
+        gone=gone,
+        since=report.since,
+        doing=report.doing,
+        progress=report.progress,
+        reason=report.reason,
+        failing=report.failing,
         guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
     )
     # A report on an older wish says what is there, not yet what became of the new wish.
@@ -49,7 +56,10 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
     before = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
     changed = status != before or report.generation != row["observed_generation"] or state is not was
     if changed:
-        columns: Row = {"status": builtins(status), "observed_generation": max(report.generation, row["observed_generation"])}
+        columns: Row = {
+            "status": builtins(status),
+            "observed_generation": max(report.generation, row["observed_generation"]),
+        }
         if state is not was:
             columns["state"] = state.value
         if state is vm.State.REMOVED:
@@ -62,7 +72,9 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
     return changed or touched
 
 
-def _operations(report: VmReport, view: View, spec: vm.Spec, status: vm.Status, state: vm.State, draft: Draft, now: datetime) -> bool:
+def _operations(
+    report: VmReport, view: View, spec: vm.Spec, status: vm.Status, state: vm.State, draft: Draft, now: datetime
+) -> bool:
     touched = False
     wished = "stopped" if spec.power is vm.Power.OFF else "running"
     for op in view["operations"]:
@@ -70,10 +82,19 @@ def _operations(report: VmReport, view: View, spec: vm.Spec, status: vm.Status, 
         before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
         counted = {operation.Verb.START: status.starts, operation.Verb.REBOOT: status.reboots}.get(op_spec.verb)
         becomes = operation.state(
-            op_spec, was=operation.State(op["state"]), resource_state=state.value, observed_generation=report.generation,
-            counted=counted, wished=wished,
+            op_spec,
+            was=operation.State(op["state"]),
+            resource_state=state.value,
+            observed_generation=report.generation,
+            counted=counted,
+            wished=wished,
         )
-        after = msgspec.structs.replace(before, doing=None if becomes in operation.TERMINAL else report.doing, progress=report.progress, reason=report.reason)
+        after = msgspec.structs.replace(
+            before,
+            doing=None if becomes in operation.TERMINAL else report.doing,
+            progress=report.progress,
+            reason=report.reason,
+        )
         if becomes != op["state"] or after != before:
             columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
             if becomes in operation.TERMINAL:
@@ -91,11 +112,15 @@ def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bo
     ready, active = set(report.disks_ready), set(report.ports_active)
     for v in view["volumes"]:
         if text("volume", UUID(v["id"])) in ready and v["state"] == "pending":
-            draft.changes("volume", v, version=True, state="ready", status={"ready": True}, observed_generation=v["generation"])
+            draft.changes(
+                "volume", v, version=True, state="ready", status={"ready": True}, observed_generation=v["generation"]
+            )
             touched = True
     for p in view["ports"]:
         if text("port", UUID(p["id"])) in active and p["state"] == "pending":
-            draft.changes("port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"])
+            draft.changes(
+                "port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"]
+            )
             touched = True
     return touched
 
@@ -109,7 +134,15 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
     for v in view["volumes"]:
         if not v["spec"]["gone"]:
             continue
-        draft.changes("volume", v, version=True, state="removed", removed_at=now, status={"gone": True}, observed_generation=v["generation"])
+        draft.changes(
+            "volume",
+            v,
+            version=True,
+            state="removed",
+            removed_at=now,
+            status={"gone": True},
+            observed_generation=v["generation"],
+        )
         draft.takes_quota(project_id, "volumes", -1)
         draft.takes_quota(project_id, "disk_gib", -v["spec"]["size_gib"])
     for x in view["addresses"]:

@@ -63,9 +63,15 @@ def reboot(body: VmReboot, view: View, asking: Asking) -> Outcome:
     if spec.gone:
         return _leaving(row)
     if row["state"] not in (vm.State.RUNNING, vm.State.REBOOTING):
-        return errors.Conflict(f"VM '{row['name']}' is {row['state']}; only a running VM can be rebooted.", state=row["state"], fix="Start it first.")
+        return errors.Conflict(
+            f"VM '{row['name']}' is {row['state']}; only a running VM can be rebooted.",
+            state=row["state"],
+            fix="Start it first.",
+        )
     wished = msgspec.structs.replace(spec, reboots=_next(spec.reboots, row, "reboots"), reboot_timeout_s=body.timeout_s)
-    return _wished(view, asking, row, wished, operation.Verb.REBOOT, count=wished.reboots, deadline_s=body.timeout_s + 60)
+    return _wished(
+        view, asking, row, wished, operation.Verb.REBOOT, count=wished.reboots, deadline_s=body.timeout_s + 60
+    )
 
 
 def remove(view: View, asking: Asking) -> Outcome:
@@ -92,7 +98,10 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
     shown = {k: {"was": row[k], "becomes": v} for k, v in columns.items()}
     return Drafted(
-        draft=draft, status=200, refers={"vm": UUID(row["id"])}, hints=[f"node:{row['node_id']}"],
+        draft=draft,
+        status=200,
+        refers={"vm": UUID(row["id"])},
+        hints=[f"node:{row['node_id']}"],
         effects=[Effect(action="change", kind="vm", id=text("vm", UUID(row["id"])), name=row["name"], details=shown)],
     )
 
@@ -102,7 +111,9 @@ def _opened(view: View) -> tuple[Row, vm.Spec]:
 
 
 def _leaving(row: Row) -> errors.Conflict:
-    return errors.Conflict(f"VM '{row['name']}' is being removed.", state=row["state"], fix="Wait until it is gone, or create another.")
+    return errors.Conflict(
+        f"VM '{row['name']}' is being removed.", state=row["state"], fix="Wait until it is gone, or create another."
+    )
 
 
 def _next(wished: int, row: Row, counter: str) -> int:
@@ -112,7 +123,14 @@ def _next(wished: int, row: Row, counter: str) -> int:
 
 
 def _wished(
-    view: View, asking: Asking, row: Row, spec: vm.Spec, verb: operation.Verb, *, count: int | None = None, deadline_s: float | None = None
+    view: View,
+    asking: Asking,
+    row: Row,
+    spec: vm.Spec,
+    verb: operation.Verb,
+    *,
+    count: int | None = None,
+    deadline_s: float | None = None,
 ) -> Outcome:
     draft = asking.draft()
     generation = row["generation"] + 1
@@ -121,18 +139,23 @@ def _wished(
     draft.changes("vm", row, spec=builtins(spec), generation=generation, state=state.value)
     for older in view["operations"]:
         end_operation(asking, draft, older, operation.State.OVERTAKEN, f"a later '{verb.value}' replaced it")
-    if verb is operation.Verb.REMOVE:
-        effects = _leave(view, draft)
-    else:
-        effects = []
+    effects = _leave(view, draft) if verb is operation.Verb.REMOVE else []
     op = wish(asking, draft, verb, kind="vm", row=row, generation=generation, count=count, deadline_s=deadline_s)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
     was = msgspec.convert(row["spec"], vm.Spec)
-    shown = {f: {"was": a, "becomes": b} for f in was.__struct_fields__ if (a := getattr(was, f)) != (b := getattr(spec, f))}
+    shown = {
+        f: {"was": a, "becomes": b} for f in was.__struct_fields__ if (a := getattr(was, f)) != (b := getattr(spec, f))
+    }
     action = "remove" if verb is operation.Verb.REMOVE else "change"
     return Drafted(
-        draft=draft, status=202, refers={"vm": UUID(row["id"]), "operation": op["id"]}, hints=[f"node:{row['node_id']}"],
-        effects=[Effect(action=action, kind="vm", id=text("vm", UUID(row["id"])), name=row["name"], details=shown), *effects],
+        draft=draft,
+        status=202,
+        refers={"vm": UUID(row["id"]), "operation": op["id"]},
+        hints=[f"node:{row['node_id']}"],
+        effects=[
+            Effect(action=action, kind="vm", id=text("vm", UUID(row["id"])), name=row["name"], details=shown),
+            *effects,
+        ],
     )
 
 
@@ -141,8 +164,22 @@ def _leave(view: View, draft: Draft) -> list[Effect]:
     effects = []
     for v in view["volumes"]:
         if v["spec"]["remove_with_vm"]:
-            draft.changes("volume", v, spec={**v["spec"], "gone": True}, generation=v["generation"] + 1, state="removing")
-            effects.append(Effect(action="remove", kind="volume", id=text("volume", UUID(v["id"])), name=v["name"], details={"size_gib": v["spec"]["size_gib"]}))
+            draft.changes(
+                "volume", v, spec={**v["spec"], "gone": True}, generation=v["generation"] + 1, state="removing"
+            )
+            effects.append(
+                Effect(
+                    action="remove",
+                    kind="volume",
+                    id=text("volume", UUID(v["id"])),
+                    name=v["name"],
+                    details={"size_gib": v["spec"]["size_gib"]},
+                )
+            )
     for p in view["ports"]:
-        effects.append(Effect(action="remove", kind="port", id=text("port", UUID(p["id"])), name=p["name"], details={"mac": p["mac"]}))
+        effects.append(
+            Effect(
+                action="remove", kind="port", id=text("port", UUID(p["id"])), name=p["name"], details={"mac": p["mac"]}
+            )
+        )
     return effects

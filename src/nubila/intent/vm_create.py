@@ -49,7 +49,14 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 def create(
-    body: VmCreate, view: dict[str, Any], nodes: Nodes, asking: Asking, *, seed: int, sealed: Sealed | None, entropy: list[int]
+    body: VmCreate,
+    view: dict[str, Any],
+    nodes: Nodes,
+    asking: Asking,
+    *,
+    seed: int,
+    sealed: Sealed | None,
+    entropy: list[int],
 ) -> Outcome:
     checked = _check(body, view)
     if isinstance(checked, errors.NubilaError):
@@ -67,7 +74,12 @@ def create(
         return refused(decision, asking.operator)
     node = nodes.rows[decision.choices[0].index]
     draft = asking.draft()
-    for kind, row in (("project", view["project"]), ("flavor", flavor), ("image", picture), *(("network", n) for n in networks)):
+    for kind, row in (
+        ("project", view["project"]),
+        ("flavor", flavor),
+        ("image", picture),
+        *(("network", n) for n in networks),
+    ):
         draft.rests_on(kind, row)
     made = _rows(body, draft, asking, node, flavor, picture, view, disk_gib, sealed)
     effects = _ports(draft, asking, made, networks, entropy)
@@ -75,7 +87,11 @@ def create(
         return effects
     _claims(draft, asking, made, node, needs)
     draft.inserts(
-        "decision", id=asking.mint(), vm_id=made["id"], project_id=asking.project_id, node_id=node.id,
+        "decision",
+        id=asking.mint(),
+        vm_id=made["id"],
+        project_id=asking.project_id,
+        node_id=node.id,
         answer=_explained(decision, nodes, request),
     )
     op = wish(asking, draft, operation.Verb.CREATE, kind="vm", row=made, generation=1)
@@ -83,19 +99,34 @@ def create(
     root = draft.insert["volume"][0]
     effects = [
         Effect(
-            action="create", kind="vm", id=text("vm", made["id"]), name=body.name,
-            details={"cores": cores, "memory_mib": memory_mib, "virt_method": made["spec"]["virt_method"], "power": body.power.value},
+            action="create",
+            kind="vm",
+            id=text("vm", made["id"]),
+            name=body.name,
+            details={
+                "cores": cores,
+                "memory_mib": memory_mib,
+                "virt_method": made["spec"]["virt_method"],
+                "power": body.power.value,
+            },
             operator_details={"node": node.name},
         ),
         Effect(
-            action="create", kind="volume", id=text("volume", root["id"]), name=root["name"],
+            action="create",
+            kind="volume",
+            id=text("volume", root["id"]),
+            name=root["name"],
             details={"size_gib": disk_gib, "image": picture["name"], "pool": root["spec"]["pool"]},
         ),
         *effects,
     ]
     return Drafted(
-        draft=draft, status=201, refers={"vm": made["id"], "operation": op["id"]}, effects=effects,
-        hints=[f"node:{node.id}"], rows={"vm": _as_read(made, draft, node, flavor, picture), "operation": op | _UNREAD},
+        draft=draft,
+        status=201,
+        refers={"vm": made["id"], "operation": op["id"]},
+        effects=effects,
+        hints=[f"node:{node.id}"],
+        rows={"vm": _as_read(made, draft, node, flavor, picture), "operation": op | _UNREAD},
     )
 
 
@@ -104,7 +135,12 @@ _UNREAD: Row = {"labels": {}, "status": None, "observed_generation": 0, "version
 
 def _as_read(made: Row, draft: Draft, node: Node, flavor: Row, picture: Row) -> Row:
     """The new vm with what a reader finds beside it."""
-    beside = {"node_name": node.name, "flavor_name": flavor["name"], "image_name": picture["name"], "login": picture["spec"]["login"]}
+    beside = {
+        "node_name": node.name,
+        "flavor_name": flavor["name"],
+        "image_name": picture["name"],
+        "login": picture["spec"]["login"],
+    }
     addresses = " ".join(a["address"] for a in draft.insert.get("address", ()))
     return {**_UNREAD, **made, **beside, "silent_s": node.silent_s, "addresses": addresses}
 
@@ -122,26 +158,34 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
     if picture is None:
         return errors.Invalid(f"There is no image '{body.image}'.", field="image", fix="See 'nubila image list'.")
     if picture["state"] != image.State.READY:
-        return errors.Conflict(f"Image '{picture['name']}' has no content yet.", field="image", fix="Upload its content first.")
+        return errors.Conflict(
+            f"Image '{picture['name']}' has no content yet.", field="image", fix="Upload its content first."
+        )
     smallest = picture["spec"]["min_disk_gib"]
     if body.disk_gib is not None and body.disk_gib < smallest:
-        return errors.Invalid(f"disk_gib is {body.disk_gib}; image '{picture['name']}' needs at least {smallest} GiB.", field="disk_gib")
+        return errors.Invalid(
+            f"disk_gib is {body.disk_gib}; image '{picture['name']}' needs at least {smallest} GiB.", field="disk_gib"
+        )
     if flavor["spec"]["memory_mib"] < picture["spec"]["min_memory_mib"]:
         return errors.Invalid(
             f"Flavor '{flavor['name']}' has {flavor['spec']['memory_mib']} MiB; image '{picture['name']}' needs at least "
-            f"{picture['spec']['min_memory_mib']} MiB of memory.", field="flavor",
+            f"{picture['spec']['min_memory_mib']} MiB of memory.",
+            field="flavor",
         )
     return _check_networks(body, view, flavor, picture)
 
 
-def _check_networks(body: VmCreate, view: dict[str, Any], flavor: Row, picture: Row) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
+def _check_networks(
+    body: VmCreate, view: dict[str, Any], flavor: Row, picture: Row
+) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
     found = view["networks"] or []
     if body.networks is None:
         default = [n for n in found if n["name"] == "default"]
         found = default or found
         if len(found) != 1:
             return errors.Invalid(
-                "The project has no network named 'default' and not exactly one network: say which to use.", field="networks",
+                "The project has no network named 'default' and not exactly one network: say which to use.",
+                field="networks",
                 fix="Name the networks in 'networks', or create one named 'default'.",
             )
         networks = found
@@ -149,7 +193,11 @@ def _check_networks(body: VmCreate, view: dict[str, Any], flavor: Row, picture: 
         by_ref = {r: n for n in found for r in (n["name"], text("network", UUID(n["id"])))}
         missing = [r for r in body.networks if r not in by_ref]
         if missing or not body.networks:
-            return errors.Invalid(f"There is no network '{missing[0]}'." if missing else "A VM needs at least one network.", field="networks", fix="See 'nubila network list'.")
+            return errors.Invalid(
+                f"There is no network '{missing[0]}'." if missing else "A VM needs at least one network.",
+                field="networks",
+                fix="See 'nubila network list'.",
+            )
         networks = [by_ref[r] for r in body.networks]
         if len({n["id"] for n in networks}) < len(networks):
             return errors.Invalid("A network is named twice.", field="networks")
@@ -181,7 +229,11 @@ def refused(refusal: Refusal, operator: bool) -> errors.NoCapacity:
     worst = "; ".join(f"{k} by {v}" for k, v in (refusal.nearest.short if refusal.nearest else {}).items())
     if operator:
         fields["refusal"] = builtins(refusal)
-    detail = f"No node can hold this VM: the nearest one falls short in {worst}." if worst else "No node can hold this VM: there is none."
+    detail = (
+        f"No node can hold this VM: the nearest one falls short in {worst}."
+        if worst
+        else "No node can hold this VM: there is none."
+    )
     return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), **fields)
 
 
@@ -190,7 +242,15 @@ def _virt_method(body: VmCreate, node: Node) -> str:
 
 
 def _rows(
-    body: VmCreate, draft: Draft, asking: Asking, node: Node, flavor: Row, picture: Row, view: dict[str, Any], disk_gib: int, sealed: Sealed | None
+    body: VmCreate,
+    draft: Draft,
+    asking: Asking,
+    node: Node,
+    flavor: Row,
+    picture: Row,
+    view: dict[str, Any],
+    disk_gib: int,
+    sealed: Sealed | None,
 ) -> Row:
     """The vm, its root volume and the attachment that lets it write there."""
     refs = {r: k for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
@@ -211,27 +271,56 @@ def _rows(
     if sealed is not None:
         draft.inserts("secret", id=sealed.id, nonce=sealed.nonce, sealed=sealed.sealed)
     made = draft.inserts(
-        "vm", id=asking.mint(), project_id=asking.project_id, name=body.name, labels=body.labels, spec=builtins(spec), generation=1,
-        state=vm.state(spec, None).value, node_id=node.id, epoch=1, flavor_id=flavor["id"], image_id=picture["id"],
+        "vm",
+        id=asking.mint(),
+        project_id=asking.project_id,
+        name=body.name,
+        labels=body.labels,
+        spec=builtins(spec),
+        generation=1,
+        state=vm.state(spec, None).value,
+        node_id=node.id,
+        epoch=1,
+        flavor_id=flavor["id"],
+        image_id=picture["id"],
         user_data_secret=None if sealed is None else sealed.id,
     )
     disk = volume.Spec(
-        size_gib=disk_gib, image_id=text("image", UUID(picture["id"])), image_sha256=picture["sha256"],
-        image_format=picture["spec"]["format"], remove_with_vm=True,
+        size_gib=disk_gib,
+        image_id=text("image", UUID(picture["id"])),
+        image_sha256=picture["sha256"],
+        image_format=picture["spec"]["format"],
+        remove_with_vm=True,
     )
     root_id = asking.mint()
     draft.inserts(
-        "volume", id=root_id, project_id=asking.project_id, name=f"{body.name}-root-{text('volume', root_id)[-6:]}", spec=builtins(disk), generation=1,
-        state=volume.State.PENDING.value, node_id=node.id, image_id=picture["id"],
+        "volume",
+        id=root_id,
+        project_id=asking.project_id,
+        name=f"{body.name}-root-{text('volume', root_id)[-6:]}",
+        spec=builtins(disk),
+        generation=1,
+        state=volume.State.PENDING.value,
+        node_id=node.id,
+        image_id=picture["id"],
     )
     draft.inserts(
-        "attachment", id=asking.mint(), project_id=asking.project_id, volume_id=root_id, vm_id=made["id"], node_id=node.id, epoch=1,
-        index=0, state="active",
+        "attachment",
+        id=asking.mint(),
+        project_id=asking.project_id,
+        volume_id=root_id,
+        vm_id=made["id"],
+        node_id=node.id,
+        epoch=1,
+        index=0,
+        state="active",
     )
     return made
 
 
-def _ports(draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy: list[int]) -> list[Effect] | errors.NubilaError:
+def _ports(
+    draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy: list[int]
+) -> list[Effect] | errors.NubilaError:
     effects = []
     for index, net in enumerate(networks):
         mac = network.mac(entropy[index])
@@ -241,19 +330,44 @@ def _ports(draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy
             if ":" in subnet["cidr"]:
                 address = network.eui64(subnet["cidr"], mac)
             elif not subnet["free"]:
-                return errors.NoCapacity(f"Network '{net['name']}' has no free address left in {subnet['cidr']}.", fix="Remove VMs, or create a larger network.")
+                return errors.NoCapacity(
+                    f"Network '{net['name']}' has no free address left in {subnet['cidr']}.",
+                    fix="Remove VMs, or create a larger network.",
+                )
             else:
                 # Any of them: parallel creates that all took the first would take it from each other.
                 address = subnet["free"][entropy[index] % len(subnet["free"])]
             addresses.append(address)
-            draft.inserts("address", network_id=net["id"], address=address, subnet_id=subnet["id"], port_id=port_id, origin="allocated")
+            draft.inserts(
+                "address",
+                network_id=net["id"],
+                address=address,
+                subnet_id=subnet["id"],
+                port_id=port_id,
+                origin="allocated",
+            )
         draft.inserts(
-            "port", id=port_id, project_id=asking.project_id, name=f"{made['name']}-{index}-{text('port', port_id)[-6:]}",
-            spec=builtins(network.PortSpec(mac=mac, index=index)), generation=1, state="pending", network_id=net["id"],
-            vm_id=made["id"], node_id=made["node_id"], epoch=1, mac=mac,
+            "port",
+            id=port_id,
+            project_id=asking.project_id,
+            name=f"{made['name']}-{index}-{text('port', port_id)[-6:]}",
+            spec=builtins(network.PortSpec(mac=mac, index=index)),
+            generation=1,
+            state="pending",
+            network_id=net["id"],
+            vm_id=made["id"],
+            node_id=made["node_id"],
+            epoch=1,
+            mac=mac,
         )
         effects.append(
-            Effect(action="create", kind="port", id=text("port", port_id), name=net["name"], details={"network": net["name"], "mac": mac, "addresses": addresses})
+            Effect(
+                action="create",
+                kind="port",
+                id=text("port", port_id),
+                name=net["name"],
+                details={"network": net["name"], "mac": mac, "addresses": addresses},
+            )
         )
     return effects
 
@@ -275,7 +389,9 @@ def _explained(decision: Ranking, nodes: Nodes, request: Request) -> dict[str, A
         "nodes": decision.nodes,
         "passed": decision.passed,
         "filters": builtins(decision.filters),
-        "ranking": [{"node": nodes.rows[c.index].name, "score": round(c.score, 6), "parts": c.parts} for c in decision.choices],
+        "ranking": [
+            {"node": nodes.rows[c.index].name, "score": round(c.score, 6), "parts": c.parts} for c in decision.choices
+        ],
     }
 
 

@@ -28,13 +28,27 @@ HOLDS_MEMORY = frozenset(State) - {State.REMOVED}
 
 # was -> becomes. A trigger generated from this table refuses every other step.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.PENDING: frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}),
-    State.STARTING: frozenset({State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}),
-    State.RUNNING: frozenset({State.REBOOTING, State.STOPPING, State.STOPPED, State.STARTING, State.FAILED, State.REMOVING}),
-    State.REBOOTING: frozenset({State.RUNNING, State.STARTING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING}),
-    State.STOPPING: frozenset({State.STOPPED, State.RUNNING, State.STARTING, State.FAILED, State.REMOVING, State.REBOOTING}),
-    State.STOPPED: frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.FAILED, State.REMOVING, State.REBOOTING}),
-    State.FAILED: frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.REMOVING, State.REBOOTING}),
+    State.PENDING: frozenset(
+        {State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}
+    ),
+    State.STARTING: frozenset(
+        {State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}
+    ),
+    State.RUNNING: frozenset(
+        {State.REBOOTING, State.STOPPING, State.STOPPED, State.STARTING, State.FAILED, State.REMOVING}
+    ),
+    State.REBOOTING: frozenset(
+        {State.RUNNING, State.STARTING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING}
+    ),
+    State.STOPPING: frozenset(
+        {State.STOPPED, State.RUNNING, State.STARTING, State.FAILED, State.REMOVING, State.REBOOTING}
+    ),
+    State.STOPPED: frozenset(
+        {State.STARTING, State.RUNNING, State.STOPPING, State.FAILED, State.REMOVING, State.REBOOTING}
+    ),
+    State.FAILED: frozenset(
+        {State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.REMOVING, State.REBOOTING}
+    ),
     State.REMOVING: frozenset({State.REMOVED}),
     State.REMOVED: frozenset(),
 }

@@ -30,8 +30,16 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    op: dict[str, Any], spec: operation.Spec, status: operation.Status | None, *, vm_state: str | None, vm_reason: str | None,
-    silent_s: float | None, now: datetime, node_name: str | None, cancel_means: str,
+    op: dict[str, Any],
+    spec: operation.Spec,
+    status: operation.Status | None,
+    *,
+    vm_state: str | None,
+    vm_reason: str | None,
+    silent_s: float | None,
+    now: datetime,
+    node_name: str | None,
+    cancel_means: str,
 ) -> Why:
     """`node_name` None hides the node from the viewer."""
     where = f"node {node_name}" if node_name else "its node"
@@ -60,6 +68,12 @@ def explain(
         if left < 0:
             summary += f" The deadline passed {-left:.0f} s ago; the work goes on, and operators were alarmed."
     return Why(
-        operation=op["name"], state=op["state"], summary=summary, chain=tuple(chain), deadline_in_s=round(left, 1), overdue=left < 0 and not ended,
-        can_cancel=not ended and spec.verb is not operation.Verb.REMOVE, cancel_means=cancel_means,
+        operation=op["name"],
+        state=op["state"],
+        summary=summary,
+        chain=tuple(chain),
+        deadline_in_s=round(left, 1),
+        overdue=left < 0 and not ended,
+        can_cancel=not ended and spec.verb is not operation.Verb.REMOVE,
+        cancel_means=cancel_means,
     )

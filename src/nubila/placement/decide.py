@@ -72,7 +72,9 @@ def decide(request: Request, nodes: Nodes) -> Ranking | Refusal:
     order = np.argsort(-(total + jitter), kind="stable")[:TOP]
     return Ranking(
         choices=tuple(
-            Choice(index=int(passing[i]), score=float(total[i]), parts={n: round(float(p[i]), 4) for n, p in parts.items()})
+            Choice(
+                index=int(passing[i]), score=float(total[i]), parts={n: round(float(p[i]), 4) for n, p in parts.items()}
+            )
             for i in order
         ),
         nodes=len(nodes),

@@ -38,7 +38,11 @@ def heard_from(_: Request, nodes: Nodes) -> Ints:
 
 
 def zone(request: Request, nodes: Nodes) -> Ints:
-    return np.zeros(len(nodes), dtype=np.int64) if request.zone is None else _missing(nodes.zone.get(request.zone, nodes.none()))
+    return (
+        np.zeros(len(nodes), dtype=np.int64)
+        if request.zone is None
+        else _missing(nodes.zone.get(request.zone, nodes.none()))
+    )
 
 
 def virt_method(request: Request, nodes: Nodes) -> Ints:

@@ -71,7 +71,12 @@ class Loop:
 
     async def _carry(self, noun: Noun, command: Any) -> int:
         asking = Asking(
-            actor=f"system:{noun.name}", request="", now=await self._work.now(), mint=self._carrier.mint, reason="reconcile", operator=True
+            actor=f"system:{noun.name}",
+            request="",
+            now=await self._work.now(),
+            mint=self._carrier.mint,
+            reason="reconcile",
+            operator=True,
         )
         try:
             draft = noun.draft(command, asking)

@@ -23,7 +23,9 @@ def step(snapshot: Sequence[Row], now: datetime) -> list[Alarm]:
     return [
         Alarm(row)
         for row in snapshot
-        if row["ended_at"] is None and datetime.fromisoformat(row["deadline_at"]) < now and not (row["status"] or {}).get("overdue")
+        if row["ended_at"] is None
+        and datetime.fromisoformat(row["deadline_at"]) < now
+        and not (row["status"] or {}).get("overdue")
     ]
 
 

@@ -21,7 +21,11 @@ class FollowGuest(msgspec.Struct, frozen=True):
 
 
 def step(snapshot: Sequence[Row], now: datetime) -> list[FollowGuest]:
-    return [FollowGuest(row) for row in snapshot if row["state"] == vm.State.STOPPED and row["spec"]["power"] == vm.Power.ON.value]
+    return [
+        FollowGuest(row)
+        for row in snapshot
+        if row["state"] == vm.State.STOPPED and row["spec"]["power"] == vm.Power.ON.value
+    ]
 
 
 def draft(command: FollowGuest, asking: Asking) -> Draft:

@@ -45,10 +45,18 @@ class ChangeStore:
         self._db = database
 
     async def read(
-        self, after: Cursor, *, project_id: UUID | None = None, object_id: UUID | None = None, kinds: tuple[str, ...] | None = None, limit: int = 500
+        self,
+        after: Cursor,
+        *,
+        project_id: UUID | None = None,
+        object_id: UUID | None = None,
+        kinds: tuple[str, ...] | None = None,
+        limit: int = 500,
     ) -> list[Record]:
         """Rows after the cursor, in the order of cursors. A row that is not here yet may still come, never before these."""
-        return await self._db.fetch(READ, str(after.xid), after.seq, project_id, object_id, None if kinds is None else list(kinds), limit)
+        return await self._db.fetch(
+            READ, str(after.xid), after.seq, project_id, object_id, None if kinds is None else list(kinds), limit
+        )
 
     async def end(self, fabric_epoch: int) -> Cursor:
         return Cursor(fabric_epoch, int(await self._db.value(END)), LAST_SEQ)

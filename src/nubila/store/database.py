@@ -63,7 +63,12 @@ class Database:
                 init=_warm,
                 timeout=10,
                 command_timeout=30,
-                server_settings={"application_name": "nubila", "jit": "off", "timezone": "UTC", "plan_cache_mode": "force_generic_plan"},
+                server_settings={
+                    "application_name": "nubila",
+                    "jit": "off",
+                    "timezone": "UTC",
+                    "plan_cache_mode": "force_generic_plan",
+                },
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as e:
             raise errors.DatabaseAway(inside=str(e)) from e
@@ -85,7 +90,13 @@ class Database:
                 yield c
         except TimeoutError as e:
             raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError) as e:
+        except (
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.CannotConnectNowError,
+            asyncpg.AdminShutdownError,
+        ) as e:
             raise errors.DatabaseAway(inside=repr(e)) from e
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
@@ -119,7 +130,9 @@ class Database:
     async def _commit(self, encoded: str) -> datetime:
         for attempt in (1, 2):
             async with self.connection() as c:
-                sent = asyncio.ensure_future(c.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", encoded))
+                sent = asyncio.ensure_future(
+                    c.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", encoded)
+                )
                 try:
                     # Never a cancel: a cancelled commit may be seen by others and still be lost.
                     done, _ = await asyncio.wait({sent}, timeout=COMMIT_LIMIT_S)

@@ -18,7 +18,9 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb)"""
 KEEP_PLAN = """insert into plan (id, principal, draft, shown, expires_at)
 values ($1, $2, $3::text::jsonb, $4::text::jsonb, now() + interval '15 minutes') returning now() as now, expires_at"""
 PLAN = "select id, draft::text, shown::text, created_at, expires_at from plan where id = $1 and principal = $2 and expires_at > now()"
-PLANS = "select id, shown::text, created_at, expires_at from plan where principal = $1 and expires_at > now() order by id"
+PLANS = (
+    "select id, shown::text, created_at, expires_at from plan where principal = $1 and expires_at > now() order by id"
+)
 DROP_PLAN = "delete from plan where id = $1 and principal = $2 returning id"
 FORGET = (
     "delete from plan where expires_at < now()",
@@ -37,8 +39,17 @@ class Ledger:
         return await self._db.row(REPLAY, principal, key)
 
     async def call(
-        self, call_id: UUID, *, actor: str, project_id: UUID | None, request: str, action: str, outcome: str,
-        kind: str | None = None, object_id: UUID | None = None, detail: dict[str, Any] | None = None,
+        self,
+        call_id: UUID,
+        *,
+        actor: str,
+        project_id: UUID | None,
+        request: str,
+        action: str,
+        outcome: str,
+        kind: str | None = None,
+        object_id: UUID | None = None,
+        detail: dict[str, Any] | None = None,
     ) -> None:
         shown = None if detail is None else msgspec.json.encode(detail).decode()
         await self._db.execute(CALL, call_id, actor, project_id, request, action, outcome, kind, object_id, shown)

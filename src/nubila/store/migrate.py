@@ -25,12 +25,16 @@ def run_file(name: str) -> None:
 
 async def migrate(host: str, region: str, *, database: str = "nubila", user: str = "nubila", to: str = "head") -> str:
     """Upgrade; returns the version. `region` names the installation if the database has no name yet."""
-    engine = create_async_engine(sa.URL.create("postgresql+asyncpg", username=user, database=database, query={"host": host}))
+    engine = create_async_engine(
+        sa.URL.create("postgresql+asyncpg", username=user, database=database, query={"host": host})
+    )
     try:
         async with engine.begin() as connection:
             await connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
             await connection.run_sync(_upgrade, to)
-            await connection.execute(sa.text("insert into fabric (region) values (:region) on conflict do nothing"), {"region": region})
+            await connection.execute(
+                sa.text("insert into fabric (region) values (:region) on conflict do nothing"), {"region": region}
+            )
             version = await connection.scalar(sa.text("select version_num from alembic_version"))
     finally:
         await engine.dispose()

@@ -121,4 +121,3 @@ class NodeStore:
 
     async def forget_questions(self) -> None:
         await self._db.execute(FORGET_QUESTIONS)
-

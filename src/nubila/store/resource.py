@@ -5,7 +5,7 @@ Spec, status and labels stay text: a list is passed through, not decoded and enc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,20 @@ from nubila.store.database import Database, Record
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
 T = tables.metadata.tables
-RESOURCE = ("id", "project_id", "name", "labels", "spec", "generation", "status", "observed_generation", "state", "version", "created_at", "updated_at")
+RESOURCE = (
+    "id",
+    "project_id",
+    "name",
+    "labels",
+    "spec",
+    "generation",
+    "status",
+    "observed_generation",
+    "state",
+    "version",
+    "created_at",
+    "updated_at",
+)
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +74,11 @@ def _text(table: sa.Table, *extra: str) -> list[sa.ColumnElement[Any]]:
     for name in (*RESOURCE, *extra):
         if name in table.c:
             column = table.c[name]
-            out.append(sa.cast(column, sa.Text).label(name) if isinstance(column.type, postgresql.JSONB | postgresql.CIDR | postgresql.INET | postgresql.MACADDR) else column)
+            out.append(
+                sa.cast(column, sa.Text).label(name)
+                if isinstance(column.type, postgresql.JSONB | postgresql.CIDR | postgresql.INET | postgresql.MACADDR)
+                else column
+            )
     return out
 
 
@@ -99,17 +116,33 @@ def _vm_columns() -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
     vm, node, seen, flavor, image = T["vm"], T["node"], T["node_seen"], T["flavor"], T["image"]
     port, address = T["port"], T["address"]
     addresses = (
-        sa.select(sa.func.string_agg(sa.func.host(address.c.address), postgresql.aggregate_order_by(sa.literal(" "), port.c.id, sa.func.family(address.c.address), address.c.address)))
-        .select_from(port.join(address, address.c.port_id == port.c.id)).where(port.c.vm_id == vm.c.id).scalar_subquery()
+        sa.select(
+            sa.func.string_agg(
+                sa.func.host(address.c.address),
+                postgresql.aggregate_order_by(
+                    sa.literal(" "), port.c.id, sa.func.family(address.c.address), address.c.address
+                ),
+            )
+        )
+        .select_from(port.join(address, address.c.port_id == port.c.id))
+        .where(port.c.vm_id == vm.c.id)
+        .scalar_subquery()
     )
     source = (
-        vm.outerjoin(node, node.c.id == vm.c.node_id).outerjoin(seen, seen.c.node_id == vm.c.node_id)
-        .outerjoin(flavor, flavor.c.id == vm.c.flavor_id).outerjoin(image, image.c.id == vm.c.image_id)
+        vm.outerjoin(node, node.c.id == vm.c.node_id)
+        .outerjoin(seen, seen.c.node_id == vm.c.node_id)
+        .outerjoin(flavor, flavor.c.id == vm.c.flavor_id)
+        .outerjoin(image, image.c.id == vm.c.image_id)
     )
     silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float)
     return source, [
-        *_text(vm, "epoch", "node_id"), node.c.name.label("node_name"), flavor.c.name.label("flavor_name"), image.c.name.label("image_name"),
-        image.c.spec["login"].astext.label("login"), silent.label("silent_s"), addresses.label("addresses"),
+        *_text(vm, "epoch", "node_id"),
+        node.c.name.label("node_name"),
+        flavor.c.name.label("flavor_name"),
+        image.c.name.label("image_name"),
+        image.c.spec["login"].astext.label("login"),
+        silent.label("silent_s"),
+        addresses.label("addresses"),
     ]
 
 
@@ -119,9 +152,17 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
     if kind == "node":
         node, seen = T["node"], T["node_seen"]
         silent = sa.cast(sa.extract("epoch", sa.func.now() - seen.c.seen_at), sa.Float).label("silent_s")
-        inventory = sa.text("(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory")
-        return node.outerjoin(seen, seen.c.node_id == node.c.id), [*_text(node), silent, sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory")]
-    more: list[sa.ColumnElement[Any]] = [sa.literal_column(sql).label(name) for name, sql in DERIVED.get(kind, {}).items()]
+        inventory = sa.text(
+            "(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory"
+        )
+        return node.outerjoin(seen, seen.c.node_id == node.c.id), [
+            *_text(node),
+            silent,
+            sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory"),
+        ]
+    more: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(sql).label(name) for name, sql in DERIVED.get(kind, {}).items()
+    ]
     return T[kind], [*_text(T[kind], *EXTRA.get(kind, ())), *more]
 
 
@@ -130,7 +171,9 @@ def _visible(kind: str, table: sa.Table) -> sa.ColumnElement[bool]:
     if kind == "flavor":
         return sa.true()
     if kind == "image":
-        public = sa.and_(table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready")
+        public = sa.and_(
+            table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready"
+        )
         return sa.or_(table.c.project_id == project_id, public)
     return table.c.project_id == project_id
 
@@ -150,7 +193,9 @@ def _list(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: 
     for name in equal:
         statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
     if labels:
-        statement = statement.where(table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB)))
+        statement = statement.where(
+            table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB))
+        )
     if after:
         statement = statement.where(table.c.id > sa.bindparam("after", type_=tables.UUID))
     return compiled(statement.order_by(table.c.id).limit(sa.bindparam("limit", type_=sa.BigInteger)))
@@ -161,7 +206,11 @@ def _one(kind: str, scoped: bool, by: str, removed: bool) -> Compiled:
     source, columns = _source(kind)
     statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, removed)
     column = T[kind].c[by]
-    return compiled(statement.where(column == sa.bindparam(by, type_=column.type)).order_by(T[kind].c.id.desc()).limit(sa.literal_column("1")))
+    return compiled(
+        statement.where(column == sa.bindparam(by, type_=column.type))
+        .order_by(T[kind].c.id.desc())
+        .limit(sa.literal_column("1"))
+    )
 
 
 @cache
@@ -184,11 +233,23 @@ class ResourceStore:
         """One row more than `limit` when there is a next page, in the order of ids (that is, of creation)."""
         equal = {**{n: v for n in ("name", "state") if (v := getattr(f, n)) is not None}, **f.equals}
         query = _list(kind, f.project_id is not None, tuple(sorted(equal)), bool(f.labels), f.after is not None)
-        values = {**equal, "project_id": f.project_id, "labels": msgspec.json.encode(f.labels).decode(), "after": f.after, "limit": f.limit + 1}
+        values = {
+            **equal,
+            "project_id": f.project_id,
+            "labels": msgspec.json.encode(f.labels).decode(),
+            "after": f.after,
+            "limit": f.limit + 1,
+        }
         return await self._db.fetch(query.sql, *query.values(values))
 
     async def one(
-        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, removed: bool = False
+        self,
+        kind: str,
+        *,
+        project_id: UUID | None = None,
+        object_id: UUID | None = None,
+        name: str | None = None,
+        removed: bool = False,
     ) -> Record | None:
         """By id, or by name within what the project sees; None when there is none."""
         by, value = _by(object_id, name)
@@ -196,7 +257,13 @@ class ResourceStore:
         return await self._db.row(query.sql, *query.values({"project_id": project_id, by: value}))
 
     async def whole(
-        self, kind: str, *, project_id: UUID | None = None, object_id: UUID | None = None, name: str | None = None, **equals: Any
+        self,
+        kind: str,
+        *,
+        project_id: UUID | None = None,
+        object_id: UUID | None = None,
+        name: str | None = None,
+        **equals: Any,
     ) -> dict[str, Any] | None:
         """The row as intents take it, decoded, with every column. Raises Conflict for a name that several have."""
         by, value = _by(object_id, name)

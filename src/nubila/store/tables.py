@@ -16,7 +16,13 @@ from sqlalchemy.dialects import postgresql as pg
 from nubila.model import attachment, catalog, image, network, node, operation, vm, volume
 
 metadata = sa.MetaData(
-    naming_convention={"pk": "%(table_name)s_pk", "fk": "%(table_name)s_%(column_0_name)s_fk", "ck": "%(table_name)s_%(constraint_name)s", "uq": "%(table_name)s_%(column_0_N_name)s_key", "ix": "%(table_name)s_%(column_0_N_name)s_idx"}
+    naming_convention={
+        "pk": "%(table_name)s_pk",
+        "fk": "%(table_name)s_%(column_0_name)s_fk",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
 )
 
 UUID = pg.UUID(as_uuid=True)
@@ -45,7 +51,9 @@ def _states(kind: type[StrEnum], *, tombstone: str | None = "removed") -> list[s
     values = ", ".join(f"'{s.value}'" for s in kind)
     checks: list[sa.Constraint] = [sa.CheckConstraint(f"state in ({values})", name="state_known")]
     if tombstone is not None:
-        checks.append(sa.CheckConstraint(f"(state = '{tombstone}') = (removed_at is not null)", name="removed_has_time"))
+        checks.append(
+            sa.CheckConstraint(f"(state = '{tombstone}') = (removed_at is not null)", name="removed_has_time")
+        )
     return checks
 
 
@@ -109,7 +117,9 @@ token = _resource(
     sa.Index("token_account_idx", "account_id"),
     project=False,
 )
-keypair = _resource("keypair", sa.Column("user_id", UUID, nullable=False), *_states(Lasting), _unique_name("keypair", "project_id"))
+keypair = _resource(
+    "keypair", sa.Column("user_id", UUID, nullable=False), *_states(Lasting), _unique_name("keypair", "project_id")
+)
 quota = sa.Table(
     "quota",
     metadata,
@@ -146,7 +156,13 @@ image_ = _resource(
     sa.Column("sha256", sa.Text),
     sa.CheckConstraint("state <> 'ready' or sha256 is not null", name="ready_has_content"),
     *_states(image.State),
-    sa.Index("image_name_key", sa.text("coalesce(project_id, '00000000-0000-0000-0000-000000000000')"), "name", unique=True, postgresql_where=sa.text("removed_at is null")),
+    sa.Index(
+        "image_name_key",
+        sa.text("coalesce(project_id, '00000000-0000-0000-0000-000000000000')"),
+        "name",
+        unique=True,
+        postgresql_where=sa.text("removed_at is null"),
+    ),
     project=False,
 )
 network_ = _resource("network", *_states(Lasting), _unique_name("network", "project_id"))
@@ -255,7 +271,9 @@ operation_ = _resource(
     sa.Column("deadline_at", sa.TIMESTAMP(timezone=True), nullable=False),
     sa.Column("ended_at", sa.TIMESTAMP(timezone=True)),
     *_states(operation.State, tombstone=None),
-    sa.CheckConstraint("(state in ('done', 'failed', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"),
+    sa.CheckConstraint(
+        "(state in ('done', 'failed', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"
+    ),
     sa.Index("operation_open_idx", "resource_id", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_due_idx", "deadline_at", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_project_idx", "project_id", "id"),
@@ -390,7 +408,12 @@ fabric = sa.Table(
 )
 # The one order of locking and writing.
 TABLES: tuple[Table, ...] = (
-    Table(project, logged=True, transitions=LASTING, references=(("vm", "project_id"), ("volume", "project_id"), ("network", "project_id"))),
+    Table(
+        project,
+        logged=True,
+        transitions=LASTING,
+        references=(("vm", "project_id"), ("volume", "project_id"), ("network", "project_id")),
+    ),
     Table(user, logged=True, transitions=LASTING),
     Table(operator, logged=True, transitions=LASTING),
     Table(member, logged=True),

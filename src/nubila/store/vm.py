@@ -40,7 +40,10 @@ select now() as now, to_jsonb(v)::text as vm,
  (select jsonb_agg(to_jsonb(l)) from allocation l where l.holder_id = v.id or l.holder_id in (select a.volume_id from attachment a where a.vm_id = v.id and a.state <> 'revoked'))::text as allocations
 from vm v
 """
-ONE = _ONE + "where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))"
+ONE = (
+    _ONE
+    + "where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))"
+)
 REPORTED = _ONE + "where v.id = any($1) and v.node_id = $2 and v.removed_at is null"
 
 # What people see of a vm, a row each: spec and status pass through as text.
@@ -82,7 +85,9 @@ class VmStore:
     ) -> dict[str, Any]:
         """Everything that create decides on. `networks` None asks for all of the project's."""
         names, ids = networks or ([], [])
-        row = await self._db.row(CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name)
+        row = await self._db.row(
+            CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name
+        )
         assert row is not None
         return decode(row, "project", "quota", "flavor", "image", "keys", "networks")
 
@@ -95,8 +100,11 @@ class VmStore:
 
     async def seen(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> Record | None:
         return await self._db.row(
-            SEEN + " where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))",
-            project_id, vm_id, name,
+            SEEN
+            + " where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))",
+            project_id,
+            vm_id,
+            name,
         )
 
     async def seen_even_removed(self, vm_id: UUID) -> Record | None:

@@ -35,9 +35,16 @@ async def enrol(call: ApiCall) -> Answer:
     token = tokens.parse(body.token)
     if token is None or token.kind is not tokens.Kind.JOIN:
         raise _refused()
-    key = hashlib.sha256(csr_key(body.csr_pem).public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    key = hashlib.sha256(
+        csr_key(body.csr_pem).public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ).hexdigest()
     row = await c.accounts.join_token(token.id)
-    if row is None or row["sha256"] is None or not tokens.fits(token.secret, bytes.fromhex(row["sha256"])) or row["expired"]:
+    if (
+        row is None
+        or row["sha256"] is None
+        or not tokens.fits(token.secret, bytes.fromhex(row["sha256"]))
+        or row["expired"]
+    ):
         raise _refused()
     joined: dict[str, Any] = msgspec.json.decode(row["token"])
     if row["used"]:
@@ -51,20 +58,30 @@ async def enrol(call: ApiCall) -> Answer:
 
 
 def _refused() -> errors.Unauthenticated:
-    return errors.Unauthenticated("The join token is unknown, used, or too old.", fix="Ask an operator for a new one: 'nubila join-token create'.")
+    return errors.Unauthenticated(
+        "The join token is unknown, used, or too old.", fix="Ask an operator for a new one: 'nubila join-token create'."
+    )
 
 
 async def _make(call: ApiCall, body: protocol.Enrol, joined: dict[str, Any], key: str) -> UUID:
     c = call.context
     node_id: UUID = c.carrier.mint()
-    wished = joined["spec"].get("name") or re.sub(r"[^a-z0-9.-]", "-", body.fqdn.lower().split(".")[0])[:40].strip("-.") or "node"
+    wished = (
+        joined["spec"].get("name")
+        or re.sub(r"[^a-z0-9.-]", "-", body.fqdn.lower().split(".")[0])[:40].strip("-.")
+        or "node"
+    )
 
     for name in (wished, f"{wished}-{text('node', node_id)[-6:]}"):
+
         async def attempt(asking: Callable[[datetime], Asking], name: str = name) -> Outcome:
             return intent.enrol(body.fqdn[:255], joined, asking(await c.accounts.now()), node_id, name, key)
 
         try:
-            done = await c.carrier.carry(Caller(actor=f"join-token:{joined['id']}", request=call.request_id, action="node.enrol", operator=True), attempt)
+            done = await c.carrier.carry(
+                Caller(actor=f"join-token:{joined['id']}", request=call.request_id, action="node.enrol", operator=True),
+                attempt,
+            )
         except errors.NameTaken:
             continue
         assert isinstance(done, Done)
@@ -75,7 +92,11 @@ async def _make(call: ApiCall, body: protocol.Enrol, joined: dict[str, Any], key
 def _enrolled(call: ApiCall, node_id: UUID, csr_pem: str) -> Answer:
     c = call.context
     certificate = c.authority.issue_node(csr_pem, node_id, datetime.now(UTC))
-    return Answer(body=protocol.Enrolled(node_id=text("node", node_id), region=c.region, certificate_pem=certificate, ca_pem=c.authority.ca_pem))
+    return Answer(
+        body=protocol.Enrolled(
+            node_id=text("node", node_id), region=c.region, certificate_pem=certificate, ca_pem=c.authority.ca_pem
+        )
+    )
 
 
 async def renew(call: ApiCall) -> Answer:
@@ -99,7 +120,9 @@ async def open_session(call: ApiCall) -> Answer:
         whole, methods, inventory = (msgspec.json.decode(row[k] or "[]") for k in ("node", "methods", "inventory"))
         return intent.open_session(hello, whole, methods, inventory, asking(row["now"]))
 
-    await c.carrier.carry(Caller(actor=call.principal.actor, request=call.request_id, action="session.open", operator=True), attempt)
+    await c.carrier.carry(
+        Caller(actor=call.principal.actor, request=call.request_id, action="session.open", operator=True), attempt
+    )
     session = await c.nodes.new_session(node_id)
     c.notifier.tell([f"node:{node_id}", "fleet"])
     return Answer(body=protocol.Welcome(session=session, fabric_epoch=c.fabric_epoch, region=c.region))

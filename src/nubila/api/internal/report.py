@@ -28,7 +28,10 @@ async def report(call: ApiCall) -> Answer:
         raise errors.WrongSession()
     call.context.heard.note(node_id, body.session, body.revision)
     if body.fabric_epoch != position["fabric_epoch"]:
-        raise errors.Stale("The report is of another fabric epoch.", changed=[{"kind": "fabric", "was": body.fabric_epoch, "is_now": position["fabric_epoch"]}])
+        raise errors.Stale(
+            "The report is of another fabric epoch.",
+            changed=[{"kind": "fabric", "was": body.fabric_epoch, "is_now": position["fabric_epoch"]}],
+        )
     if not body.vms:
         return Answer(body=protocol.Reported(taken=0))
     reports = {i: r for r in body.vms if (i := parse("vm", r.vm_id)) is not None}

@@ -8,16 +8,34 @@ from nubila.api.internal.report import report
 from nubila.api.internal.wanted import WantedQuery, answer_question, image_content, wanted
 from nubila.api.route import BYTES, Route
 
-
 V = "/internal/v1"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/ca", "ca.read", ca),
     Route("POST", f"{V}/enrol", "node.enrol", enrol, body=protocol.Enrol, answer=protocol.Enrolled, plans=False),
     Route("POST", f"{V}/renew", "node.renew", renew, body=protocol.Renew, answer=protocol.Enrolled, plans=False),
-    Route("POST", f"{V}/sessions", "session.open", open_session, body=protocol.Hello, answer=protocol.Welcome, plans=False),
+    Route(
+        "POST", f"{V}/sessions", "session.open", open_session, body=protocol.Hello, answer=protocol.Welcome, plans=False
+    ),
     Route("GET", f"{V}/wanted", "wanted.read", wanted, query=WantedQuery, answer=protocol.Wanted, held=True),
-    Route("POST", f"{V}/reports", "report.write", report, body=protocol.Reports, answer=protocol.Reported, plans=False, max_bytes=16 << 20),
-    Route("POST", f"{V}/answers/{{question:question}}", "question.answer", answer_question, body=protocol.Answer, plans=False, status=204),
+    Route(
+        "POST",
+        f"{V}/reports",
+        "report.write",
+        report,
+        body=protocol.Reports,
+        answer=protocol.Reported,
+        plans=False,
+        max_bytes=16 << 20,
+    ),
+    Route(
+        "POST",
+        f"{V}/answers/{{question:question}}",
+        "question.answer",
+        answer_question,
+        body=protocol.Answer,
+        plans=False,
+        status=204,
+    ),
     Route("GET", f"{V}/images/{{image}}/content", "image.read", image_content, media=(BYTES,)),
 )

@@ -55,7 +55,12 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
     questions: tuple[protocol.Question, ...] = ()
     if position["asked"]:
         questions = tuple(
-            protocol.Question(question_id=text("question", q["id"]), about=q["about"], vm_id=text("vm", q["vm_id"]), max_bytes=q["max_bytes"])
+            protocol.Question(
+                question_id=text("question", q["id"]),
+                about=q["about"],
+                vm_id=text("vm", q["vm_id"]),
+                max_bytes=q["max_bytes"],
+            )
             for q in await c.nodes.questions(node_id, position["session"])
         )
     return _wanted(call, position, vms, questions, full)
@@ -65,20 +70,43 @@ def _wanted(
     call: ApiCall, position: Record, vms: tuple[protocol.Vm, ...], questions: tuple[protocol.Question, ...], full: bool
 ) -> protocol.Wanted:
     return protocol.Wanted(
-        region=call.context.region, fabric_epoch=position["fabric_epoch"], timeline=call.context.timeline, session=position["session"],
-        revision=position["revision"], vms=vms, questions=questions, full=full,
+        region=call.context.region,
+        fabric_epoch=position["fabric_epoch"],
+        timeline=call.context.timeline,
+        session=position["session"],
+        revision=position["revision"],
+        vms=vms,
+        questions=questions,
+        full=full,
     )
 
 
 async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
     spec = msgspec.json.decode(row["spec"], type=vm.Spec)
     return protocol.Vm(
-        vm_id=text("vm", row["id"]), name=row["name"], epoch=row["epoch"], generation=row["generation"],
-        project_id=text("project", row["project_id"]), gone=spec.gone, power=spec.power.value, stop_mode=spec.stop_mode.value,
-        stop_timeout_s=spec.stop_timeout_s, starts=spec.starts, reboots=spec.reboots, reboot_timeout_s=spec.reboot_timeout_s,
-        virt_method=spec.virt_method, cores=spec.cores, memory_mib=spec.memory_mib, hostname=spec.hostname, image_id=spec.image_id,
-        flavor=row["flavor"] or "", boot_string=spec.boot_string, user_data=await _user_data(call, row["user_data_secret"]), keys=spec.keys,
-        disks=tuple(_disk(d) for d in msgspec.json.decode(row["disks"])), nics=tuple(_nic(n) for n in msgspec.json.decode(row["nics"])),
+        vm_id=text("vm", row["id"]),
+        name=row["name"],
+        epoch=row["epoch"],
+        generation=row["generation"],
+        project_id=text("project", row["project_id"]),
+        gone=spec.gone,
+        power=spec.power.value,
+        stop_mode=spec.stop_mode.value,
+        stop_timeout_s=spec.stop_timeout_s,
+        starts=spec.starts,
+        reboots=spec.reboots,
+        reboot_timeout_s=spec.reboot_timeout_s,
+        virt_method=spec.virt_method,
+        cores=spec.cores,
+        memory_mib=spec.memory_mib,
+        hostname=spec.hostname,
+        image_id=spec.image_id,
+        flavor=row["flavor"] or "",
+        boot_string=spec.boot_string,
+        user_data=await _user_data(call, row["user_data_secret"]),
+        keys=spec.keys,
+        disks=tuple(_disk(d) for d in msgspec.json.decode(row["disks"])),
+        nics=tuple(_nic(n) for n in msgspec.json.decode(row["nics"])),
     )
 
 
@@ -87,29 +115,57 @@ async def _user_data(call: ApiCall, secret_id: UUID | None) -> str | None:
         return None
     c = call.context
     row = await c.accounts.secret(secret_id)
-    return None if row is None else c.vault.unseal(str(secret_id), bytes.fromhex(row["nonce"]), bytes.fromhex(row["sealed"])).decode()
+    return (
+        None
+        if row is None
+        else c.vault.unseal(str(secret_id), bytes.fromhex(row["nonce"]), bytes.fromhex(row["sealed"])).decode()
+    )
 
 
 def _disk(d: dict[str, Any]) -> protocol.Disk:
     spec = msgspec.convert(d["spec"], volume.Spec)
     return protocol.Disk(
-        volume_id=text("volume", UUID(d["id"])), attachment_id=text("attachment", UUID(d["attachment"])), epoch=d["epoch"], index=d["index"],
-        driver=spec.driver, format=spec.format.value, size_gib=spec.size_gib, cache=spec.cache.value, read_iops=spec.limits.read_iops,
-        write_iops=spec.limits.write_iops, read_bytes=spec.limits.read_bytes, write_bytes=spec.limits.write_bytes, image_id=spec.image_id,
-        image_sha256=spec.image_sha256, image_format=spec.image_format,
+        volume_id=text("volume", UUID(d["id"])),
+        attachment_id=text("attachment", UUID(d["attachment"])),
+        epoch=d["epoch"],
+        index=d["index"],
+        driver=spec.driver,
+        format=spec.format.value,
+        size_gib=spec.size_gib,
+        cache=spec.cache.value,
+        read_iops=spec.limits.read_iops,
+        write_iops=spec.limits.write_iops,
+        read_bytes=spec.limits.read_bytes,
+        write_bytes=spec.limits.write_bytes,
+        image_id=spec.image_id,
+        image_sha256=spec.image_sha256,
+        image_format=spec.image_format,
     )
 
 
 def _nic(n: dict[str, Any]) -> protocol.Nic:
     spec = n["network_spec"]
     subnets = tuple(
-        protocol.SubnetView(subnet_id=text("subnet", UUID(s["id"])), cidr=s["cidr"], gateway=s["gateway"], dns=tuple(s["dns"] or ())) for s in n["subnets"]
+        protocol.SubnetView(
+            subnet_id=text("subnet", UUID(s["id"])), cidr=s["cidr"], gateway=s["gateway"], dns=tuple(s["dns"] or ())
+        )
+        for s in n["subnets"]
     )
     network = protocol.NetworkView(
-        network_id=text("network", UUID(n["network"])), name=n["network_name"], driver=spec["driver"], mtu=spec["mtu"], nat=spec["nat"], subnets=subnets
+        network_id=text("network", UUID(n["network"])),
+        name=n["network_name"],
+        driver=spec["driver"],
+        mtu=spec["mtu"],
+        nat=spec["nat"],
+        subnets=subnets,
     )
     return protocol.Nic(
-        port_id=text("port", UUID(n["id"])), epoch=n["epoch"], index=n["spec"]["index"], mac=n["mac"], network=network, addresses=tuple(n["addresses"])
+        port_id=text("port", UUID(n["id"])),
+        epoch=n["epoch"],
+        index=n["spec"]["index"],
+        mac=n["mac"],
+        network=network,
+        addresses=tuple(n["addresses"]),
     )
 
 
@@ -135,4 +191,6 @@ async def image_content(call: ApiCall) -> Answer:
     size = None if sha256 is None else await c.images.size(sha256)
     if sha256 is None or size is None:
         raise errors.NotFound("No vm of this node is made from such an image, or its content is not here.")
-    return Answer(body=c.images.get(sha256), length=size, media="application/octet-stream", headers={"x-sha256": sha256})
+    return Answer(
+        body=c.images.get(sha256), length=size, media="application/octet-stream", headers={"x-sha256": sha256}
+    )

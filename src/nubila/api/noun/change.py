@@ -20,7 +20,9 @@ OPERATOR_COLUMNS = frozenset({"node_id", "epoch", "version", "user_data_secret"}
 
 
 class ChangeQuery(msgspec.Struct, frozen=True):
-    after: str | None = None  # a cursor from an earlier answer; without it from the beginning, 'end' for only what comes
+    after: str | None = (
+        None  # a cursor from an earlier answer; without it from the beginning, 'end' for only what comes
+    )
     object: str | None = None
     limit: int = 100
 
@@ -33,7 +35,9 @@ async def list_changes(call: ApiCall) -> Answer:
         return Answer(body={"items": [], "cursor": str(await changes.end(epoch)), "reset": False})
     cursor = Cursor(epoch, 0, 0) if call.query.after is None else Cursor.parse(call.query.after)
     if cursor is None:
-        raise errors.BadRequest("'after' is not a cursor of the change log.", fix="Use the 'cursor' of an earlier answer, or 'end'.")
+        raise errors.BadRequest(
+            "'after' is not a cursor of the change log.", fix="Use the 'cursor' of an earlier answer, or 'end'."
+        )
     if cursor.fabric_epoch != epoch:
         return Answer(body={"items": [], "cursor": str(Cursor(epoch, 0, 0)), "reset": True})
     kinds = None if is_operator(call) else TENANT_KINDS
@@ -45,7 +49,13 @@ async def list_changes(call: ApiCall) -> Answer:
             raise errors.BadRequest("'object' must be an id such as 'vm-...'.")
     until = time.monotonic() + call.wait_s
     while True:
-        rows = await changes.read(cursor, project_id=project_of(call), object_id=object_id, kinds=kinds, limit=max(1, min(call.query.limit, 1000)))
+        rows = await changes.read(
+            cursor,
+            project_id=project_of(call),
+            object_id=object_id,
+            kinds=kinds,
+            limit=max(1, min(call.query.limit, 1000)),
+        )
         left = until - time.monotonic()
         if rows or left <= 0 or call.gate.stopping or call.departed:
             break
@@ -62,7 +72,13 @@ def _shown(call: ApiCall, row: Record) -> dict[str, Any]:
     if actor is not None and not is_operator(call) and not actor.startswith("user:"):
         actor = actor.partition(":")[0]
     return {
-        "at": row["at"], "actor": actor or "changed in the database by hand", "request": row["request"], "reason": row["reason"],
-        "kind": row["kind"], "id": text(row["kind"], row["object_id"]) if row["kind"] in PREFIX and row["object_id"] else None,
-        "action": row["action"], "generation": row["generation"], "content": content,
+        "at": row["at"],
+        "actor": actor or "changed in the database by hand",
+        "request": row["request"],
+        "reason": row["reason"],
+        "kind": row["kind"],
+        "id": text(row["kind"], row["object_id"]) if row["kind"] in PREFIX and row["object_id"] else None,
+        "action": row["action"],
+        "generation": row["generation"],
+        "content": content,
     }

@@ -12,7 +12,8 @@ from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.drivers import DriverError
 from nubila.drivers.image_store import header
-from nubila.intent import catalog, image as intent
+from nubila.intent import catalog
+from nubila.intent import image as intent
 from nubila.intent.asking import Asking, Outcome
 
 
@@ -33,12 +34,20 @@ async def upload_image(call: ApiCall) -> Answer:
         virtual = header.inspect(stored.head, row["spec"]["format"], stored.size_bytes).virtual_bytes
     except header.BadImage as e:
         await asyncio.shield(_drop(call, stored.sha256))
-        raise errors.Invalid(f"The content is not an acceptable {row['spec']['format']} image: {e}.", field="content") from e
+        raise errors.Invalid(
+            f"The content is not an acceptable {row['spec']['format']} image: {e}.", field="content"
+        ) from e
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         fresh = await found(call, "image", call.params["image"], project_id=project_of(call))
         matching(call, fresh)
-        return intent.fill(fresh, asking(await call.context.accounts.now()), sha256=stored.sha256, size_bytes=stored.size_bytes, virtual_bytes=virtual)
+        return intent.fill(
+            fresh,
+            asking(await call.context.accounts.now()),
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+            virtual_bytes=virtual,
+        )
 
     return await carried(call, "image.upload", attempt, showing("image"))
 
@@ -59,5 +68,3 @@ async def _drop(call: ApiCall, sha256: str) -> None:
     """Bytes that became no image are removed, unless an image of the same content exists."""
     if not await call.context.resources.image_uses(sha256):
         await call.context.images.remove(sha256)
-
-

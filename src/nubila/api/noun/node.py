@@ -23,14 +23,21 @@ async def create_join_token(call: ApiCall) -> Answer:
     """Create a token with which one machine may enrol itself, once. It is shown once."""
     c = call.context
     token_id = c.carrier.mint()
-    bearer, digest = tokens.make(tokens.Kind.JOIN, token_id, c.random_bytes(tokens.ENTROPY_BYTES), ca_sha256=c.authority.ca_sha256)
+    bearer, digest = tokens.make(
+        tokens.Kind.JOIN, token_id, c.random_bytes(tokens.ENTROPY_BYTES), ca_sha256=c.authority.ca_sha256
+    )
 
     async def show(call: ApiCall, done: Done) -> dict[str, Any]:
         made = done.refers["join_token"]
         assert made is not None
         return {"id": text("join_token", made), "internal_url": c.settings.internal_url}
 
-    return await carried(call, "join_token.create", drafting(call, lambda a: intent.create_join_token(call.body, a, token_id, (bearer, digest.hex()))), show)
+    return await carried(
+        call,
+        "join_token.create",
+        drafting(call, lambda a: intent.create_join_token(call.body, a, token_id, (bearer, digest.hex()))),
+        show,
+    )
 
 
 async def change_node(call: ApiCall) -> Answer:

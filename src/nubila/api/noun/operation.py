@@ -10,7 +10,21 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, Context, answered, carried, etag_of, filtered, found, is_operator, listed, project_of, ref, seen, wait_for_operation
+from nubila.api.context import (
+    ApiCall,
+    Context,
+    answered,
+    carried,
+    etag_of,
+    filtered,
+    found,
+    is_operator,
+    listed,
+    project_of,
+    ref,
+    seen,
+    wait_for_operation,
+)
 from nubila.api.route import Answer
 from nubila.intent import operation as intent
 from nubila.intent.asking import Asking, Outcome
@@ -68,9 +82,15 @@ async def why_operation(call: ApiCall) -> Answer:
     if vm_row is not None and vm_row["status"] is not None:
         reason = msgspec.json.decode(vm_row["status"]).get("reason")
     body = why.explain(
-        dict(row), spec, status, vm_state=vm_row["state"] if vm_row else None, vm_reason=reason,
-        silent_s=vm_row["silent_s"] if vm_row else None, now=await c.accounts.now(),
-        node_name=vm_row["node_name"] if vm_row and is_operator(call) else None, cancel_means=intent.CANCELLING[spec.verb],
+        dict(row),
+        spec,
+        status,
+        vm_state=vm_row["state"] if vm_row else None,
+        vm_reason=reason,
+        silent_s=vm_row["silent_s"] if vm_row else None,
+        now=await c.accounts.now(),
+        node_name=vm_row["node_name"] if vm_row and is_operator(call) else None,
+        cancel_means=intent.CANCELLING[spec.verb],
     )
     return Answer(body=body)
 
@@ -100,21 +120,29 @@ async def show_plan(call: ApiCall) -> Answer:
     """Show one of your plans that is neither applied nor older than 15 minutes."""
     row = await call.context.carrier.ledger.plan(call.ids["plan"], call.principal.actor)
     if row is None:
-        raise errors.NotFound("There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours.")
-    return Answer(body={**msgspec.json.decode(row["shown"]), "created_at": row["created_at"], "expires_at": row["expires_at"]})
+        raise errors.NotFound(
+            "There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours."
+        )
+    return Answer(
+        body={**msgspec.json.decode(row["shown"]), "created_at": row["created_at"], "expires_at": row["expires_at"]}
+    )
 
 
 async def list_plans(call: ApiCall) -> Answer:
     """List your plans that can still be applied."""
     rows = await call.context.carrier.ledger.plans(call.principal.actor)
-    items = [{**msgspec.json.decode(r["shown"]), "created_at": r["created_at"], "expires_at": r["expires_at"]} for r in rows]
+    items = [
+        {**msgspec.json.decode(r["shown"]), "created_at": r["created_at"], "expires_at": r["expires_at"]} for r in rows
+    ]
     return Answer(body={"items": items, "next": None})
 
 
 async def discard_plan(call: ApiCall) -> Answer:
     """Discard a plan."""
     if not await call.context.carrier.ledger.drop_plan(call.ids["plan"], call.principal.actor):
-        raise errors.NotFound("There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours.")
+        raise errors.NotFound(
+            "There is no such plan: it was applied, discarded, is older than 15 minutes, or is not yours."
+        )
     return Answer(status=204)
 
 
@@ -122,8 +150,14 @@ async def apply_plan(call: ApiCall) -> Answer:
     """Apply a plan: exactly what it showed, or 409 with what changed since."""
     p = call.principal
     caller = Caller(
-        actor=p.actor, request=call.request_id, action="plan.apply", fingerprint=call.fingerprint, project_id=p.project_id,
-        account_id=p.account_id, operator=is_operator(call), idempotency_key=call.idempotency_key,
+        actor=p.actor,
+        request=call.request_id,
+        action="plan.apply",
+        fingerprint=call.fingerprint,
+        project_id=p.project_id,
+        account_id=p.account_id,
+        operator=is_operator(call),
+        idempotency_key=call.idempotency_key,
     )
     done = await call.context.carrier.apply(caller, call.ids["plan"])
     return await answered(call, done, shown_any)
@@ -133,4 +167,6 @@ async def shown_any(call: ApiCall, done: Done) -> dict[str, Any]:
     """Whatever kind the plan was about: each object it refers to, under its noun."""
     from nubila.api.noun.shown import one_shown
 
-    return {kind: await one_shown(call, kind, object_id) for kind, object_id in done.refers.items() if object_id is not None}
+    return {
+        kind: await one_shown(call, kind, object_id) for kind, object_id in done.refers.items() if object_id is not None
+    }

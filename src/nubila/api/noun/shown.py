@@ -26,7 +26,11 @@ def _token(call: ApiCall, row: Record) -> dict[str, Any]:
 
 
 def _port(call: ApiCall, row: Record) -> dict[str, Any]:
-    extras: dict[str, Any] = {"network_id": text("network", row["network_id"]), "vm_id": text("vm", row["vm_id"]), "mac": row["mac"]}
+    extras: dict[str, Any] = {
+        "network_id": text("network", row["network_id"]),
+        "vm_id": text("vm", row["vm_id"]),
+        "mac": row["mac"],
+    }
     extras |= {"addresses": (row["addresses"] or "").split(), "vm": row["vm_name"], "network": row["network_name"]}
     if is_operator(call):
         extras |= {"epoch": row["epoch"], "node_id": text("node", row["node_id"])}

@@ -12,7 +12,21 @@ import msgspec
 
 from nubila import errors
 from nubila.access import tokens
-from nubila.api.context import ApiCall, Show, carried, drafting, drafting_in_project, etag_of, filtered, found, is_operator, listed, matching, project_of, seen
+from nubila.api.context import (
+    ApiCall,
+    Show,
+    carried,
+    drafting,
+    drafting_in_project,
+    etag_of,
+    filtered,
+    found,
+    is_operator,
+    listed,
+    matching,
+    project_of,
+    seen,
+)
 from nubila.api.noun.shown import SHOWN, one_shown
 from nubila.api.route import Answer, Handler
 from nubila.intent import catalog as intent
@@ -80,7 +94,9 @@ def remover(kind: str, permission: str, words: str) -> Handler:
 
 async def create_project(call: ApiCall) -> Answer:
     """Create a project with the default quota."""
-    return await carried(call, "project.create", drafting(call, lambda a: intent.create_project(call.body, a)), showing("project"))
+    return await carried(
+        call, "project.create", drafting(call, lambda a: intent.create_project(call.body, a)), showing("project")
+    )
 
 
 async def change_project(call: ApiCall) -> Answer:
@@ -113,7 +129,10 @@ async def own_project(call: ApiCall) -> Answer:
 
 
 async def _quota(call: ApiCall, project_id: UUID) -> dict[str, Any]:
-    return {r["class"]: {"limit": r["amount"], "used": r["used"]} for r in await call.context.carrier.ledger.quota(project_id)}
+    return {
+        r["class"]: {"limit": r["amount"], "used": r["used"]}
+        for r in await call.context.carrier.ledger.quota(project_id)
+    }
 
 
 async def show_quota(call: ApiCall) -> Answer:
@@ -127,7 +146,9 @@ async def change_quota(call: ApiCall) -> Answer:
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         row = await found(call, "project", call.params["project"])
-        present = {r["class"]: [r["amount"], r["used"]] for r in await call.context.carrier.ledger.quota(UUID(row["id"]))}
+        present = {
+            r["class"]: [r["amount"], r["used"]] for r in await call.context.carrier.ledger.quota(UUID(row["id"]))
+        }
         return intent.set_quota(call.body, row, present, asking(await call.context.accounts.now()))
 
     async def show(call: ApiCall, done: Done) -> dict[str, Any]:
@@ -140,7 +161,9 @@ async def change_quota(call: ApiCall) -> Answer:
 
 async def create_user(call: ApiCall) -> Answer:
     """Create a user. It can do nothing before it is a member of a project and has a token."""
-    return await carried(call, "user.create", drafting(call, lambda a: intent.create_account("user", call.body, a)), showing("user"))
+    return await carried(
+        call, "user.create", drafting(call, lambda a: intent.create_account("user", call.body, a)), showing("user")
+    )
 
 
 async def change_user(call: ApiCall) -> Answer:
@@ -156,14 +179,22 @@ async def change_user(call: ApiCall) -> Answer:
 
 async def create_operator(call: ApiCall) -> Answer:
     """Create an operator; a token for it is made by itself or by another operator."""
-    return await carried(call, "operator.create", drafting(call, lambda a: intent.create_account("operator", call.body, a)), showing("operator"))
+    return await carried(
+        call,
+        "operator.create",
+        drafting(call, lambda a: intent.create_account("operator", call.body, a)),
+        showing("operator"),
+    )
 
 
 async def set_member(call: ApiCall) -> Answer:
     """Give a user a role in a project."""
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
-        project, user = await found(call, "project", call.params["project"]), await found(call, "user", call.params["user"])
+        project, user = (
+            await found(call, "project", call.params["project"]),
+            await found(call, "user", call.params["user"]),
+        )
         present = await call.context.accounts.role(UUID(project["id"]), UUID(user["id"]))
         return intent.set_member(call.body, project, user, present, asking(await call.context.accounts.now()))
 
@@ -185,7 +216,8 @@ async def create_user_token(call: ApiCall) -> Answer:
     present = await call.context.accounts.role(UUID(project["id"]), UUID(user["id"]))
     if present is None:
         raise errors.Conflict(
-            f"User '{user['name']}' is not a member of project '{project['name']}'.", fix="Make it a member first: PUT /v1/projects/PROJECT/members/USER."
+            f"User '{user['name']}' is not a member of project '{project['name']}'.",
+            fix="Make it a member first: PUT /v1/projects/PROJECT/members/USER.",
         )
     return await _token(call, "user", user, project, ProjectRole(present))
 
@@ -210,20 +242,33 @@ async def create_own_token(call: ApiCall) -> Answer:
     project = await found(call, "project", text("project", p.project_id))
     if call.body.project is not None and call.body.project not in (project["name"], text("project", p.project_id)):
         raise errors.Forbidden("A token can only be made for the project that yours is for.")
-    return await _token(call, "user", await found(call, "user", text("user", p.account_id)), project, ProjectRole(p.role))
+    return await _token(
+        call, "user", await found(call, "user", text("user", p.account_id)), project, ProjectRole(p.role)
+    )
 
 
-async def _token(call: ApiCall, kind: str, account: dict[str, Any], project: dict[str, Any] | None, most: ProjectRole | None) -> Answer:
+async def _token(
+    call: ApiCall, kind: str, account: dict[str, Any], project: dict[str, Any] | None, most: ProjectRole | None
+) -> Answer:
     role = "operator" if most is None else (call.body.role or most)
     if most is not None and RANK[ProjectRole(role)] > RANK[most]:
         raise errors.Forbidden(f"The token would have the role {role}, which is more than {most.value}.")
     c = call.context
     token_id = c.carrier.mint()
-    bearer, digest = tokens.make(tokens.Kind.OPERATOR if kind == "operator" else tokens.Kind.USER, token_id, c.random_bytes(tokens.ENTROPY_BYTES))
+    bearer, digest = tokens.make(
+        tokens.Kind.OPERATOR if kind == "operator" else tokens.Kind.USER, token_id, c.random_bytes(tokens.ENTROPY_BYTES)
+    )
 
     def make(asking: Asking) -> Outcome:
         return intent.create_token(
-            call.body, asking, kind=kind, account=account, project=project, role=str(role), bearer=(bearer, digest.hex()), token_id=token_id
+            call.body,
+            asking,
+            kind=kind,
+            account=account,
+            project=project,
+            role=str(role),
+            bearer=(bearer, digest.hex()),
+            token_id=token_id,
         )
 
     async def show(call: ApiCall, done: Done) -> dict[str, Any]:
@@ -248,12 +293,19 @@ async def remove_token(call: ApiCall) -> Answer:
 
 async def create_keypair(call: ApiCall) -> Answer:
     """Register an OpenSSH public key."""
-    return await carried(call, "keypair.create", drafting_in_project(call, lambda a: intent.create_keypair(call.body, a)), showing("keypair"))
+    return await carried(
+        call,
+        "keypair.create",
+        drafting_in_project(call, lambda a: intent.create_keypair(call.body, a)),
+        showing("keypair"),
+    )
 
 
 async def create_flavor(call: ApiCall) -> Answer:
     """Create a size that VMs can be made in."""
-    return await carried(call, "flavor.create", drafting(call, lambda a: intent.create_flavor(call.body, a)), showing("flavor"))
+    return await carried(
+        call, "flavor.create", drafting(call, lambda a: intent.create_flavor(call.body, a)), showing("flavor")
+    )
 
 
 async def me(call: ApiCall) -> Answer:
@@ -264,8 +316,12 @@ async def me(call: ApiCall) -> Answer:
     row = await call.context.resources.one(kind, object_id=p.account_id)
     return Answer(
         body={
-            "id": text(kind, p.account_id), "kind": kind, "name": None if row is None else row["name"], "role": p.role,
-            "project_id": None if p.project_id is None else text("project", p.project_id), "region": call.context.region,
+            "id": text(kind, p.account_id),
+            "kind": kind,
+            "name": None if row is None else row["name"],
+            "role": p.role,
+            "project_id": None if p.project_id is None else text("project", p.project_id),
+            "region": call.context.region,
         }
     )
 
@@ -287,7 +343,10 @@ async def first_operator(call: ApiCall) -> Answer:
     except OSError:
         expected = None
     if given is None or expected is None or not tokens.fits(given.secret, tokens.digest(expected.secret)):
-        raise errors.Unauthenticated("That is not the secret for the first operator, or it was used already.", fix="Use the file that the control plane wrote, once.")
+        raise errors.Unauthenticated(
+            "That is not the secret for the first operator, or it was used already.",
+            fix="Use the file that the control plane wrote, once.",
+        )
     if await c.accounts.count_operators():
         raise errors.Conflict("There is an operator already.", fix="Ask an operator for an account.")
     token_id = c.carrier.mint()
@@ -298,4 +357,9 @@ async def first_operator(call: ApiCall) -> Answer:
             file.unlink()
         return await showing("operator")(call, done)  # type: ignore[no-any-return]
 
-    return await carried(call, "operator.first", drafting(call, lambda a: intent.first_operator(call.body.name, a, (bearer, digest.hex()), token_id)), show)
+    return await carried(
+        call,
+        "operator.first",
+        drafting(call, lambda a: intent.first_operator(call.body.name, a, (bearer, digest.hex()), token_id)),
+        show,
+    )

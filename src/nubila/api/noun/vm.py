@@ -11,7 +11,18 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, CLOCK_S, carried, etag_of, filtered, is_operator, listed, matching, project_of, ref
+from nubila.api.context import (
+    CLOCK_S,
+    ApiCall,
+    carried,
+    etag_of,
+    filtered,
+    is_operator,
+    listed,
+    matching,
+    project_of,
+    ref,
+)
 from nubila.api.noun.operation import operation_shown
 from nubila.api.route import Answer
 from nubila.intent import vm as verbs
@@ -89,7 +100,10 @@ async def list_vms(call: ApiCall) -> Answer:
 async def show_vm(call: ApiCall) -> Answer:
     """Show a VM."""
     row = await _seen(call)
-    return Answer(body=vm_shown(call, row), etag=etag_of(row) + ("" if row["silent_s"] and row["silent_s"] < node.SILENT_AFTER_S else ".unknown"))
+    return Answer(
+        body=vm_shown(call, row),
+        etag=etag_of(row) + ("" if row["silent_s"] and row["silent_s"] < node.SILENT_AFTER_S else ".unknown"),
+    )
 
 
 async def _seen(call: ApiCall) -> Record:
@@ -117,8 +131,13 @@ async def create_vm(call: ApiCall) -> Answer:
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         networks = None if body.networks is None else _split("network", body.networks)
         view = await c.vms.create_view(
-            project_id, name=body.name, flavor=_ref("flavor", body.flavor), image=_ref("image", body.image), networks=networks,
-            keys=_split("keypair", body.keys), random=[c.random_int(62) for _ in range(16)],
+            project_id,
+            name=body.name,
+            flavor=_ref("flavor", body.flavor),
+            image=_ref("image", body.image),
+            networks=networks,
+            keys=_split("keypair", body.keys),
+            random=[c.random_int(62) for _ in range(16)],
         )
         seed, entropy = c.random_int(32), [c.random_int(40) for _ in range(8)]
         nodes = await c.fleet.snapshot()
@@ -126,7 +145,9 @@ async def create_vm(call: ApiCall) -> Answer:
         outcome = create(body, view, nodes, asked, seed=seed, sealed=sealed, entropy=entropy)
         if isinstance(outcome, errors.NoCapacity):
             # Final only after a look at the rows themselves.
-            outcome = create(body, view, await c.fleet.snapshot(fresh=True), asked, seed=seed, sealed=sealed, entropy=entropy)
+            outcome = create(
+                body, view, await c.fleet.snapshot(fresh=True), asked, seed=seed, sealed=sealed, entropy=entropy
+            )
         return outcome
 
     return await carried(call, "vm.create", attempt, _shown)
@@ -196,7 +217,10 @@ async def console(call: ApiCall) -> Answer:
                 raise errors.Conflict(f"The console cannot be read: {answer['error']}.")
             return Answer(body=(answer["answer"] or b"").decode("utf-8", "replace"), media="text/plain; charset=utf-8")
         await call.until(expected.wait(min(left, CLOCK_S)), min(left, CLOCK_S) + 0.1)
-    raise errors.Transient("The VM's node did not answer in time.", fix="See 'last_report_age_s' of the VM; repeat the request when its node is back.")
+    raise errors.Transient(
+        "The VM's node did not answer in time.",
+        fix="See 'last_report_age_s' of the VM; repeat the request when its node is back.",
+    )
 
 
 async def placement(call: ApiCall) -> Answer:
@@ -209,5 +233,3 @@ async def placement(call: ApiCall) -> Answer:
     if not is_operator(call):
         answer = {"request": {k: v for k, v in answer["request"].items() if k != "seed"}, "placed": True}
     return Answer(body={"vm_id": text("vm", row["id"]), "decided_at": made["created_at"], **answer})
-
-

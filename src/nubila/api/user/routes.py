@@ -5,7 +5,9 @@ from __future__ import annotations
 from nubila import errors
 from nubila.api.noun import change, network, operation, simple, vm
 from nubila.api.route import TEXT, Route
-from nubila.intent import catalog, network as networks, vm as verbs, vm_create
+from nubila.intent import catalog, vm_create
+from nubila.intent import network as networks
+from nubila.intent import vm as verbs
 
 V = "/v1"
 Q = simple.ListQuery
@@ -20,34 +22,95 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", f"{V}/vms/{{vm}}", "vm.change", vm.change_vm, body=verbs.VmChange, errors=CLAIMS),
     Route("DELETE", f"{V}/vms/{{vm}}", "vm.remove", vm.remove_vm, status=202, held=True, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/start", "vm.start", vm.start_vm, status=202, held=True, errors=CLAIMS),
-    Route("POST", f"{V}/vms/{{vm}}/stop", "vm.stop", vm.stop_vm, body=verbs.VmStop, status=202, held=True, errors=CLAIMS),
-    Route("POST", f"{V}/vms/{{vm}}/reboot", "vm.reboot", vm.reboot_vm, body=verbs.VmReboot, status=202, held=True, errors=CLAIMS),
+    Route(
+        "POST", f"{V}/vms/{{vm}}/stop", "vm.stop", vm.stop_vm, body=verbs.VmStop, status=202, held=True, errors=CLAIMS
+    ),
+    Route(
+        "POST",
+        f"{V}/vms/{{vm}}/reboot",
+        "vm.reboot",
+        vm.reboot_vm,
+        body=verbs.VmReboot,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
-    Route("GET", f"{V}/operations", "operation.read", operation.list_operations, query=operation.OperationQuery, listing=True),
+    Route(
+        "GET",
+        f"{V}/operations",
+        "operation.read",
+        operation.list_operations,
+        query=operation.OperationQuery,
+        listing=True,
+    ),
     Route("GET", f"{V}/operations/{{operation}}", "operation.read", operation.show_operation, held=True),
     Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation),
-    Route("POST", f"{V}/operations/{{operation}}/cancel", "operation.cancel", operation.cancel_operation, errors=CLAIMS),
+    Route(
+        "POST", f"{V}/operations/{{operation}}/cancel", "operation.cancel", operation.cancel_operation, errors=CLAIMS
+    ),
     Route("GET", f"{V}/plans", "plan.read", operation.list_plans),
     Route("GET", f"{V}/plans/{{plan:plan}}", "plan.read", operation.show_plan),
     Route("DELETE", f"{V}/plans/{{plan:plan}}", "plan.remove", operation.discard_plan, status=204, plans=False),
-    Route("POST", f"{V}/plans/{{plan:plan}}/apply", "plan.apply", operation.apply_plan, held=True, plans=False, errors=CLAIMS),
-    Route("POST", f"{V}/keypairs", "keypair.create", simple.create_keypair, body=catalog.KeypairCreate, status=201, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/plans/{{plan:plan}}/apply",
+        "plan.apply",
+        operation.apply_plan,
+        held=True,
+        plans=False,
+        errors=CLAIMS,
+    ),
+    Route(
+        "POST",
+        f"{V}/keypairs",
+        "keypair.create",
+        simple.create_keypair,
+        body=catalog.KeypairCreate,
+        status=201,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/keypairs", "keypair.read", simple.lister("keypair", "key pairs"), query=Q, listing=True),
     Route("GET", f"{V}/keypairs/{{keypair}}", "keypair.read", simple.shower("keypair", "a key pair")),
-    Route("DELETE", f"{V}/keypairs/{{keypair}}", "keypair.remove", simple.remover("keypair", "keypair.remove", "a key pair"), errors=CLAIMS),
+    Route(
+        "DELETE",
+        f"{V}/keypairs/{{keypair}}",
+        "keypair.remove",
+        simple.remover("keypair", "keypair.remove", "a key pair"),
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/flavors", "flavor.read", simple.lister("flavor", "flavors"), query=Q, listing=True),
     Route("GET", f"{V}/flavors/{{flavor}}", "flavor.read", simple.shower("flavor", "a flavor")),
     Route("GET", f"{V}/images", "image.read", simple.lister("image", "images that you may use"), query=Q, listing=True),
     Route("GET", f"{V}/images/{{image}}", "image.read", simple.shower("image", "an image")),
-    Route("POST", f"{V}/networks", "network.create", network.create_network, body=networks.NetworkCreate, status=201, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/networks",
+        "network.create",
+        network.create_network,
+        body=networks.NetworkCreate,
+        status=201,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/networks", "network.read", simple.lister("network", "networks"), query=Q, listing=True),
     Route("GET", f"{V}/networks/{{network}}", "network.read", simple.shower("network", "a network with its subnets")),
-    Route("DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)),
+    Route(
+        "DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)
+    ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),
     Route("GET", f"{V}/tokens", "token.read", simple.lister("token", "your tokens", own=True), query=Q, listing=True),
-    Route("POST", f"{V}/tokens", "token.create", simple.create_own_token, body=catalog.TokenCreate, status=201, plans=False, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/tokens",
+        "token.create",
+        simple.create_own_token,
+        body=catalog.TokenCreate,
+        status=201,
+        plans=False,
+        errors=CLAIMS,
+    ),
     Route("DELETE", f"{V}/tokens/{{token}}", "token.remove", simple.remove_token, errors=CLAIMS),
 )
