@@ -16,7 +16,7 @@ INSTALL = $(PYTHON) -m nubila
 WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --accept "$(ACCEPT)"
 FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 
-.PHONY: help setup up down destroy check test dev shell bench lock
+.PHONY: help setup up down destroy check test dev shell bench docs lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -49,13 +49,16 @@ dev: PORT := $(if $(filter 8440,$(PORT)),18440,$(PORT))
 dev: ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
 	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "firewall $(ACCEPT)"
 	@tools/setup
-	@$(PYTHON) -c 'import sys; from nubila.bootstrap.main import dev; sys.exit(dev(sys.argv[1:]))' $(WHICH) .
+	@$(INSTALL) dev $(WHICH) .
 
 shell: setup ## the command-line client, in a shell that knows this clone's installation
 	@PATH="$(CURDIR):$$PATH" NUBILA_CONTEXTS="$(CURDIR)/build/contexts.json" $${SHELL:-/bin/sh}
 
 bench: setup ## measure, and write build/bench.json (root)
 	@$(PYTHON) -m bench
+
+docs: setup ## write the generated parts of docs/ from their tables
+	@for tool in tools/*.py; do case $$tool in */__init__.py) ;; *) $(PYTHON) $$tool || exit 1 ;; esac; done
 
 lock: setup ## resolve the Python packages anew, with hashes
 	@"$$(cat build/uv)" pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --no-header --no-emit-index-url --no-annotate -o requirements.lock >/dev/null

@@ -43,6 +43,7 @@ class Installation:
         self.ports = free_ports(3)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
+        self.server: postgres.Server | None = None
         for d in ("var/control", "var/public", "var/node", "run/node"):
             (top / d).mkdir(parents=True)
         self.environment = {
@@ -151,8 +152,10 @@ class Installation:
 def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str) -> Iterator[Installation]:
     top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
     top.chmod(0o711)  # each QEMU has a user of its own, who must get through
-    with postgres.running() as socket_directory:
+    with postgres.server() as server:
+        socket_directory = str(server.top)
         made = Installation(top, name, drivers, nodes)
+        made.server = server
         try:
             (top / "run/postgresql").symlink_to(socket_directory)
             subprocess.run(["createdb", "-h", socket_directory, "-U", "nubila", "nubila"], check=True)

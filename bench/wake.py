@@ -79,7 +79,8 @@ def main(config: dict[str, Any]) -> list[float]:
 async def commits(socket: str) -> dict[int, float]:
     """generation -> when it was committed, by PostgreSQL's own commit timestamps (the same machine's clock)."""
     c = await asyncpg.connect(host=socket, user="nubila", database="nubila")
-    sql = """select c.generation, extract(epoch from pg_xact_commit_timestamp((c.xid::text::bigint & 4294967295)::text::xid))::float8 as at
+    sql = """select c.generation,
+                    extract(epoch from pg_xact_commit_timestamp((c.xid::text::bigint & 4294967295)::text::xid))::float8 as at
                from change c join vm v on v.id = c.object_id where v.name = 'wake' and c.kind = 'vm'"""
     rows = await c.fetch(sql)
     await c.close()

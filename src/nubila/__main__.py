@@ -17,6 +17,7 @@ WORDS: dict[str, str] = {
     "up": "nubila.bootstrap.main:up",
     "down": "nubila.bootstrap.main:down",
     "destroy": "nubila.bootstrap.main:destroy",
+    "dev": "nubila.bootstrap.main:dev",
     "preflight": "nubila.bootstrap.main:preflight",
 }
 # every other word is a command of the client, called with the whole line

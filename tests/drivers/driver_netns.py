@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -19,6 +20,8 @@ def own_netns() -> Iterator[None]:
         if _libc.unshare(_CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        # A new namespace starts with what the machine happens to have.
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         yield
     finally:
         _libc.setns(before, _CLONE_NEWNET)

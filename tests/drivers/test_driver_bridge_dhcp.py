@@ -274,6 +274,20 @@ def test_the_machines_settings_come_back(driver: BridgeNetwork) -> None:
     assert [now[s] for s in settings] == ["0", "0"]
 
 
+def test_routing_switched_off_by_others_is_seen_and_mended(driver: BridgeNetwork) -> None:
+    """As by another installation of this machine when it ends."""
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        switch = Path("/proc/sys/net", name)
+        switch.write_text("0")
+        assert {n.network_id: n.serving for n in driver.observe().networks} == {
+            NAT.network_id: False,
+            INNER.network_id: True,
+        }
+        driver.ensure_network(NAT)
+        assert switch.read_text() == "1\n"
+    assert {n.serving for n in driver.observe().networks} == {True}
+
+
 def test_after_a_boot_nothing_old_is_remembered(driver: BridgeNetwork, a: Tap) -> None:
     for name in [n for _, n in socket.if_nameindex() if len(n) == 15]:
         subprocess.run(["ip", "link", "del", name], check=True)

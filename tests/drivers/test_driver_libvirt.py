@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_a_disk_of_another_vm_cannot_be_opened(rig: LibvirtRig) -> None:
     rig.driver.remove(wish.vm_id)
 
 
-def test_mount_points_that_were_made_are_removed_in_the_end(place: Path) -> None:
+def test_mount_points_that_were_made_are_removed_by_the_last_one(place: Path) -> None:
     from nubila.drivers.hypervisor import libvirt_daemon
 
     at = place / "compiled-in"
@@ -180,10 +181,20 @@ def test_mount_points_that_were_made_are_removed_in_the_end(place: Path) -> None
         libvirt_daemon._RUN = str(place / "compiled-in-run")
         daemons.directory.mkdir(parents=True)
         (daemons.directory / "log").mkdir()
+        other = libvirt_daemon.Daemons(place / "n2", place / "r2", LIMIT_BYTES)
+        (other.directory / "log").mkdir(parents=True)
         daemons._directories()
         daemons._directories()
+        other._directories()
         assert at.is_dir()
-        daemons.remove()
+        mount = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && echo mounted && read x', str(at)]
+        with subprocess.Popen(mount, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+            assert user.stdout is not None
+            assert user.stdout.readline() == b"mounted\n"
+            daemons.remove()
+            assert at.is_dir()
+            user.communicate(b"\n")
+        other.remove()
         assert not at.exists()
         assert not (place / "compiled-in-run").exists()
         assert (place / "exists").is_dir()

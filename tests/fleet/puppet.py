@@ -88,6 +88,10 @@ class Puppet:
         """Move the last sign of life back, as if so much time had gone by."""
         self.cloud.sql("update node_seen set seen_at = now() - make_interval(secs => $2) where node_id = $1", parse("node", self.id), float(seconds))
 
+    def revive(self) -> None:
+        """As if it had just been heard from; what is really heard is written down every two seconds only."""
+        self.silent_for(0)
+
     def retire(self) -> None:
         """Nothing new comes here any more."""
         self.cloud.operator().patch(f"/v1/nodes/{self.id}", {"maintenance": True}).made  # noqa: B018

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from uuid import UUID
 
+from nubila.model import ids
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.installation import FRONTS, Installation, until
 
@@ -74,6 +76,11 @@ class Tenant:
 
         found: list[dict[str, Any]] = until(look, timeout_s, 0.2, f"{count} running VMs")
         return found
+
+
+def absent(kind: str, n: int = 1) -> str:
+    """The id of something that never was."""
+    return ids.text(kind, UUID(int=(0x01960000 << 96) | (7 << 76) | (2 << 62) | n))
 
 
 def refused(reply: Reply, status: int, slug: str) -> dict[str, Any]:

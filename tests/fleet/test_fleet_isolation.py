@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
@@ -19,7 +18,7 @@ from nubila.model import ids
 from nubila.model.catalog import Plane
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.installation import PUBLIC_KEY, Installation, until
-from tests.fleet.tenant import Tenant, refused
+from tests.fleet.tenant import Tenant, absent, refused
 
 # a valid body for every write, so that only the object it is about is wrong
 BODIES: dict[str, object] = {
@@ -45,10 +44,6 @@ def belongings(tenant: Tenant) -> dict[str, str]:
     found = {kind: owner.list(f"/v1/{kind}s")[0]["id"] for kind in ("vm", "keypair", "network", "operation", "token", "port", "volume")}
     found["plan"] = owner.post("/v1/vms?plan=1", tenant.wish("planned")).made["id"]
     return found
-
-
-def absent(kind: str, n: int = 1) -> str:
-    return ids.text(kind, UUID(int=(0x01960000 << 96) | (7 << 76) | (2 << 62) | n))
 
 
 def same(a: Reply, b: Reply, id_a: str, id_b: str) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import present
-from snapshot import differences, take
 
 from nubila.bootstrap import packages, processes
 from nubila.bootstrap.journal import Journal
+from tests.up.foreign import present
+from tests.up.snapshot import differences, take
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -27,11 +27,12 @@ def destroy(name: str, clone: Path, *, packages: bool = False, adopt: bool = Fal
         print(f"{settings.var_dir} holds no installation that is known; it is left alone.")
     journal = Journal(settings.var_dir)
     done = [line for act in STEPS if (line := act(settings, journal))]
-    if packages:
-        done += _packages(journal, clone)
+    _remember_packages(journal, clone)
     if install is not None:
         done.append(_state(settings))
     done += _build(name, clone)
+    if packages:
+        done += _packages(clone)  # last: Python itself may be one of them
     for line in done:
         print(f"  {line}", flush=True)
     print(f"Nubila '{name}' is gone." if done else f"There is nothing of an installation '{name}' here: nothing to do.")
@@ -80,6 +81,8 @@ def _mounts(settings: Settings, journal: Journal) -> str:
 
 def _sysctls(settings: Settings, journal: Journal) -> str:
     found = world.changed_settings(settings)
+    if found and (heir := world.hand_over_settings(settings)):
+        return f"kernel settings are left to the other installation: {heir}"
     for path, before in found.items():
         path.write_text(before)
     return f"kernel settings given back: {', '.join(p.name for p in found)}" if found else ""
@@ -108,11 +111,19 @@ STEPS: tuple[Callable[[Settings, Journal], str], ...] = (
 )  # fmt: skip
 
 
-def _packages(journal: Journal, clone: Path) -> list[str]:
-    """Those that this installation's journal, or its clone's record of the build tools, says were added."""
+def _remember_packages(journal: Journal, clone: Path) -> None:
+    """Into the clone's record, so that they can be removed later, when the journal is gone."""
     record = clone / "build" / "packages"
     names = {e.what for e in journal.of("package")}
-    names |= set(record.read_text().split()) if record.exists() else set()
+    known = set(record.read_text().split()) if record.exists() else set()
+    if names - known:
+        record.write_text("".join(f"{n}\n" for n in sorted(names | known)))
+
+
+def _packages(clone: Path) -> list[str]:
+    """Those that are on record as installed by this clone's commands."""
+    record = clone / "build" / "packages"
+    names = set(record.read_text().split()) if record.exists() else set()
     here = sorted(names - set(packages.missing({n: "" for n in names}))) if names else []
     if not here:
         return []

@@ -12,11 +12,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from nubila.bootstrap import processes
+from nubila.bootstrap import owner, processes
 from nubila.bootstrap.facts import program
 from nubila.bootstrap.processes import Process
 from nubila.config import Settings
 
+STATES = Path("/var/lib")  # where installations have their state directories
 # Programs that an installation runs. A person's editor or pager on one of its files is none of them.
 PROGRAMS = ("qemu-system-", "libvirtd", "virtlogd", "dnsmasq", "postgres", "python", "unshare", "qemu-img")
 
@@ -84,12 +85,34 @@ def mount_points(settings: Settings) -> Iterator[Path]:
 
 def changed_settings(settings: Settings) -> dict[Path, str]:
     """Kernel settings that the agent changed, as its record says, and the value to give back; forwarding first."""
-    try:
-        before = json.loads((settings.node_dir / "network" / "host-settings.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    before = _settings_before(_settings_record(settings.var_dir))
     order = sorted(before, key=lambda n: "forward" not in n)
     return {path: before[n] for n in order if (path := Path("/proc/sys") / n).exists()}
+
+
+def hand_over_settings(settings: Settings) -> Path | None:
+    """Another installation on this host needs the settings too: it becomes the one that gives them back. None: there
+    is no other, so that it is done now."""
+    others = [p.parent for p in STATES.glob(f"*/{owner.FILE}") if p.parent != settings.var_dir]
+    heirs = [record for other in others if (record := _settings_record(other)).parent.is_dir()]
+    if not heirs:
+        return None
+    both = _settings_before(heirs[0]) | _settings_before(_settings_record(settings.var_dir))
+    new = heirs[0].with_suffix(".new")
+    new.write_text(json.dumps(both))
+    new.rename(heirs[0])
+    return heirs[0]
+
+
+def _settings_record(var_dir: Path) -> Path:
+    return var_dir / "node" / "network" / "host-settings.json"
+
+
+def _settings_before(record: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def _lives_in(pid: int, settings: Settings) -> bool:

@@ -7,6 +7,7 @@ daemons outlive the agent; domains outlive the daemons. Only root can open the s
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -32,6 +33,7 @@ _MOUNTS: dict[str, str] = {
     "/var/cache/libvirt": "cache",
 }
 _RUN = "/run/libvirt"
+_MARK = "trusted.nubila.mount-point"  # on a directory that exists for this purpose only, whichever installation made it
 # Files that the daemons see in place of the host's: libvirt will not start without a user libvirt-qemu, which no domain
 # uses and which therefore need not exist on the host; and it looks up the host's own name, which may not be known.
 _FILES: dict[str, str] = {"/etc/passwd": "passwd", "/etc/group": "group", "/etc/hosts": "hosts"}
@@ -130,11 +132,15 @@ class Daemons:
         self._virtlogd.stop()
 
     def remove(self) -> None:
-        """Stop, and remove the mount points that were made here and are still empty: a node is being destroyed."""
+        """Stop, and remove the mount points that are only here for us: a node is being destroyed.
+
+        One that another installation has mounted on stays, for that one to remove: removing a directory takes away what
+        is mounted on it in every other namespace.
+        """
         self.stop()
         if self._made.exists():
             for path in reversed(msgspec.json.decode(self._made.read_bytes(), type=list[str])):
-                if os.path.isdir(path) and not os.listdir(path):
+                if os.path.isdir(path) and not os.listdir(path) and not mounted_somewhere(path):
                     os.rmdir(path)
             self._made.unlink()
 
@@ -170,11 +176,14 @@ class Daemons:
         for directory in (self.run, self._dev):
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         made = msgspec.json.decode(self._made.read_bytes(), type=list[str]) if self._made.exists() else []
-        missing = [p for p in (*_MOUNTS, _RUN) if not os.path.isdir(p)]
-        if missing:  # remembered first: made and forgotten would stay for ever
-            self._made.write_bytes(msgspec.json.encode([*made, *(p for p in missing if p not in made)]))
-            for path in missing:
+        for_us = [p for p in (*_MOUNTS, _RUN) if not os.path.isdir(p) or _is_marked(p)]
+        if not set(for_us) <= set(made):  # remembered first: made and forgotten would stay for ever
+            self._made.write_bytes(msgspec.json.encode([*made, *(p for p in for_us if p not in made)]))
+        for path in for_us:
+            if not os.path.isdir(path):
                 os.makedirs(path, mode=0o755, exist_ok=True)
+                with contextlib.suppress(OSError):  # a file system without attributes: then the first to go removes it
+                    os.setxattr(path, _MARK, b"1")
 
     def _configure(self) -> None:
         etc = self.directory / "etc"
@@ -195,6 +204,29 @@ class Daemons:
         with self._lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def mounted_somewhere(path: str) -> bool:
+    """Whether any process's namespace has something mounted on this directory."""
+    seen: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            namespace = os.readlink(process / "ns" / "mnt")
+            if namespace not in seen:
+                seen.add(namespace)
+                lines = (process / "mountinfo").read_text().splitlines()
+                if any(line.split(" ", 5)[4] == path for line in lines):
+                    return True
+        except OSError:  # the process has ended
+            continue
+    return False
+
+
+def _is_marked(path: str) -> bool:
+    try:
+        return os.getxattr(path, _MARK) == b"1"
+    except OSError:
+        return False
 
 
 def _answers(path: Path) -> bool:

@@ -74,17 +74,18 @@ class BridgeNetwork:
         name = rules.bridge_name(self._table, network.network_id)
         with self._lock:
             records = self._open()
-            dhcp = self._dhcp_of(network.network_id)
-            if self._ready.get(network.network_id) == network and self._base_loaded and dhcp.serving() and _there(name):
+            ready = self._ready.get(network.network_id) == network and self._base_loaded
+            if ready and self._serving(network.network_id) and _there(name):
                 return name
             refusal = overlap(network, records.networks.all())
             if refusal is not None:
                 raise DriverError(refusal, again=False)
             if records.networks.put(network.network_id, network) or not self._base_loaded:
                 self._load_base(records)
-            for version in {6 if ":" in s.cidr else 4 for s in network.subnets if network.nat}:
+            for version in _nat_versions(network):
                 self._host.ensure_forwarding(version)
             have_bridge(self._links, network, name, f"{self._table}:network:{network.network_id}")
+            dhcp = self._dhcp_of(network.network_id)
             dhcp.set_hosts(records.ports_of(network.network_id))
             dhcp.ensure(network, name, self._options.lease_s)
             self._ready[network.network_id] = network
@@ -173,7 +174,11 @@ class BridgeNetwork:
         return self._dhcp[network_id]
 
     def _serving(self, network_id: str) -> bool:
-        return self._dhcp_of(network_id).serving()
+        """Its DHCP runs, and the machine routes for it where it is to lead outside."""
+        with self._lock:
+            network = self._open().networks.get(network_id)
+        routes = network is None or all([self._host.forwards(v) for v in _nat_versions(network)])
+        return routes and (self._dhcp_of(network_id).serving() or (network is not None and not network.subnets))
 
     def _taps_with_rules(self) -> frozenset[str]:
         """The taps that are let through. Someone may have flushed our tables: then nothing counts as loaded."""
@@ -230,6 +235,10 @@ class BridgeNetwork:
         """An interface without an alias was left by a process that was killed right after making it."""
         if link.alias and self._owned(link, kind) != its_id:
             raise DriverError(f"the interface {link.name} exists and belongs to something else", again=False)
+
+
+def _nat_versions(network: Network) -> set[int]:
+    return {6 if ":" in s.cidr else 4 for s in network.subnets if network.nat}
 
 
 def _epoch(alias: str) -> int:

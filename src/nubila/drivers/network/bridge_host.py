@@ -38,6 +38,10 @@ class HostSettings:
             self._set(name, value)
         self._set(FORWARD6, "1")
 
+    def forwards(self, version: int) -> bool:
+        """Another installation that ends, or a person, may have switched it off again."""
+        return _read(FORWARD4 if version == 4 else FORWARD6) != "0"
+
     def undo(self) -> None:
         """Put everything back. Forwarding first: it is what the others were changed for."""
         before = self._before()
