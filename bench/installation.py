@@ -118,7 +118,7 @@ class Installation:
         self.call(1, "POST", "/v1/users", {"name": "bench"}, op)
         self.call(1, "PUT", "/v1/projects/bench/members/bench", {"role": "owner"}, op)
         user = self.call(1, "POST", "/v1/users/bench/tokens", {"name": "t", "project": "bench"}, op)["secret"]
-        self.call(1, "POST", "/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 128, "disk_gib": 1}, op)
+        self.call(1, "POST", "/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 256, "disk_gib": 1}, op)
         self.call(1, "POST", "/v1/images", {"name": "mini", "format": format_}, op)
         self.call(1, "PUT", "/v1/images/mini/content", token=op, raw=image)
         self.call(0, "POST", "/v1/networks", {"name": "default", "subnets": [{"cidr": "10.71.0.0/16"}]}, user)

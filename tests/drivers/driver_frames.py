@@ -7,6 +7,7 @@ import ipaddress
 import os
 import select
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,10 @@ class Tap:
     def __init__(self, name: str):
         self._handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         fcntl.ioctl(self._handle, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        limit = time.monotonic() + 5
+        while b'"forwarding"' not in _link(name):  # the kernel tells the bridge of the carrier a little later
+            assert time.monotonic() < limit, "the bridge does not forward for this tap"
+            time.sleep(0.01)
 
     def send(self, frame: bytes) -> None:
         os.write(self._handle, frame.ljust(60, b"\0"))
@@ -42,6 +47,10 @@ class Tap:
 
     def close(self) -> None:
         os.close(self._handle)
+
+
+def _link(name: str) -> bytes:
+    return subprocess.run(["ip", "-d", "-j", "link", "show", name], capture_output=True, check=True).stdout
 
 
 def mac(text: str) -> bytes:

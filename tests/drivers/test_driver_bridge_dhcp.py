@@ -173,8 +173,12 @@ def test_dhcp_runs_unprivileged(driver: BridgeNetwork) -> None:
 
 
 def test_the_router_is_announced(a: Tap) -> None:
-    a.send(ether(A.mac, "33:33:00:00:00:02", IP6, f.icmp6("fe80::5054:ff:fe00:1", "ff02::2", 133, bytes(4))))
-    got = a.receive(lambda x: x[12:14] == b"\x86\xdd" and x[20] == 58 and x[54] == 134, 5.0)
+    got: list[bytes] = []
+    for _ in range(4):  # as a guest does: the first may come before the router's own address is ready
+        a.send(ether(A.mac, "33:33:00:00:00:02", IP6, f.icmp6("fe80::5054:ff:fe00:1", "ff02::2", 133, bytes(4))))
+        got = a.receive(lambda x: x[12:14] == b"\x86\xdd" and x[20] == 58 and x[54] == 134, 2.0)
+        if got and got[-1][54] == 134:
+            break
     advertisement = got[-1][54:]
     assert advertisement[0] == 134
     assert struct.unpack(">H", advertisement[6:8])[0] == 3600

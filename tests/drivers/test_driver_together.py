@@ -77,7 +77,8 @@ def test_a_guest_from_its_disk_to_its_clean_end(
     assert [(x.mac, x.address) for x in leases] == [(wish.mac, "10.91.0.11")]
     assert [p.up for p in network.observe().ports] == [True]
     hypervisor.start(msgspec.structs.replace(domain, cores=2))  # what runs is left alone
+    wait_for(lambda: b"READY" in hypervisor.read_console("vm-01", 1 << 16), 90)  # its init ends nothing before that
     assert hypervisor.ask_stop("vm-01", "agent") is True
-    off = wait_for(lambda: (d := found(hypervisor, "vm-01")) and not d.running and d)
+    off = wait_for(lambda: (d := found(hypervisor, "vm-01")) and not d.running and d, 60)
     assert (off.reason, off.guest_agent) == ("guest-shutdown", False)
     assert hypervisor.read_console("vm-01", 1 << 16) != b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import ssl
 import threading
 from functools import lru_cache
@@ -76,6 +77,8 @@ class Caller:
 
     def _connection(self, timeout_s: float) -> http.client.HTTPSConnection:
         kept: http.client.HTTPSConnection | None = getattr(self._own, "connection", None)
+        if kept is not None and kept.sock is not None and select.select([kept.sock], [], [], 0)[0]:
+            kept.close()  # nothing is outstanding, so what can be read is the other side's goodbye
         if kept is None or kept.sock is None:
             kept = http.client.HTTPSConnection("127.0.0.1", self.port, context=_context(self.ca, self.certificate), timeout=timeout_s)
             kept.connect()

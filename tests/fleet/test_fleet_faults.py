@@ -18,6 +18,7 @@ from tests.fleet.tenant import Tenant, refused
 
 NO_ANSWER = (OSError, http.client.HTTPException)
 WORKERS = 8
+POOL = ("Failed to restore the pool connection floor",)  # the driver's own warning while the database is away
 
 
 class Burst:
@@ -29,6 +30,7 @@ class Burst:
         self.answered: dict[str, str] = {}  # name -> id of the vm that was acknowledged
         self._some = threading.Semaphore(0)
         self._lock = threading.Lock()
+        self._over = threading.Event()
 
     def run(self, harm: Callable[[], None]) -> None:
         """`harm` comes when a third is answered."""
@@ -36,7 +38,11 @@ class Burst:
             jobs = [pool.submit(self._one, n) for n in range(self.count)]
             for _ in range(self.count // 3):
                 assert self._some.acquire(timeout=60)
-            harm()
+            try:
+                harm()
+            except BaseException:
+                self._over.set()
+                raise
             for job in jobs:
                 job.result()
 
@@ -52,7 +58,8 @@ class Burst:
             if reply is not None and reply.status != 503:
                 raise AssertionError(f"{name}: {reply}")
             assert attempt < n + 400
-            time.sleep(0.1)
+            if self._over.wait(0.1):
+                return
 
     def _try(self, caller: Caller, name: str) -> Reply | None:
         try:
@@ -95,7 +102,7 @@ def test_kill_9_of_a_process_in_a_burst_loses_nothing(fragile: Installation, vic
 
     burst.run(harm)
     burst.verify()
-    assert fragile.faults() == []
+    assert fragile.faults(allowed=POOL) == []
     assert set(burst.seen) <= {201, 503, "no answer"}
     if victim.startswith("front"):
         assert burst.seen["no answer"] > 0
@@ -107,13 +114,18 @@ def test_kill_9_of_postgresql_in_a_burst_loses_nothing(fragile: Installation) ->
 
     def harm() -> None:
         fragile.server.kill()
+        try:
+            away()
+        finally:
+            fragile.server.start()
+
+    def away() -> None:
         for caller, method, path in ((tenant.owner, "GET", "/v1/vms"), (tenant.owner, "POST", "/v1/vms"), (fragile.operator(), "GET", "/v1/nodes")):
             reply = caller.call(method, path, tenant.wish("never") if method == "POST" else None)
             assert refused(reply, 503, reply.slug)["slug"] in ("database-away", "outcome-unknown", "unavailable", "busy")
             assert reply.headers["retry-after"]
         assert tenant.owner.get("/healthz").status == 200
         assert tenant.owner.get("/readyz").status == 503
-        fragile.server.start()
 
     burst.run(harm)
     assert set(burst.seen) <= {201, 503}, burst.seen
@@ -122,7 +134,7 @@ def test_kill_9_of_postgresql_in_a_burst_loses_nothing(fragile: Installation) ->
     if tenant.owner.get("/v1/vms/never").status == 200:  # an unknown outcome may be either
         tenant.owner.delete("/v1/vms/never?wait=20").made  # noqa: B018
     burst.verify()
-    assert fragile.faults() == []
+    assert fragile.faults(allowed=POOL) == []
 
 
 def timed(act: Callable[[], Reply]) -> float:
@@ -155,7 +167,7 @@ def test_f13_with_every_hint_lost_all_is_done_by_the_clock(fragile: Installation
     assert max(with_bus.values()) < 1.5, with_bus
     assert max(without.values()) > 3 * max(with_bus.values())  # it was really cut
     assert life(tenant, "d")["create"] < 1.5
-    assert fragile.faults() == []
+    assert fragile.faults(allowed=POOL) == []
 
 
 def bus(cloud: Installation, *, on: bool) -> None:
@@ -189,7 +201,7 @@ def test_f26_kill_9_of_the_agent_starts_nothing_anew(fragile: Installation) -> N
     assert {n: found[i]["boots"] - domains[i]["boots"] for n, i in ids.items()} == {"a": 1, "b": 0, "c": 0}
     assert {n: (found[i]["pid"], found[i]["running"]) for n, i in ids.items()} == {n: (domains[i]["pid"], domains[i]["running"]) for n, i in ids.items()}
     assert tenant.owner.post("/v1/vms/b/stop?wait=20", {"mode": "hard"}).made["vm"]["state"] == "stopped"  # adopted: it obeys
-    assert fragile.faults() == []
+    assert fragile.faults(allowed=POOL) == []
 
 
 def test_f26_an_agent_killed_again_and_again_starts_each_vm_once(fragile: Installation) -> None:
@@ -204,7 +216,7 @@ def test_f26_an_agent_killed_again_and_again_starts_each_vm_once(fragile: Instal
 
     burst.run(harm)
     burst.verify()
-    assert fragile.faults() == []
+    assert fragile.faults(allowed=POOL) == []
 
 
 def test_a_stopped_process_answers_what_it_has_begun(fragile: Installation) -> None:

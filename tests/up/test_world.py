@@ -60,7 +60,7 @@ def test_no_record_is_nothing_to_give_back(settings: Settings) -> None:
 def test_alone_on_the_host_nobody_inherits(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(settings.var_dir, {KEY: "0"})
     monkeypatch.setattr(world, "STATES", tmp_path)
-    assert world.hand_over_settings(settings) is None
+    assert world.hand_over(settings) is None
 
 
 def test_another_installation_inherits_them(
@@ -70,16 +70,21 @@ def test_another_installation_inherits_them(
     heirs_record = record(heir, {"x": "1"})
     write(heir, Owner("/c", "other", "now", "", ""))
     record(settings.var_dir, {KEY: "0"})
+    for var_dir, made in ((heir, ["/a"]), (settings.var_dir, ["/b", "/a"])):
+        points = var_dir / "node" / "libvirt" / "mount-points.json"
+        points.parent.mkdir()
+        points.write_text(json.dumps(made))
     monkeypatch.setattr(world, "STATES", tmp_path / "lib")
-    assert world.hand_over_settings(settings) == heirs_record
+    assert world.hand_over(settings) == heir
     assert json.loads(heirs_record.read_text()) == {"x": "1", KEY: "0"}
+    assert json.loads((heir / "node" / "libvirt" / "mount-points.json").read_text()) == ["/a", "/b"]
 
 
 def test_mount_points_come_from_the_agents_record(settings: Settings) -> None:
     file = settings.node_dir / "libvirt" / "mount-points.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(["/etc/libvirt", "/var/lib/libvirt", "not/absolute"]))
-    assert list(world.mount_points(settings)) == [Path("/var/lib/libvirt"), Path("/etc/libvirt")]
+    assert world.mount_points(settings) == [Path("/var/lib/libvirt"), Path("/etc/libvirt")]
 
 
 def test_an_installed_postgresql_of_any_version_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

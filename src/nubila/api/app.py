@@ -250,6 +250,8 @@ class App:
         )
         try:
             await self._refused(row)
+        except Transient as e:
+            self._log.warning("audit.failed", permission=row.permission, slug=row.slug, inside=str(e))
         except Exception:
             self._log.exception("audit.failed", permission=row.permission, slug=row.slug)
 

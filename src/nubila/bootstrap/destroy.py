@@ -72,20 +72,21 @@ def _mounts(settings: Settings, journal: Journal) -> str:
     found = world.mounts(settings)
     for point in found:
         world.unmount(point)
-    made = [p for p in world.mount_points(settings) if p.is_dir() and not any(p.iterdir())]
-    for path in made:
-        path.rmdir()
-    parts = ["unmounted: " + ", ".join(found)] if found else []
-    return "; ".join([*parts, *([f"removed: {', '.join(map(str, made))}"] if made else [])])
+    return f"unmounted: {', '.join(found)}" if found else ""
 
 
-def _sysctls(settings: Settings, journal: Journal) -> str:
-    found = world.changed_settings(settings)
-    if found and (heir := world.hand_over_settings(settings)):
-        return f"kernel settings are left to the other installation: {heir}"
+def _shared(settings: Settings, journal: Journal) -> str:
+    """What other installations on this host use too goes back with the last of them."""
+    found, points = world.changed_settings(settings), world.mount_points(settings)
+    if (found or points) and (heir := world.hand_over(settings)):
+        return f"kernel settings and libvirt's directories are left to the installation in {heir}"
+    made = [p for p in points if p.is_dir() and not any(p.iterdir())]
+    for directory in made:
+        directory.rmdir()
     for path, before in found.items():
         path.write_text(before)
-    return f"kernel settings given back: {', '.join(p.name for p in found)}" if found else ""
+    parts = [f"kernel settings given back: {', '.join(p.name for p in found)}"] if found else []
+    return "; ".join([*parts, *([f"directories removed: {', '.join(map(str, made))}"] if made else [])])
 
 
 def _users(settings: Settings, journal: Journal) -> str:
@@ -107,7 +108,7 @@ def _guards(settings: Settings, journal: Journal) -> str:
 
 # In this order: first what could make things again.
 STEPS: tuple[Callable[[Settings, Journal], str], ...] = (
-    _services, _processes, _links, _tables, _mounts, _sysctls, _guards, _users, _run_dir,
+    _services, _processes, _links, _tables, _mounts, _shared, _guards, _users, _run_dir,
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ OPERATOR, USER, PROJECT = "admin", "demo", "default"
 NETWORK, KEYPAIR, IMAGE, VM = "default", "first", "nubila-mini", "first"
 # name -> cores, memory, disk
 FLAVORS: dict[str, dict[str, int]] = {
-    "tiny": {"cores": 1, "memory_mib": 128, "disk_gib": 1},
+    "tiny": {"cores": 1, "memory_mib": 256, "disk_gib": 1},
     "small": {"cores": 1, "memory_mib": 512, "disk_gib": 10},
     "medium": {"cores": 2, "memory_mib": 2048, "disk_gib": 20},
 }
@@ -105,7 +105,7 @@ class Fabric:
 
     def image(self) -> str:
         operator = self._as_operator()
-        body: Json = {"name": IMAGE, "format": "qcow2", "public": True, "login": "root", "min_memory_mib": 128}
+        body: Json = {"name": IMAGE, "format": "qcow2", "public": True, "login": "root", "min_memory_mib": 256}
         image, _ = self._have(operator, "images", body)
         if image["state"] == "ready":
             return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from nubila.bootstrap import owner, processes
@@ -73,14 +72,9 @@ def unmount(point: str) -> None:
     _tool("umount", "--lazy", point)
 
 
-def mount_points(settings: Settings) -> Iterator[Path]:
+def mount_points(settings: Settings) -> list[Path]:
     """Directories of libvirt's that the agent had to make, as its record says; inner ones first."""
-    record = settings.node_dir / "libvirt" / "mount-points.json"
-    try:
-        made = json.loads(record.read_text())
-    except (OSError, ValueError):
-        return
-    yield from (Path(p) for p in reversed(made) if Path(p).is_absolute())
+    return [Path(p) for p in reversed(_made(settings.var_dir)) if Path(p).is_absolute()]
 
 
 def changed_settings(settings: Settings) -> dict[Path, str]:
@@ -90,22 +84,36 @@ def changed_settings(settings: Settings) -> dict[Path, str]:
     return {path: before[n] for n in order if (path := Path("/proc/sys") / n).exists()}
 
 
-def hand_over_settings(settings: Settings) -> Path | None:
-    """Another installation on this host needs the settings too: it becomes the one that gives them back. None: there
-    is no other, so that it is done now."""
+def hand_over(settings: Settings) -> Path | None:
+    """Another installation on this host uses the changed settings and libvirt's mount points too (removing those would
+    unmount its directories): it becomes the one that takes them back. None: there is no other, so it is done now."""
     others = [p.parent for p in STATES.glob(f"*/{owner.FILE}") if p.parent != settings.var_dir]
-    heirs = [record for other in others if (record := _settings_record(other)).parent.is_dir()]
-    if not heirs:
+    heir = next((other for other in others if _settings_record(other).parent.is_dir()), None)
+    if heir is None:
         return None
-    both = _settings_before(heirs[0]) | _settings_before(_settings_record(settings.var_dir))
-    new = heirs[0].with_suffix(".new")
-    new.write_text(json.dumps(both))
-    new.rename(heirs[0])
-    return heirs[0]
+    before = _settings_before(_settings_record(heir)) | _settings_before(_settings_record(settings.var_dir))
+    made = [*_made(heir), *(p for p in _made(settings.var_dir) if p not in _made(heir))]
+    for file, value in ((_settings_record(heir), before), (_mounts_record(heir), made)):
+        if value and file.parent.is_dir():
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps(value))
+            new.rename(file)
+    return heir
 
 
 def _settings_record(var_dir: Path) -> Path:
     return var_dir / "node" / "network" / "host-settings.json"
+
+
+def _mounts_record(var_dir: Path) -> Path:
+    return var_dir / "node" / "libvirt" / "mount-points.json"
+
+
+def _made(var_dir: Path) -> list[str]:
+    try:
+        return [str(p) for p in json.loads(_mounts_record(var_dir).read_text())]
+    except (OSError, ValueError):
+        return []
 
 
 def _settings_before(record: Path) -> dict[str, str]:

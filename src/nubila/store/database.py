@@ -23,6 +23,17 @@ Record = Mapping[str, Any]
 
 COMMIT_LIMIT_S = 20.0
 
+# how a connection says that its server went away, or that it was broken off in the middle
+LOST: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
 # constraint -> the claim that it stands for; everything else that is unique is a fault of ours
 CLAIMS: dict[str, tuple[type[errors.NubilaError], str]] = {
     "idempotency_pk": (errors.Conflict, "idempotency"),
@@ -90,13 +101,7 @@ class Database:
                 yield c
         except TimeoutError as e:
             raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e
-        except (
-            OSError,
-            asyncpg.InterfaceError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.AdminShutdownError,
-        ) as e:
+        except LOST as e:
             raise errors.DatabaseAway(inside=repr(e)) from e
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
@@ -143,7 +148,7 @@ class Database:
                 except (asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError):
                     if attempt == 2:
                         raise
-                except asyncpg.PostgresConnectionError as e:
+                except LOST as e:
                     raise errors.OutcomeUnknown(inside=repr(e)) from e
                 except asyncpg.PostgresError as e:
                     raise refusal(e) from e

@@ -143,6 +143,21 @@ def _bridge_base(table: str) -> list[Json]:
 
 
 def _inet_base(table: str, metadata_port: int) -> list[Json]:
+    chains = [
+        *(_add_chain("inet", table, name) for name in ("guest-to-host", "guest-to-outside", "outside-to-guest")),
+        _add_chain("inet", table, "input", type="filter", hook="input", prio=0, policy="accept"),
+        _add_chain("inet", table, "forward", type="filter", hook="forward", prio=0, policy="accept"),
+        _add_chain("inet", table, "nat", type="nat", hook="postrouting", prio=100, policy="accept"),
+    ]
+    return [
+        {"add": {"table": {"family": "inet", "name": table}}},
+        *({"add": {"set": {"family": "inet", "table": table, **wish}}} for wish in _SETS),
+        *chains,
+        *_refill("inet", table, _inet_rules(table, metadata_port)),
+    ]
+
+
+def _inet_rules(table: str, metadata_port: int) -> list[tuple[str, Rule]]:
     guests_in = _match(_meta("iifname"), "==", f"{prefix(table)}b*")
     guests_out = _match(_meta("oifname"), "==", f"{prefix(table)}b*")
     answers = _match({"ct": {"key": "state"}}, "in", ["established", "related"])
@@ -155,7 +170,7 @@ def _inet_base(table: str, metadata_port: int) -> list[Json]:
     ]
     dhcp = [_match(_meta("nfproto"), "==", "ipv4"), _match(_field("udp", "sport"), "==", 68),
             _match(_field("udp", "dport"), "==", 67)]  # fmt: skip
-    rules: list[tuple[str, Rule]] = [
+    return [
         ("input", [guests_in, {"goto": {"target": "guest-to-host"}}]),
         ("guest-to-host", [answers, _ACCEPT]),
         ("guest-to-host", [*dhcp, _ACCEPT]),
@@ -177,18 +192,6 @@ def _inet_base(table: str, metadata_port: int) -> list[Json]:
         ("outside-to-guest", [_DROP]),
         ("nat", [_match(_field("ip", "saddr"), "==", "@nat4"), _not_to_guests(table), {"masquerade": None}]),
         ("nat", [_match(_field("ip6", "saddr"), "==", "@nat6"), _not_to_guests(table), {"masquerade": None}]),
-    ]
-    chains = [
-        *(_add_chain("inet", table, name) for name in ("guest-to-host", "guest-to-outside", "outside-to-guest")),
-        _add_chain("inet", table, "input", type="filter", hook="input", prio=0, policy="accept"),
-        _add_chain("inet", table, "forward", type="filter", hook="forward", prio=0, policy="accept"),
-        _add_chain("inet", table, "nat", type="nat", hook="postrouting", prio=100, policy="accept"),
-    ]
-    return [
-        {"add": {"table": {"family": "inet", "name": table}}},
-        *({"add": {"set": {"family": "inet", "table": table, **wish}}} for wish in _SETS),
-        *chains,
-        *_refill("inet", table, rules),
     ]
 
 
