@@ -190,7 +190,8 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
     if "operator" in words:
         await first_operator_file(context)
     if "reconcile" in words:
-        tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database)).run(stop)))
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database), holder).run(stop)))
     names = authority.server_names(settings.listen, [socket.gethostname()])
     listeners = [
         Listener(

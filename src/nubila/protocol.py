@@ -6,11 +6,16 @@ whole. `epoch` stands in world names; `generation` never does.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+from nubila.model.fields import Name
 
 VERSION = 1
+
+Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # what only ever grows
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,10 +47,10 @@ class Hello(Wire, frozen=True):
     fqdn: str
     boot_id: str
     kernel: str
-    cores: int
-    memory_mib: int
-    disk_gib: int
-    virt_methods: tuple[str, ...]
+    cores: Annotated[int, Meta(ge=0, le=1 << 20)]
+    memory_mib: Annotated[int, Meta(ge=0, le=1 << 40)]
+    disk_gib: Annotated[int, Meta(ge=0, le=1 << 40)]
+    virt_methods: Annotated[tuple[Name, ...], Meta(max_length=64)]
     drivers: dict[str, dict[str, dict[str, Any]]]
 
 
@@ -153,11 +158,11 @@ class Wanted(Wire, frozen=True):
 
 class VmReport(Wire, frozen=True):
     vm_id: str
-    epoch: int
-    generation: int  # of the wish that this reports on
-    power: str  # on | off
-    starts: int = 0
-    reboots: int = 0
+    epoch: Count
+    generation: Count  # of the wish that this reports on
+    power: Literal["on", "off"]
+    starts: Count = 0
+    reboots: Count = 0
     gone: bool = False
     since: str | None = None
     doing: str | None = None

@@ -96,6 +96,35 @@ async def test_reboot_once_per_number(machine: Machine, control: Control, agent:
     assert machine.boots(wish.vm_id) == 3
 
 
+async def test_a_reboot_is_reported_when_it_has_happened(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: on(control, wish)() and control.reports[wish.vm_id].guest_agent)
+    machine.domains.script.delay("ask_reboot", 1.6, 1)  # longer than an ask may hold the lane
+    control.change(wish.vm_id, reboots=1)
+    await asyncio.sleep(1.4)
+    report = control.reports[wish.vm_id]
+    assert (report.reboots, report.generation, report.failing) == (0, 2, False)
+    other = vm()
+    control.wish(other)
+    await until(on(control, other), 1.0)
+    await until(lambda: control.reports[wish.vm_id].reboots == 1)
+    assert machine.boots(wish.vm_id) == 2
+    assert control.reports[wish.vm_id].reason is None
+
+
+async def test_a_reboot_that_fails_is_forced(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: on(control, wish)() and control.reports[wish.vm_id].guest_agent)
+    machine.domains.script.fail("ask_reboot", 1, "the daemon is away")
+    control.change(wish.vm_id, reboots=1)
+    await until(lambda: control.reports[wish.vm_id].failing)
+    assert control.reports[wish.vm_id].reboots == 0
+    await until(lambda: control.reports[wish.vm_id].reboots == 1)
+    assert machine.boots(wish.vm_id) == 2
+
+
 async def test_removal_leaves_nothing(machine: Machine, control: Control) -> None:
     wish = vm()
     control.wish(wish)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nubila.access import policy, principal, tokens, vaultbox
 from nubila.access.authenticate import Peer
-from nubila.errors import Forbidden
+from nubila.errors import Forbidden, Unauthenticated
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from tests.api import toy
@@ -188,3 +188,13 @@ def test_vault(tmp_path: Path) -> None:
     file.write_bytes(b"short")
     with pytest.raises(ValueError, match="32 bytes"):
         vaultbox.open_or_create(file, b"x" * 32)
+
+
+@pytest.mark.parametrize("permission", ["session.open", "wanted.read", "report.write", "image.read", "question.answer"])
+def test_a_lapsed_certificate_is_good_for_its_renewal_alone(permission: str) -> None:
+    """A machine that was off for longer than its certificate lives finds back by itself, and does nothing else before."""
+    lapsed, current = principal.node(toy.NODE_ID, lapsed=True), principal.node(toy.NODE_ID)
+    policy.allow("node.renew", lapsed)
+    policy.allow(permission, current)
+    with pytest.raises(Unauthenticated, match="past its time"):
+        policy.allow(permission, lapsed)

@@ -62,10 +62,21 @@ def test_other_certificates_do_not_even_connect(tmp_path: Path) -> None:
 
     async def test(here: Site) -> None:
         servers_own = here.files(*here.ca.issue_server(["localhost"], here.clock()))
-        foreign, expired = here.node(other), here.node(now=here.clock() - timedelta(hours=25))
-        for certificate in (foreign, expired, servers_own):
+        for certificate in (here.node(other), servers_own):
             with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                 await here.ask("internal", "GET /internal/v1/ca", tls=here.client(certificate))
+
+    run(tmp_path, test)
+
+
+def test_a_lapsed_certificate_connects_and_is_good_for_no_work(tmp_path: Path) -> None:
+    async def test(here: Site) -> None:
+        report = ("internal", "POST /internal/v1/reports", b'{"session":1}')
+        lapsed = here.client(here.node(now=here.clock() - timedelta(hours=25)))
+        status, _, got = await here.ask(*report, tls=lapsed)
+        assert (status, json.loads(got)["slug"]) == (401, "unauthenticated")
+        assert "renew" in json.loads(got)["fix"].lower()
+        assert (await here.ask(*report, tls=here.client(here.node())))[0] == 200
 
     run(tmp_path, test)
 

@@ -20,10 +20,11 @@ class Reply:
 
     @property
     def body(self) -> Any:
-        return json.loads(self.raw) if self.raw and "json" in self.headers.get("content-type", "") else self.raw.decode()
+        return (
+            json.loads(self.raw) if self.raw and "json" in self.headers.get("content-type", "") else self.raw.decode()
+        )
 
-    @property
-    def made(self) -> Any:
+    def ok(self) -> Any:
         """The body of an answer that must have been a success."""
         assert 200 <= self.status < 300, self
         return self.body
@@ -52,7 +53,12 @@ class Caller:
         self._own = threading.local()
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, timeout_s: float = 60.0
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 60.0,
     ) -> Reply:
         """One exchange, never repeated. Raises OSError or HTTPException when no answer came."""
         connection = self._connection(timeout_s)
@@ -80,7 +86,9 @@ class Caller:
         if kept is not None and kept.sock is not None and select.select([kept.sock], [], [], 0)[0]:
             kept.close()  # nothing is outstanding, so what can be read is the other side's goodbye
         if kept is None or kept.sock is None:
-            kept = http.client.HTTPSConnection("127.0.0.1", self.port, context=_context(self.ca, self.certificate), timeout=timeout_s)
+            kept = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, context=_context(self.ca, self.certificate), timeout=timeout_s
+            )
             kept.connect()
             self._own.connection = kept
         kept.sock.settimeout(timeout_s)
@@ -97,7 +105,11 @@ class Caller:
         """Send a whole request and wait for nothing."""
         connection = self._connection(10.0)
         raw = b"" if body is None else json.dumps(body).encode()
-        all_headers = {"content-type": JSON, **({"authorization": f"Bearer {self.token}"} if self.token else {}), **(headers or {})}
+        all_headers = {
+            "content-type": JSON,
+            **({"authorization": f"Bearer {self.token}"} if self.token else {}),
+            **(headers or {}),
+        }
         connection.request(method, path, raw, all_headers)
 
     # --- in JSON
@@ -132,7 +144,7 @@ class Caller:
         found: list[dict[str, Any]] = []
         link: str | None = path
         while link is not None:
-            page = self.get(link).made
+            page = self.get(link).ok()
             found += page["items"]
             link = page["next"]
         return found

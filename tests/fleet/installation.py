@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,14 @@ class Installation:
         self.var, self.run, self.logs = self.top / "var", self.top / "run", self.top / "log"
         ports = free_ports(5)
         self.ports = {"front1": ports[0:2], "front2": ports[2:4], "core": ports[4:5]}
-        self.settings = Settings(name="fleet", var=str(self.var), run=str(self.run), user_port=ports[0], operator_port=ports[1], internal_port=ports[4])
+        self.settings = Settings(
+            name="fleet",
+            var=str(self.var),
+            run=str(self.run),
+            user_port=ports[0],
+            operator_port=ports[1],
+            internal_port=ports[4],
+        )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.operator_token = ""
         self.bus = True
@@ -75,24 +83,38 @@ class Installation:
 
     def create(self) -> None:
         """From nothing to an operator, an image, a flavor and running nodes, by the APIs."""
-        for path, mode in ((self.var, 0o755), (self.var / "control", 0o700), (self.var / "public", 0o755), (self.run, 0o755), (self.logs, 0o755)):
+        for path, mode in (
+            (self.var, 0o755),
+            (self.var / "control", 0o700),
+            (self.var / "public", 0o755),
+            (self.run, 0o755),
+            (self.logs, 0o755),
+        ):
             path.mkdir(mode=mode)
         (self.run / "postgresql").symlink_to(self.server.top)
         self.sql("create database nubila", database="postgres")
-        subprocess.run(self._command("migrate"), env=self._environment("core"), check=True, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            self._command("migrate"), env=self._environment("core"), check=True, timeout=60, stdout=subprocess.DEVNULL
+        )
         self.start(*PROCESSES)
         secret = self.settings.first_operator_file.read_text().strip()
-        self.operator_token = self.caller("operator").post("/v1/first-operator", {"secret": secret, "name": "root"}).made["token"]
+        self.operator_token = (
+            self.caller("operator").post("/v1/first-operator", {"secret": secret, "name": "root"}).ok()["token"]
+        )
         operator = self.operator()
-        operator.post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 128, "disk_gib": 1}).made  # noqa: B018
-        operator.post("/v1/images", {"name": "mini", "format": "raw"}).made  # noqa: B018
+        operator.post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 128, "disk_gib": 1}).ok()
+        operator.post("/v1/images", {"name": "mini", "format": "raw"}).ok()
         operator.put_bytes("/v1/images/mini/content", IMAGE)
-        tokens = [operator.post("/v1/join-tokens", {}).made["token"] for _ in range(self.nodes)]
+        tokens = [operator.post("/v1/join-tokens", {}).ok()["token"] for _ in range(self.nodes)]
         file = self.top / "join-tokens"
         file.write_text("".join(f"{t}\n" for t in tokens))
         file.chmod(0o600)
         self.start_agent()
-        until(lambda: len([n for n in operator.list("/v1/nodes") if n["state"] == "running"]) == self.nodes, 30, why="nodes enrolled")
+        until(
+            lambda: len([n for n in operator.list("/v1/nodes") if n["state"] == "running"]) == self.nodes,
+            30,
+            why="nodes enrolled",
+        )
 
     def destroy(self) -> None:
         for process in self.processes.values():
@@ -113,7 +135,7 @@ class Installation:
             self._spawn(name, *PROCESSES[name])
         for name in names:
             for port in self.ports[name]:
-                until(lambda port=port: self._ready(port), 30, 0.1, f"{name} ready")
+                until(partial(self._ready, port), 30, 0.1, f"{name} ready")
 
     def start_agent(self) -> None:
         self._spawn("agent", "agent", "--nodes", str(self.nodes), "--join-token-file", str(self.top / "join-tokens"))
@@ -139,7 +161,12 @@ class Installation:
     def _spawn(self, name: str, *words: str) -> None:
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                self._command(*words), env=self._environment(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command(*words),
+                env=self._environment(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def _command(self, *words: str) -> list[str]:
@@ -166,7 +193,9 @@ class Installation:
 
     def caller(self, plane: str, token: str | None = None, front: str = "front1") -> Caller:
         """A client of a plane; `front` says which of the two processes it talks to."""
-        port = self.settings.internal_port if plane == "internal" else self.ports[front][("user", "operator").index(plane)]
+        port = (
+            self.settings.internal_port if plane == "internal" else self.ports[front][("user", "operator").index(plane)]
+        )
         return Caller(port, self.settings.ca_file, token=token)
 
     def operator(self, front: str = "front1") -> Caller:
@@ -210,10 +239,10 @@ class Installation:
     def quiet(self) -> str:
         """Waits until nothing changes any more; returns the change log's cursor there."""
         operator = self.operator()
-        cursor: str = operator.get("/v1/changes?after=end").made["cursor"]
+        cursor: str = operator.get("/v1/changes?after=end").ok()["cursor"]
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            answer = operator.get(f"/v1/changes?after={cursor}&wait=0.8&limit=1000").made
+            answer = operator.get(f"/v1/changes?after={cursor}&wait=0.8&limit=1000").ok()
             if not answer["items"]:
                 return cursor
             cursor = answer["cursor"]
@@ -224,8 +253,20 @@ class Installation:
         skipped = ("call", "plan", "node_seen", "alembic_version")
         names = [r["tablename"] for r in self.sql("select tablename from pg_tables where schemaname = 'public'")]
         kept = [n for n in sorted(names) if n not in skipped]
-        query = " union all ".join(f"select '{n}' as name, coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as hash from \"{n}\" t" for n in kept)
+        query = " union all ".join(
+            f"select '{n}' as name, coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as hash from \"{n}\" t"
+            for n in kept
+        )
         return {r["name"]: r["hash"] for r in self.sql(query)}
+
+    @contextlib.contextmanager
+    def nothing_written(self) -> Iterator[str]:
+        """Inside, every table stays as it is; yields the change log's cursor. The agent rests, since it may report."""
+        with self.paused("agent"):
+            cursor, before = self.quiet(), self.digest()
+            yield cursor
+            changed = {name for name, hash_ in self.digest().items() if hash_ != before[name]}
+            assert not changed, (changed, self.operator().get(f"/v1/changes?after={cursor}").body)
 
     def cpu_s(self, name: str) -> float:
         """CPU seconds that a process has used."""

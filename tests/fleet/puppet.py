@@ -27,12 +27,14 @@ class Puppet:
         self.cloud = cloud
         self.method = f"puppet{next(_NUMBER)}"
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method}).made["token"]
-        enrolled = self.enrol().made
+        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method}).ok()["token"]
+        enrolled = self.enrol().ok()
         self.id: str = enrolled["node_id"]
         self.region = enrolled["region"]
         file = cloud.top / f"{self.method}.pem"
-        pem = self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pem = self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
         file.write_text(enrolled["certificate_pem"] + pem.decode())
         self.caller = Caller(cloud.settings.internal_port, cloud.settings.ca_file, certificate=file)
         self.session = 0
@@ -40,7 +42,11 @@ class Puppet:
 
     def enrol(self, key: ec.EllipticCurvePrivateKey | None = None) -> Reply:
         csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key or self.key, hashes.SHA256())
-        body = {"token": self.token, "csr_pem": csr.public_bytes(serialization.Encoding.PEM).decode(), "fqdn": f"{self.method}.example"}
+        body = {
+            "token": self.token,
+            "csr_pem": csr.public_bytes(serialization.Encoding.PEM).decode(),
+            "fqdn": f"{self.method}.example",
+        }
         return self.cloud.caller("internal").post(f"{ROOT}/enrol", body)
 
     def open(self) -> int:
@@ -49,11 +55,11 @@ class Puppet:
             "protocol": 1, "agent_version": "0", "fqdn": f"{self.method}.example", "boot_id": "b", "kernel": "k", "cores": 64, "memory_mib": 65536,
             "disk_gib": 1000, "virt_methods": [self.method], "drivers": {"hypervisor": {"fake": {}}},
         }  # fmt: skip
-        self.session = self.caller.post(f"{ROOT}/sessions", hello).made["session"]
+        self.session = self.caller.post(f"{ROOT}/sessions", hello).ok()["session"]
         return self.session
 
     def wanted(self, since: int = 0) -> dict[str, Any]:
-        answer: dict[str, Any] = self.caller.get(f"{ROOT}/wanted?since={since}&session={self.session}").made
+        answer: dict[str, Any] = self.caller.get(f"{ROOT}/wanted?since={since}&session={self.session}").ok()
         return answer
 
     def wish(self, vm_id: str) -> dict[str, Any]:
@@ -62,7 +68,12 @@ class Puppet:
         return {"power": "on", "gone": False, "starts": 1, "reboots": 0, **found}
 
     def report(self, *vms: dict[str, Any], session: int | None = None) -> Reply:
-        body = {"session": self.session if session is None else session, "fabric_epoch": 1, "revision": 0, "vms": list(vms)}
+        body = {
+            "session": self.session if session is None else session,
+            "fabric_epoch": 1,
+            "revision": 0,
+            "vms": list(vms),
+        }
         return self.caller.post(f"{ROOT}/reports", body)
 
     def as_wished(self, vm_id: str, **more: Any) -> dict[str, Any]:
@@ -75,7 +86,7 @@ class Puppet:
         return {**said, **more}
 
     def fulfil(self, vm_id: str) -> None:
-        assert self.report(self.as_wished(vm_id)).made["taken"] == 1
+        assert self.report(self.as_wished(vm_id)).ok()["taken"] == 1
 
     def running(self, tenant: Tenant, name: str) -> str:
         """A VM that this node says it runs."""
@@ -86,7 +97,11 @@ class Puppet:
 
     def silent_for(self, seconds: int) -> None:
         """Move the last sign of life back, as if so much time had gone by."""
-        self.cloud.sql("update node_seen set seen_at = now() - make_interval(secs => $2) where node_id = $1", parse("node", self.id), float(seconds))
+        self.cloud.sql(
+            "update node_seen set seen_at = now() - make_interval(secs => $2) where node_id = $1",
+            parse("node", self.id),
+            float(seconds),
+        )
 
     def revive(self) -> None:
         """As if it had just been heard from; what is really heard is written down every two seconds only."""
@@ -94,7 +109,7 @@ class Puppet:
 
     def retire(self) -> None:
         """Nothing new comes here any more."""
-        self.cloud.operator().patch(f"/v1/nodes/{self.id}", {"maintenance": True}).made  # noqa: B018
+        self.cloud.operator().patch(f"/v1/nodes/{self.id}", {"maintenance": True}).ok()
 
 
 @contextlib.contextmanager

@@ -17,24 +17,31 @@ LARGE = {"vms": 1000, "cores": 10**6, "memory_mib": 1 << 40, "volumes": 1000, "d
 class Tenant:
     """`owner` is a client at the first API process; `at(front)` gives one at another."""
 
-    def __init__(self, cloud: Installation, name: str | None = None, *, cidr: str = "10.9.0.0/16", quota: dict[str, int] | None = None):
+    def __init__(
+        self,
+        cloud: Installation,
+        name: str | None = None,
+        *,
+        cidr: str = "10.9.0.0/16",
+        quota: dict[str, int] | None = None,
+    ):
         self.cloud = cloud
         self.name = name or f"p{next(_NUMBER)}"
         operator = cloud.operator()
-        self.id: str = operator.post("/v1/projects", {"name": self.name}).made["id"]
-        operator.put(f"/v1/projects/{self.name}/quota", {"quota": {**LARGE, **(quota or {})}}).made  # noqa: B018
+        self.id: str = operator.post("/v1/projects", {"name": self.name}).ok()["id"]
+        operator.put(f"/v1/projects/{self.name}/quota", {"quota": {**LARGE, **(quota or {})}}).ok()
         self.user = f"{self.name}-owner"
         self.token = self.person(self.user, "owner")
         self.owner = cloud.caller("user", self.token)
         body = {"name": "default", "subnets": [{"cidr": cidr}, {"cidr": "fd09::/64"}]}
-        self.network_id: str = self.owner.post("/v1/networks", body).made["id"]
+        self.network_id: str = self.owner.post("/v1/networks", body).ok()["id"]
 
     def person(self, name: str, role: str) -> str:
         """A new user of this project with a role; returns a token."""
         operator = self.cloud.operator()
-        operator.post("/v1/users", {"name": name}).made  # noqa: B018
-        operator.put(f"/v1/projects/{self.name}/members/{name}", {"role": role}).made  # noqa: B018
-        token: str = operator.post(f"/v1/users/{name}/tokens", {"name": "t", "project": self.name}).made["secret"]
+        operator.post("/v1/users", {"name": name}).ok()
+        operator.put(f"/v1/projects/{self.name}/members/{name}", {"role": role}).ok()
+        token: str = operator.post(f"/v1/users/{name}/tokens", {"name": "t", "project": self.name}).ok()["secret"]
         return token
 
     def at(self, front: str) -> Caller:
@@ -48,7 +55,7 @@ class Tenant:
         return {"name": name, "flavor": "tiny", "image": "mini", "virt_method": "kvm", **more}
 
     def create(self, name: str, *, wait: float = 0, **more: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.owner.post(f"/v1/vms?wait={wait}", self.wish(name, **more)).made
+        answer: dict[str, Any] = self.owner.post(f"/v1/vms?wait={wait}", self.wish(name, **more)).ok()
         return answer
 
     def running(self, name: str, **more: Any) -> dict[str, Any]:
@@ -60,11 +67,11 @@ class Tenant:
         return vm
 
     def vm(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.owner.get(f"/v1/vms/{name}").made
+        found: dict[str, Any] = self.owner.get(f"/v1/vms/{name}").ok()
         return found
 
     def quota(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = self.owner.get("/v1/project").made["quota"]
+        found: dict[str, dict[str, int]] = self.owner.get("/v1/project").ok()["quota"]
         return found
 
     def all_running(self, count: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:

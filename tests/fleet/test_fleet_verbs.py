@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -14,19 +15,32 @@ from tests.fleet.tenant import Tenant, refused
 
 def test_a_vms_whole_life(cloud: Installation, tenant: Tenant) -> None:
     owner = tenant.owner
-    owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).made  # noqa: B018
-    vm = tenant.running("a", keys=["k"], user_data="#!/bin/sh\n", boot_string="opaque", labels={"tier": "web"}, hostname="host-a", disk_gib=3)
-    assert (vm["flavor"], vm["image"], vm["labels"], vm["spec"]["hostname"]) == ("tiny", "mini", {"tier": "web"}, "host-a")
+    owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
+    vm = tenant.running(
+        "a",
+        keys=["k"],
+        user_data="#!/bin/sh\n",
+        boot_string="opaque",
+        labels={"tier": "web"},
+        hostname="host-a",
+        disk_gib=3,
+    )
+    assert (vm["flavor"], vm["image"], vm["labels"], vm["spec"]["hostname"]) == (
+        "tiny",
+        "mini",
+        {"tier": "web"},
+        "host-a",
+    )
     assert vm["spec"]["boot_string"] == "opaque"
     assert vm["last_report_age_s"] < 30
     assert "node" not in vm
-    assert cloud.operator().get(f"/v1/vms/{vm['id']}").made["node"]
+    assert cloud.operator().get(f"/v1/vms/{vm['id']}").ok()["node"]
 
-    def verb(word: str, body: object = None) -> dict[str, object]:
+    def verb(word: str, body: object = None) -> Any:
         reply = owner.post(f"/v1/vms/a/{word}?wait=20", body)
         assert reply.status == 202, reply
         assert reply.body["operation"]["state"] == "done", reply
-        assert owner.get("/v1/vms/a").made["state"] == reply.body["vm"]["state"]
+        assert owner.get("/v1/vms/a").ok()["state"] == reply.body["vm"]["state"]
         return reply.body["vm"]
 
     assert verb("stop", {"mode": "hard"})["state"] == "stopped"
@@ -58,7 +72,7 @@ def test_a_vm_made_stopped_stays_stopped_until_it_is_started(cloud: Installation
     assert (made["vm"]["state"], made["operation"]["state"]) == ("stopped", "done")
     refused(tenant.owner.post("/v1/vms/a/reboot", {}), 409, "conflict")
     refused(tenant.owner.post("/v1/vms/a/stop", {}), 409, "conflict")
-    assert tenant.owner.post("/v1/vms/a/start?wait=20").made["vm"]["state"] == "running"
+    assert tenant.owner.post("/v1/vms/a/start?wait=20").ok()["vm"]["state"] == "running"
     refused(tenant.owner.post("/v1/vms/a/start"), 409, "conflict")
 
 
@@ -66,7 +80,13 @@ def test_if_match_and_etag(tenant: Tenant) -> None:
     owner = tenant.owner
     tenant.running("a")
     # Until the last of the node's reports is in, each changes it.
-    shown = until(lambda: (r := owner.get("/v1/vms/a")) and owner.get("/v1/vms/a", if_none_match=r.headers["etag"]).status == 304 and r)
+    shown = until(
+        lambda: (
+            (r := owner.get("/v1/vms/a"))
+            and owner.get("/v1/vms/a", if_none_match=r.headers["etag"]).status == 304
+            and r
+        )
+    )
     tag = shown.headers["etag"]
     assert owner.get("/v1/vms/a", if_none_match='"other"').status == 200
     told = refused(owner.patch("/v1/vms/a", {"labels": {"a": "1"}}, if_match='"99.1"'), 412, "precondition-failed")
@@ -87,12 +107,12 @@ def test_every_write_on_an_object_heeds_if_match(cloud: Installation, tenant: Te
     """A precondition that is not looked at would be a promise broken in silence."""
     operator, owner = cloud.operator(), tenant.owner
     name = tenant.name
-    owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).made  # noqa: B018
-    operator.post("/v1/flavors", {"name": f"f-{name}", "cores": 1, "memory_mib": 64, "disk_gib": 1}).made  # noqa: B018
-    operator.post("/v1/images", {"name": f"i-{name}", "format": "raw"}).made  # noqa: B018
+    owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
+    operator.post("/v1/flavors", {"name": f"f-{name}", "cores": 1, "memory_mib": 64, "disk_gib": 1}).ok()
+    operator.post("/v1/images", {"name": f"i-{name}", "format": "raw"}).ok()
     node = operator.list("/v1/nodes")[0]["name"]
-    token = owner.post("/v1/tokens", {"name": "t2"}).made["token"]["id"]
-    operator_token = operator.post("/v1/tokens", {"name": f"t-{name}"}).made["token"]["id"]
+    token = owner.post("/v1/tokens", {"name": "t2"}).ok()["token"]["id"]
+    operator_token = operator.post("/v1/tokens", {"name": f"t-{name}"}).ok()["token"]["id"]
     writes: dict[str, list[tuple[Caller, str, str, object]]] = {
         "user": [
             (owner, "DELETE", "/v1/keypairs/k", None), (owner, "DELETE", "/v1/networks/default", None), (owner, "DELETE", f"/v1/tokens/{token}", None),
@@ -134,7 +154,9 @@ def owner_sees(tenant: Tenant, name: str) -> bool:
 def test_the_same_key_in_parallel_makes_one(tenant: Tenant) -> None:
     fronts = tenant.fronts()
     with ThreadPoolExecutor(16) as pool:
-        replies = list(pool.map(lambda n: fronts[n % 2].post("/v1/vms", tenant.wish("a"), idempotency_key="same"), range(16)))
+        replies = list(
+            pool.map(lambda n: fronts[n % 2].post("/v1/vms", tenant.wish("a"), idempotency_key="same"), range(16))
+        )
     assert [r.status for r in replies] == [201] * 16, replies
     assert len({r.body["vm"]["id"] for r in replies}) == 1
     assert len(tenant.owner.list("/v1/vms")) == 1
@@ -147,7 +169,7 @@ def test_a_reboot_repeated_by_its_key_reboots_once(cloud: Installation, tenant: 
         assert tenant.owner.post("/v1/vms/a/reboot?wait=20", {}, idempotency_key="r").status == 202
     assert tenant.vm("a")["status"]["reboots"] == 1
     assert cloud.domains()[vm["id"]]["boots"] == 2
-    tenant.owner.post("/v1/vms/a/reboot?wait=20", {}, idempotency_key="r2").made  # noqa: B018
+    tenant.owner.post("/v1/vms/a/reboot?wait=20", {}, idempotency_key="r2").ok()
     assert cloud.domains()[vm["id"]]["boots"] == 3
 
 
@@ -159,24 +181,28 @@ def test_names_are_taken_per_project_and_free_after_removal(cloud: Installation,
     refused(owner.patch("/v1/vms/b", {"name": "a"}), 409, "name-taken")
     refused(owner.post("/v1/networks", {"name": "default", "subnets": [{"cidr": "10.8.0.0/24"}]}), 409, "name-taken")
     refused(cloud.operator().post("/v1/projects", {"name": tenant.name}), 409, "name-taken")
-    refused(cloud.operator().post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 64, "disk_gib": 1}), 409, "name-taken")
+    refused(
+        cloud.operator().post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 64, "disk_gib": 1}),
+        409,
+        "name-taken",
+    )
     assert Tenant(cloud).create("a")["vm"]["name"] == "a"
-    owner.delete("/v1/vms/a?wait=20").made  # noqa: B018
+    owner.delete("/v1/vms/a?wait=20").ok()
     assert owner.patch("/v1/vms/b", {"name": "a"}).status == 200
 
 
 def test_what_is_used_cannot_be_removed(cloud: Installation, tenant: Tenant) -> None:
     operator, owner = cloud.operator(), tenant.owner
-    operator.post("/v1/images", {"name": f"i-{tenant.name}", "format": "raw"}).made  # noqa: B018
+    operator.post("/v1/images", {"name": f"i-{tenant.name}", "format": "raw"}).ok()
     refused(owner.post("/v1/vms", tenant.wish("a", image=f"i-{tenant.name}")), 409, "conflict")  # it has no content yet
-    operator.put_bytes(f"/v1/images/i-{tenant.name}/content", b"y" * 8192).made  # noqa: B018
+    operator.put_bytes(f"/v1/images/i-{tenant.name}/content", b"y" * 8192).ok()
     refused(operator.put_bytes(f"/v1/images/i-{tenant.name}/content", b"z" * 8192), 409, "conflict")
     tenant.running("a", image=f"i-{tenant.name}")
     for reply in (
         operator.delete(f"/v1/images/i-{tenant.name}"), owner.delete("/v1/networks/default"), operator.delete(f"/v1/projects/{tenant.name}"),
     ):  # fmt: skip
         assert (reply.status, reply.slug) in ((409, "in-use"), (409, "stale")), reply
-    owner.delete("/v1/vms/a?wait=20").made  # noqa: B018
+    owner.delete("/v1/vms/a?wait=20").ok()
     assert operator.delete(f"/v1/images/i-{tenant.name}").status == 200
     assert owner.delete("/v1/networks/default").status == 200
     assert operator.delete(f"/v1/projects/{tenant.name}").status == 200
@@ -189,12 +215,12 @@ def test_a_client_that_hangs_up_costs_nothing(cloud: Installation, tenant: Tenan
     tenant.running("a")
     cloud.processes["agent"].poll()
     with cloud.paused("agent"):
-        operation = tenant.owner.post("/v1/vms/a/reboot", {}).made["operation"]["id"]
+        operation = tenant.owner.post("/v1/vms/a/reboot", {}).ok()["operation"]["id"]
         for path in (f"/v1/operations/{operation}?wait=60", "/v1/changes?after=end&wait=60", "/v1/vms/a/console"):
             for _ in range(3):
                 tenant.owner.send_only("GET", path)
                 tenant.owner.hang_up()
-        cursor = tenant.owner.get("/v1/changes?after=end").made["cursor"]
+        cursor = tenant.owner.get("/v1/changes?after=end").ok()["cursor"]
         for _ in range(3):
             tenant.owner.send_only("GET", f"/v1/changes?after={cursor}&wait=60")
             tenant.owner.hang_up()
@@ -202,4 +228,4 @@ def test_a_client_that_hangs_up_costs_nothing(cloud: Installation, tenant: Tenan
         before = cloud.cpu_s("front1")
         time.sleep(2)
         assert cloud.cpu_s("front1") - before < 0.5
-    assert tenant.owner.get(f"/v1/operations/{operation}?wait=20").made["state"] == "done"
+    assert tenant.owner.get(f"/v1/operations/{operation}?wait=20").ok()["state"] == "done"

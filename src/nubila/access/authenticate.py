@@ -86,11 +86,11 @@ class Authenticator:
         # Exactly one URI, as SPIFFE has it: with two, which one is meant would be anybody's choice.
         uri = peer.uris[0] if peer is not None and len(peer.uris) == 1 else ""
         node_id = ids.parse("node", uri.removeprefix(self._prefix)) if uri.startswith(self._prefix) else None
-        if peer is None or node_id is None or peer.not_after <= self._clock().timestamp():
+        if peer is None or node_id is None:
             raise _no_certificate()
         if not await self._credentials.node(node_id):
             raise _no_certificate()
-        return principal.node(node_id)
+        return principal.node(node_id, lapsed=peer.not_after <= self._clock().timestamp())
 
 
 def _no_certificate() -> Unauthenticated:

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from nubila.access.principal import NOBODY, NODE, OPERATOR, Principal
-from nubila.errors import Forbidden
+from nubila.access.principal import LAPSED, NOBODY, NODE, OPERATOR, Principal
+from nubila.errors import Forbidden, Unauthenticated
 from nubila.model.catalog import Plane, ProjectRole
 
 # project: objects of the principal's project (and public ones); account: what the account itself made;
@@ -116,7 +116,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
 INTERNAL: dict[str, Rule] = META | {
     "node.enrol": Rule(EVERYBODY),  # guarded by the join token in the body
     "ca.read": Rule(EVERYBODY),
-    "node.renew": Rule(NODES, "node"),
+    "node.renew": Rule(NODES | {LAPSED}, "node"),  # a machine that was off for longer than its certificate lives
     "session.open": Rule(NODES, "node"),
     "wanted.read": Rule(NODES, "node"),
     "report.write": Rule(NODES, "node"),
@@ -139,6 +139,8 @@ def rule(plane: Plane, permission: str) -> Rule:
 def allow(permission: str, principal: Principal) -> None:
     """Raises Forbidden unless the principal's role has the permission on its plane."""
     row = POLICY[principal.plane].get(permission)
+    if principal.role == LAPSED and (row is None or LAPSED not in row.roles):
+        raise Unauthenticated("The node's certificate is past its time.", fix="Renew it: POST /internal/v1/renew.")
     if row is None or (principal.role not in row.roles and not row.open):
         needed = sorted(row.roles) if row else []
         raise Forbidden(

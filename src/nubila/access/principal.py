@@ -14,13 +14,14 @@ from nubila.model import ids
 from nubila.model.catalog import Plane
 
 NODE = "node"  # the role of every node certificate
+LAPSED = "lapsed"  # of one that is past its time: it may be renewed with, and nothing else
 OPERATOR = "operator"
 NOBODY = "nobody"  # the role of a request without a credential, on the few routes that need none
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     plane: Plane
-    role: str  # a ProjectRole, 'operator', 'node' or 'nobody'
+    role: str  # a ProjectRole, 'operator', 'node', 'lapsed' or 'nobody'
     actor: str  # for logs and the change log: 'user:usr-...', 'operator:opr-...', 'node:node-...', 'nobody'
     account_id: UUID | None = None  # the user or operator
     project_id: UUID | None = None  # user plane: the one project that it acts in
@@ -40,8 +41,10 @@ def account(plane: Plane, kind: str, account_id: UUID, role: str, project_id: UU
     )
 
 
-def node(node_id: UUID) -> Principal:
-    return Principal(plane=Plane.INTERNAL, role=NODE, actor=_actor("node", node_id), node_id=node_id)
+def node(node_id: UUID, *, lapsed: bool = False) -> Principal:
+    return Principal(
+        plane=Plane.INTERNAL, role=LAPSED if lapsed else NODE, actor=_actor("node", node_id), node_id=node_id
+    )
 
 
 def nobody(plane: Plane) -> Principal:

@@ -94,6 +94,8 @@ def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, obj
             effect(facts, trail, job.wanted, step, answer, at_s)
         if type(step) is p.Start:
             notes["made"] = tuple(d.volume_id for d in job.wanted.disks)
+    if job.error is not None and trail.reboot is not None and isinstance(job.steps[0], p.AskReboot):
+        trail.reboot = msgspec.structs.replace(trail.reboot, ok=False)
     return notes | power(record, facts.running)
 
 

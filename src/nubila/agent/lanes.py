@@ -235,6 +235,8 @@ class Lanes:
             self._fail(lane, f"{p.DOING.get(type(steps[0]), 'a step')} had no effect", p.backoff_s(lane.failures + 1))
             return
         body = [s for s in steps if type(s) not in INLINE]
+        if isinstance(body[0], p.AskReboot):  # from now on it is under way, and not reported as done
+            lane.trail.reboot = Ask(body[0].how, time.monotonic())
         lane.done_steps = steps
         lane.again = False
         lane.job = Job(lane.wanted, lane.facts, body, gate, self._handed_back)

@@ -32,6 +32,7 @@ LOG = log.get(part="agent")
 
 ENROL_AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 RENEWAL_CHECK_S = 600.0
+RENEWAL_AGAIN_S = 10.0
 WIRE_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005  # the event loop waits no longer than this for a busy worker
 
@@ -189,6 +190,7 @@ def _agent(
 async def _renew_forever(settings: Settings, agent: Agent, node: Node, identity: enrol.Identity) -> None:
     """The link goes on with the new certificate; what is under way ends on the old one."""
     while True:
+        pause_s = RENEWAL_CHECK_S
         try:
             if enrol.renewal_due(identity, datetime.now(UTC)):
                 directory = node.directory / "identity"
@@ -197,9 +199,10 @@ async def _renew_forever(settings: Settings, agent: Agent, node: Node, identity:
                 LOG.info("certificate.renewed")
         except (ConnectionFailed, ProblemError) as e:
             LOG.warning("certificate.not-renewed", reason=str(e))
+            pause_s = RENEWAL_AGAIN_S
         except Exception:
             LOG.exception("certificate.not-renewed")
-        await asyncio.sleep(RENEWAL_CHECK_S)
+        await asyncio.sleep(pause_s)
 
 
 def _fakes(directory: Path) -> tuple[Drivers, dict[str, str]]:

@@ -202,7 +202,8 @@ class Agent:
             try:
                 if question.about != "console":
                     raise DriverError(f"this agent cannot say anything about {question.about!r}", again=False)
-                text = self.drivers.hypervisor.read_console(question.vm_id, question.max_bytes).decode(errors="replace")
+                seen = self.drivers.hypervisor.read_console(question.vm_id, question.max_bytes)
+                text = seen.decode(errors="replace").replace("\x00", "")  # consoles hold NULs; the API takes none
             except DriverError as e:
                 error = e.reason
             except Exception as e:

@@ -16,19 +16,17 @@ class State(StrEnum):
     WAITING = "waiting"  # committed; its node has not begun
     RUNNING = "running"
     DONE = "done"
-    FAILED = "failed"  # the node tried, said why, and the wish was taken back
     OVERTAKEN = "overtaken"  # a later wish on the same resource replaced it
     CANCELLED = "cancelled"
 
 
-TERMINAL = frozenset({State.DONE, State.FAILED, State.OVERTAKEN, State.CANCELLED})
+TERMINAL = frozenset({State.DONE, State.OVERTAKEN, State.CANCELLED})
 OPEN = frozenset(State) - TERMINAL
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.RUNNING, State.DONE, State.FAILED, State.OVERTAKEN, State.CANCELLED}),
-    State.RUNNING: frozenset({State.DONE, State.FAILED, State.OVERTAKEN, State.CANCELLED}),
+    State.WAITING: frozenset({State.RUNNING, State.DONE, State.OVERTAKEN, State.CANCELLED}),
+    State.RUNNING: frozenset({State.DONE, State.OVERTAKEN, State.CANCELLED}),
     State.DONE: frozenset(),
-    State.FAILED: frozenset(),
     State.OVERTAKEN: frozenset(),
     State.CANCELLED: frozenset(),
 }

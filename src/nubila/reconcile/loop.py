@@ -1,7 +1,7 @@
 """The one loop of background work: woken by a hint, run by the clock; reads a snapshot, asks the pure step, commits.
 
-What a step wants is committed as a draft like anybody's, so a loop in every process does no harm: the slower one's draft
-finds its facts changed. An object that cannot be worked on delays no other.
+One process at a time holds the lease and works. What a step wants is committed as a draft like anybody's: should two
+work all the same, the slower one's draft finds its facts changed. An object that cannot be worked on delays no other.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nubila.store.work import WorkStore
 from nubila.telemetry import log
 
 PERIOD_S = 2.0
+LEASE_S = 10.0
 HOUSEKEEPING_EVERY = 150  # periods
 
 
@@ -40,15 +41,18 @@ NOUNS: tuple[Noun, ...] = (
 
 
 class Loop:
-    def __init__(self, carrier: Carrier, work: WorkStore):
+    def __init__(self, carrier: Carrier, work: WorkStore, holder: str):
+        """`holder` names this process among those that may run the loop."""
         self._carrier = carrier
         self._work = work
+        self._holder = holder
         self._round = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                await self.once()
+                if await self._work.lead("reconcile", self._holder, LEASE_S):
+                    await self.once()
             except NubilaError as e:
                 log.get().warning("reconcile.failed", slug=e.slug, inside=str(e))
             except Exception:

@@ -271,9 +271,7 @@ operation_ = _resource(
     sa.Column("deadline_at", sa.TIMESTAMP(timezone=True), nullable=False),
     sa.Column("ended_at", sa.TIMESTAMP(timezone=True)),
     *_states(operation.State, tombstone=None),
-    sa.CheckConstraint(
-        "(state in ('done', 'failed', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"
-    ),
+    sa.CheckConstraint("(state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"),
     sa.Index("operation_open_idx", "resource_id", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_due_idx", "deadline_at", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_project_idx", "project_id", "id"),
@@ -386,17 +384,6 @@ lease = sa.Table(
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("until", sa.TIMESTAMP(timezone=True), nullable=False),
-)
-work = sa.Table(
-    "work",
-    metadata,
-    sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("due_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("lease_until", sa.TIMESTAMP(timezone=True)),
-    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("last_error", sa.Text),
-    sa.Index("work_due_idx", "due_at"),
 )
 fabric = sa.Table(
     "fabric",

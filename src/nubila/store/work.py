@@ -1,4 +1,4 @@
-"""What the reconcile loop looks at: a bounded snapshot per noun."""
+"""What the reconcile loop looks at, a bounded snapshot per noun, and the lease that lets one process run it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ SNAPSHOT: dict[str, str] = {
                      and not coalesce((o.status->>'overdue')::boolean, false) order by o.deadline_at limit 200""",
 }
 
+# The fence grows when the lease moves to another holder.
+LEAD = """
+insert into lease (name, holder, fence, until) values ($1, $2, 1, now() + make_interval(secs => $3))
+on conflict (name) do update set holder = excluded.holder, until = excluded.until,
+       fence = lease.fence + (lease.holder <> excluded.holder)::int
+ where lease.holder = excluded.holder or lease.until < now()
+returning fence
+"""
+
 
 class WorkStore:
     def __init__(self, database: Database):
@@ -29,3 +38,8 @@ class WorkStore:
     async def now(self) -> datetime:
         now: datetime = await self._db.value("select now()")
         return now
+
+    async def lead(self, name: str, holder: str, ttl_s: float) -> int | None:
+        """Take or keep the lease for so long by the database's clock; its fence, or None while another holds it."""
+        fence: int | None = await self._db.value(LEAD, name, holder, ttl_s)
+        return fence

@@ -93,7 +93,7 @@ class Hypervisor(Protocol):
         """Ask the guest to power off, by 'agent' or 'acpi'. False: it could not even be asked that way."""
 
     def ask_reboot(self, vm_id: str, how: str) -> bool:
-        """Ask the guest to reboot, by 'agent'; or force it, by 'reset'. False: it could not be asked that way."""
+        """Have the guest reboot, by 'agent'; or force it, by 'reset'. True: it goes down. False: not that way."""
 
     def destroy(self, vm_id: str) -> None:
         """Power off at once. The definition stays."""

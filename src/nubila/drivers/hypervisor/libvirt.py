@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import libvirt
@@ -45,6 +46,8 @@ _HOPELESS = frozenset(
 )
 # QEMU's last words; libvirtd itself sends one after a guest's own shutdown.
 _SIGNALLED = re.compile(rb"terminating on signal \d+ from pid \d+ \(([^)\n]*)\)")
+_REBOOT_WITHIN_S = 300.0  # whoever asked waits as long as he likes, and then forces it
+_REBOOT_LOOK_S = 0.1
 _AGENT_CONNECTED = "name='org.qemu.guest_agent.0' state='connected'"
 
 
@@ -119,10 +122,19 @@ class LibvirtHypervisor:
         try:
             if how == "agent":
                 domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)
-            else:
-                domain.reset()
+                return self._went_down(domain)
+            domain.reset()
         except libvirt.libvirtError as e:
             return _asked_in_vain(e)
+        return True
+
+    def _went_down(self, domain: libvirt.virDomain) -> bool:
+        """libvirt comes back as soon as the guest was asked; its agent's channel closes when it really goes down."""
+        limit = time.monotonic() + _REBOOT_WITHIN_S
+        while _AGENT_CONNECTED in domain.XMLDesc():
+            if time.monotonic() > limit:
+                return False
+            time.sleep(_REBOOT_LOOK_S)
         return True
 
     def destroy(self, vm_id: str) -> None:

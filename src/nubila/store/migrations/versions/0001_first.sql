@@ -258,8 +258,8 @@ CREATE TABLE operation (
 	deadline_at TIMESTAMP WITH TIME ZONE NOT NULL, 
 	ended_at TIMESTAMP WITH TIME ZONE, 
 	CONSTRAINT operation_pk PRIMARY KEY (id), 
-	CONSTRAINT operation_state_known CHECK (state in ('waiting', 'running', 'done', 'failed', 'overtaken', 'cancelled')), 
-	CONSTRAINT operation_ended_has_time CHECK ((state in ('done', 'failed', 'overtaken', 'cancelled')) = (ended_at is not null)), 
+	CONSTRAINT operation_state_known CHECK (state in ('waiting', 'running', 'done', 'overtaken', 'cancelled')), 
+	CONSTRAINT operation_ended_has_time CHECK ((state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)), 
 	CONSTRAINT operation_observed_not_ahead CHECK (observed_generation <= generation)
 );
 
@@ -518,18 +518,6 @@ CREATE TABLE wanted (
 
 CREATE INDEX wanted_revision_idx ON wanted (node_id, revision);
 
-CREATE TABLE work (
-	kind TEXT NOT NULL, 
-	id UUID NOT NULL, 
-	due_at TIMESTAMP WITH TIME ZONE NOT NULL, 
-	lease_until TIMESTAMP WITH TIME ZONE, 
-	attempt INTEGER DEFAULT '0' NOT NULL, 
-	last_error TEXT, 
-	CONSTRAINT work_pk PRIMARY KEY (kind, id)
-);
-
-CREATE INDEX work_due_idx ON work (due_at);
-
 CREATE TABLE attachment (
 	id UUID NOT NULL, 
 	project_id UUID NOT NULL, 
@@ -759,7 +747,7 @@ create trigger log_insert_delete after insert or delete on "operation" for each 
 
 create trigger log_update after update on "operation" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."resource_kind" is distinct from new."resource_kind" or old."resource_id" is distinct from new."resource_id" or old."node_id" is distinct from new."node_id" or old."deadline_at" is distinct from new."deadline_at" or old."ended_at" is distinct from new."ended_at") execute function log_change('id', 'project_id');
 
-create trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>failed', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>failed', 'waiting>overtaken', 'waiting>running');
+create trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>overtaken', 'waiting>running');
 
 create trigger log_insert_delete after insert or delete on "allocation" for each row execute function log_change('holder_id', '');
 
