@@ -147,9 +147,9 @@ class Hands:
 
     def steps(self, job: Job, steps: list[p.Step], worker: Worker) -> None:
         for step in steps:
-            if job.cancelled:
-                raise Cancelled
             kind = type(step)
+            if job.cancelled and kind is not p.AskReboot:  # whose number is already spent
+                raise Cancelled
             if kind in ACTS:
                 self._durable(job.gate)
             job.label = p.DOING.get(kind, "")

@@ -13,7 +13,7 @@ from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.model import catalog, image, network, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
-from nubila.model.ids import text
+from nubila.model.ids import host_handle, text
 from nubila.placement.decide import Ranking, Refusal, decide
 from nubila.placement.nodes import Node, Nodes, Request
 
@@ -58,6 +58,7 @@ def create(
     sealed: Sealed | None,
     entropy: list[int],
 ) -> Outcome:
+    assert asking.project_id is not None
     checked = _check(body, view)
     if isinstance(checked, errors.NubilaError):
         return checked
@@ -108,6 +109,7 @@ def create(
                 "memory_mib": memory_mib,
                 "virt_method": made["spec"]["virt_method"],
                 "power": body.power.value,
+                "host": host_handle(asking.project_id, node.id),
             },
             operator_details={"node": node.name},
         ),

@@ -31,7 +31,7 @@ from nubila.intent.carry import Done
 from nubila.intent.vm_create import VmCreate, create, sealed_user_data
 from nubila.model import node
 from nubila.model.fields import Reference
-from nubila.model.ids import parse, text
+from nubila.model.ids import host_handle, parse, text
 from nubila.represent import json
 from nubila.store.database import Record
 
@@ -59,6 +59,7 @@ def vm_shown(call: ApiCall, row: Record) -> dict[str, Any]:
         "flavor": row["flavor_name"],
         "image": row["image_name"],
         "login": row["login"],
+        "host": host_handle(row["project_id"], row["node_id"]),
         "observed_generation": row["observed_generation"],
         "last_report_age_s": None if silent is None else round(silent, 1),
     }
