@@ -1,6 +1,6 @@
 """Carries out the steps of one plan with the drivers, in worker threads. Called by the lanes; decides nothing.
 
-A job's steps run in order, except that its independent tracks (disk, wire, seed) run side by side while workers are
+A job's steps run in order, except that its independent tracks (disk and wire) run side by side while workers are
 idle: that shortens one create, and costs nothing when many wait. Invariant: a step that acts on a counter waits until
 the counter is on disk.
 """

@@ -241,7 +241,7 @@ def _remove(wanted: Vm, record: Record) -> list[Step]:
 
 
 # How the steps of one plan may run side by side: tracks of one group are independent of each other.
-TRACKS: dict[type[Step], str] = {Volume: "disk", Network: "wire", Port: "wire", Seed: "seed"}
+TRACKS: dict[type[Step], str] = {Volume: "disk", Network: "wire", Port: "wire", Seed: "disk"}
 
 # What a person sees while it is done.
 DOING: dict[type[Step], str] = {

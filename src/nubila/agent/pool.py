@@ -81,7 +81,7 @@ class Pool:
 
     def has_idle(self) -> bool:
         """About right, without a lock: it only decides whether work is split."""
-        return self.queue.empty() and any(not w.busy for w in self._workers)
+        return sum(not w.busy for w in self._workers) > self.queue.qsize()
 
     def overdue(self, now_s: float) -> list[Call]:
         with self._lock:
