@@ -8,6 +8,7 @@ from uuid import UUID
 
 from nubila.errors import NubilaError
 from nubila.store.node import NodeStore
+from nubila.telemetry import log
 
 FLUSH_S = 2.0
 
@@ -33,6 +34,8 @@ class Heard:
                 now = time.monotonic()
                 try:
                     await self._store.seen([(n, s, r, now - at) for n, (s, r, at) in heard.items()])
-                except NubilaError:
+                except Exception as e:  # whatever it is: without this loop every node would seem silent
+                    if not isinstance(e, NubilaError):
+                        log.get().exception("heard.failed")
                     # Put back what is not newer already; the next flush writes it.
                     self._heard = {**heard, **self._heard}

@@ -337,8 +337,7 @@ def _ports(
                     fix="Remove VMs, or create a larger network.",
                 )
             else:
-                # Any of them: parallel creates that all took the first would take it from each other.
-                address = subnet["free"][entropy[index] % len(subnet["free"])]
+                address = subnet["free"][entropy[index] % len(subnet["free"])]  # any: parallel creates want others
             addresses.append(address)
             draft.inserts(
                 "address",

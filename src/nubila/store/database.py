@@ -22,6 +22,15 @@ from nubila.store.ddl import COMMIT, STALE
 Record = Mapping[str, Any]
 
 COMMIT_LIMIT_S = 20.0
+SETTINGS = {
+    "application_name": "nubila",
+    "jit": "off",
+    "timezone": "UTC",
+    # Every statement is short and goes by an index. Plans are made once, often while tables are still empty, and a
+    # sequential scan chosen then would stay when they are not.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
 
 # how a connection says that its server went away, or that it was broken off in the middle
 LOST: tuple[type[Exception], ...] = (
@@ -74,12 +83,7 @@ class Database:
                 init=_warm,
                 timeout=10,
                 command_timeout=30,
-                server_settings={
-                    "application_name": "nubila",
-                    "jit": "off",
-                    "timezone": "UTC",
-                    "plan_cache_mode": "force_generic_plan",
-                },
+                server_settings=SETTINGS,
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as e:
             raise errors.DatabaseAway(inside=str(e)) from e

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from nubila.store.tables import TABLES, Table, metadata
 
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 COMMIT = "commit_1"
 STALE = "NB409"
 
@@ -77,11 +78,10 @@ end $$;
 
 
 def create_tables() -> Iterator[str]:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     for table in metadata.sorted_tables:
-        yield str(sa.schema.CreateTable(table).compile(dialect=dialect)).strip() + ";"
+        yield str(sa.schema.CreateTable(table).compile(dialect=DIALECT)).strip() + ";"
         for index in sorted(table.indexes, key=lambda i: str(i.name)):
-            yield str(sa.schema.CreateIndex(index).compile(dialect=dialect)).strip() + ";"
+            yield str(sa.schema.CreateIndex(index).compile(dialect=DIALECT)).strip() + ";"
 
 
 def triggers() -> Iterator[str]:
@@ -105,10 +105,6 @@ def triggers() -> Iterator[str]:
                 f"create trigger guard_state before update of state on {q} for each row "
                 f"when (old.state is distinct from new.state) execute function guard_transition({legal});"
             )
-
-
-def _join(left: str, right: str, key: tuple[str, ...]) -> str:
-    return " and ".join(f'{left}."{k}" = {right}."{k}"' for k in key)
 
 
 # how a draft uses a row that it rests on -> the lock that keeps it so: only read, written, removed
@@ -158,27 +154,28 @@ def _writes(t: Table) -> str:
     inserted = [c for c in columns if c not in _KEPT]
     changed = [c for c in columns if c not in _KEPT and c not in t.key and c != "version"]
     order = ", ".join(f'r."{k}"' for k in t.key)
-    sets = [f'"{c}" = case when e.j ? \'{c}\' then (e.r)."{c}" else t."{c}" end' for c in changed]
+    sets = [f'"{c}" = case when k.j ? \'{c}\' then r."{c}" else t."{c}" end' for c in changed]
     sets += ["version = t.version + 1"] if "version" in columns else []
     sets += ["updated_at = now()"] if "updated_at" in columns else []
     cols = ", ".join(f'"{c}"' for c in inserted)
     values = ", ".join(_default(t, c) for c in inserted)
+    # Row by row through the key: joined with a set of unknown size, the planner would read whole tables.
+    key = " and ".join(f"t.\"{c}\" = (k.j->>'{c}')::{t.table.c[c].type.compile(DIALECT)}" for c in t.key)
     delete = f"""
   f := d->'delete'->'{t.name}';
-  if f is not null then
-    delete from "{t.name}" t using jsonb_populate_recordset(null::"{t.name}", f) r where {_join("t", "r", t.key)};
-  end if;"""
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "{t.name}" t where {key};
+  end loop; end if;"""
     update = f"""
   f := d->'update'->'{t.name}';
-  if f is not null then
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
     update "{t.name}" t set {", ".join(sets)}
-      from (select j, jsonb_populate_record(null::"{t.name}", j) r from jsonb_array_elements(f) j) e
-     where {" and ".join(f't."{k}" = (e.r)."{k}"' for k in t.key)};
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = '{STALE}', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', '{t.name}', 'was', jsonb_array_length(f), 'is_now', n))::text;
+      from jsonb_populate_record(null::"{t.name}", k.j) r where {key};
+    if not found then
+      raise exception using errcode = '{STALE}', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', '{t.name}', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;"""
+  end loop; end if;"""
     insert = f"""
   f := d->'insert'->'{t.name}';
   if f is not null then

@@ -49,7 +49,7 @@ select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.use
      from port p join network n on n.id = p.network_id where p.vm_id = v.id and p.removed_at is null) as nics,
   (select f.name from flavor f where f.id = v.flavor_id) as flavor
 from wanted w join vm v on v.id = w.vm_id
-where w.node_id = $1 and w.revision > $2 and v.node_id = $1 and v.removed_at is null
+where w.node_id = $1 and w.revision > $2 and (v.node_id = $1) is true and (v.removed_at is null) is true
 """
 
 QUESTIONS = """

@@ -13,10 +13,13 @@ from typing import Any
 
 import asyncpg
 
+from nubila.store.database import LOST
+
 CHANNEL = "nubila"
 PAYLOAD_MAX = 7900
 SPACING_S = 0.001
 HEARTBEAT_S = 5.0
+AWAY = (*LOST, asyncpg.PostgresError)  # whatever it is, the loops below go on
 
 
 class Hub:
@@ -114,7 +117,7 @@ class Notifier:
                     connection = await asyncpg.connect(**self._connect, server_settings={"synchronous_commit": "off"})
                 for payload in chunks(hints):
                     await connection.execute("select pg_notify($1, $2)", CHANNEL, payload)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except AWAY:
                 # A lost hint is made good by the clock.
                 connection = None
                 await asyncio.sleep(0.2)
@@ -122,16 +125,26 @@ class Notifier:
 
     async def _listen(self) -> None:
         while True:
+            connection: asyncpg.Connection | None = None
             try:
                 connection = await asyncpg.connect(**self._connect)
-                await connection.add_listener(CHANNEL, self._heard)
-                self.hub.resync()
-                while True:
-                    await asyncio.sleep(HEARTBEAT_S)
-                    await asyncio.wait_for(connection.execute("select 1"), HEARTBEAT_S)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await self._listen_on(connection)
+            except AWAY:
+                if connection is not None:
+                    connection.terminate()
                 await asyncio.sleep(0.5)
                 self.hub.resync()
+
+    async def _listen_on(self, connection: asyncpg.Connection) -> None:
+        """Until the connection is lost, which raises: noticed at once, or by the heartbeat when nobody says so."""
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        self.hub.resync()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lost.wait(), HEARTBEAT_S)
+            await asyncio.wait_for(connection.execute("select 1"), HEARTBEAT_S)
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         if self.enabled:

@@ -207,7 +207,7 @@ port = _resource(
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
     *_states(network.PortState),
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
-    sa.Index("port_vm_idx", "vm_id"),
+    sa.Index("port_vm_idx", "vm_id", postgresql_where=sa.text("removed_at is null")),
 )
 address = sa.Table(
     "address",

@@ -576,7 +576,7 @@ CREATE TABLE port (
 
 CREATE UNIQUE INDEX port_mac_key ON port (network_id, mac) WHERE removed_at is null;
 
-CREATE INDEX port_vm_idx ON port (vm_id);
+CREATE INDEX port_vm_idx ON port (vm_id) WHERE removed_at is null;
 
 CREATE TABLE address (
 	network_id UUID NOT NULL, 
@@ -1440,570 +1440,540 @@ begin
   -- rows
 
   f := d->'delete'->'project';
-  if f is not null then
-    delete from "project" t using jsonb_populate_recordset(null::"project", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "project" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'project';
-  if f is not null then
-    update "project" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"project", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'project', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "project" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"project", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'project';
   if f is not null then
     insert into "project" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"project", f) r order by r."id";
   end if;
   f := d->'delete'->'user';
-  if f is not null then
-    delete from "user" t using jsonb_populate_recordset(null::"user", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "user" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'user';
-  if f is not null then
-    update "user" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"user", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'user', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "user" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"user", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'user';
   if f is not null then
     insert into "user" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"user", f) r order by r."id";
   end if;
   f := d->'delete'->'operator';
-  if f is not null then
-    delete from "operator" t using jsonb_populate_recordset(null::"operator", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "operator" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'operator';
-  if f is not null then
-    update "operator" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"operator", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'operator', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "operator" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"operator", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'operator';
   if f is not null then
     insert into "operator" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"operator", f) r order by r."id";
   end if;
   f := d->'delete'->'member';
-  if f is not null then
-    delete from "member" t using jsonb_populate_recordset(null::"member", f) r where t."project_id" = r."project_id" and t."user_id" = r."user_id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "member" t where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
+  end loop; end if;
   f := d->'update'->'member';
-  if f is not null then
-    update "member" t set "role" = case when e.j ? 'role' then (e.r)."role" else t."role" end
-      from (select j, jsonb_populate_record(null::"member", j) r from jsonb_array_elements(f) j) e
-     where t."project_id" = (e.r)."project_id" and t."user_id" = (e.r)."user_id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'member', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "member" t set "role" = case when k.j ? 'role' then r."role" else t."role" end
+      from jsonb_populate_record(null::"member", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'member', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'member';
   if f is not null then
     insert into "member" ("project_id", "user_id", "role")
     select r."project_id", r."user_id", r."role" from jsonb_populate_recordset(null::"member", f) r order by r."project_id", r."user_id";
   end if;
   f := d->'delete'->'token';
-  if f is not null then
-    delete from "token" t using jsonb_populate_recordset(null::"token", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "token" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'token';
-  if f is not null then
-    update "token" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "account_id" = case when e.j ? 'account_id' then (e.r)."account_id" else t."account_id" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "plane" = case when e.j ? 'plane' then (e.r)."plane" else t."plane" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"token", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'token', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "token" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "account_id" = case when k.j ? 'account_id' then r."account_id" else t."account_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "plane" = case when k.j ? 'plane' then r."plane" else t."plane" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"token", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'token';
   if f is not null then
     insert into "token" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "account_id", "project_id", "plane")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."account_id", r."project_id", r."plane" from jsonb_populate_recordset(null::"token", f) r order by r."id";
   end if;
   f := d->'delete'->'keypair';
-  if f is not null then
-    delete from "keypair" t using jsonb_populate_recordset(null::"keypair", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "keypair" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'keypair';
-  if f is not null then
-    update "keypair" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "user_id" = case when e.j ? 'user_id' then (e.r)."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"keypair", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'keypair', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "keypair" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "user_id" = case when k.j ? 'user_id' then r."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"keypair", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'keypair';
   if f is not null then
     insert into "keypair" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "user_id")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."user_id" from jsonb_populate_recordset(null::"keypair", f) r order by r."id";
   end if;
   f := d->'delete'->'node';
-  if f is not null then
-    delete from "node" t using jsonb_populate_recordset(null::"node", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "node" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'node';
-  if f is not null then
-    update "node" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"node", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "node" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"node", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'node';
   if f is not null then
     insert into "node" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"node", f) r order by r."id";
   end if;
   f := d->'delete'->'join_token';
-  if f is not null then
-    delete from "join_token" t using jsonb_populate_recordset(null::"join_token", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "join_token" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'join_token';
-  if f is not null then
-    update "join_token" t set "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "expires_at" = case when e.j ? 'expires_at' then (e.r)."expires_at" else t."expires_at" end, "used_at" = case when e.j ? 'used_at' then (e.r)."used_at" else t."used_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end
-      from (select j, jsonb_populate_record(null::"join_token", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'join_token', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "join_token" t set "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end, "used_at" = case when k.j ? 'used_at' then r."used_at" else t."used_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end
+      from jsonb_populate_record(null::"join_token", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'join_token';
   if f is not null then
     insert into "join_token" ("id", "spec", "expires_at", "used_at", "node_id")
     select r."id", r."spec", r."expires_at", r."used_at", r."node_id" from jsonb_populate_recordset(null::"join_token", f) r order by r."id";
   end if;
   f := d->'delete'->'virt_method';
-  if f is not null then
-    delete from "virt_method" t using jsonb_populate_recordset(null::"virt_method", f) r where t."node_id" = r."node_id" and t."name" = r."name";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "virt_method" t where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
+  end loop; end if;
   f := d->'update'->'virt_method';
-  if f is not null then
-    update "virt_method" t set "capabilities" = case when e.j ? 'capabilities' then (e.r)."capabilities" else t."capabilities" end
-      from (select j, jsonb_populate_record(null::"virt_method", j) r from jsonb_array_elements(f) j) e
-     where t."node_id" = (e.r)."node_id" and t."name" = (e.r)."name";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'virt_method', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "virt_method" t set "capabilities" = case when k.j ? 'capabilities' then r."capabilities" else t."capabilities" end
+      from jsonb_populate_record(null::"virt_method", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'virt_method', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'virt_method';
   if f is not null then
     insert into "virt_method" ("node_id", "name", "capabilities")
     select r."node_id", r."name", r."capabilities" from jsonb_populate_recordset(null::"virt_method", f) r order by r."node_id", r."name";
   end if;
   f := d->'delete'->'flavor';
-  if f is not null then
-    delete from "flavor" t using jsonb_populate_recordset(null::"flavor", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "flavor" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'flavor';
-  if f is not null then
-    update "flavor" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"flavor", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'flavor', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "flavor" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"flavor", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'flavor';
   if f is not null then
     insert into "flavor" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"flavor", f) r order by r."id";
   end if;
   f := d->'delete'->'image';
-  if f is not null then
-    delete from "image" t using jsonb_populate_recordset(null::"image", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "image" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'image';
-  if f is not null then
-    update "image" t set "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "sha256" = case when e.j ? 'sha256' then (e.r)."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"image", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'image', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "image" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"image", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'image';
   if f is not null then
     insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256" from jsonb_populate_recordset(null::"image", f) r order by r."id";
   end if;
   f := d->'delete'->'network';
-  if f is not null then
-    delete from "network" t using jsonb_populate_recordset(null::"network", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "network" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'network';
-  if f is not null then
-    update "network" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"network", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'network', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "network" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"network", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'network';
   if f is not null then
     insert into "network" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"network", f) r order by r."id";
   end if;
   f := d->'delete'->'subnet';
-  if f is not null then
-    delete from "subnet" t using jsonb_populate_recordset(null::"subnet", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "subnet" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'subnet';
-  if f is not null then
-    update "subnet" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then (e.r)."network_id" else t."network_id" end, "cidr" = case when e.j ? 'cidr' then (e.r)."cidr" else t."cidr" end, "gateway" = case when e.j ? 'gateway' then (e.r)."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"subnet", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'subnet', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "subnet" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "cidr" = case when k.j ? 'cidr' then r."cidr" else t."cidr" end, "gateway" = case when k.j ? 'gateway' then r."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"subnet", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'subnet';
   if f is not null then
     insert into "subnet" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "cidr", "gateway")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."cidr", r."gateway" from jsonb_populate_recordset(null::"subnet", f) r order by r."id";
   end if;
   f := d->'delete'->'vm';
-  if f is not null then
-    delete from "vm" t using jsonb_populate_recordset(null::"vm", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "vm" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'vm';
-  if f is not null then
-    update "vm" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "flavor_id" = case when e.j ? 'flavor_id' then (e.r)."flavor_id" else t."flavor_id" end, "image_id" = case when e.j ? 'image_id' then (e.r)."image_id" else t."image_id" end, "user_data_secret" = case when e.j ? 'user_data_secret' then (e.r)."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"vm", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'vm', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "vm" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "flavor_id" = case when k.j ? 'flavor_id' then r."flavor_id" else t."flavor_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "user_data_secret" = case when k.j ? 'user_data_secret' then r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"vm", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'vm';
   if f is not null then
     insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
   end if;
   f := d->'delete'->'volume';
-  if f is not null then
-    delete from "volume" t using jsonb_populate_recordset(null::"volume", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "volume" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'volume';
-  if f is not null then
-    update "volume" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "image_id" = case when e.j ? 'image_id' then (e.r)."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"volume", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'volume', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "volume" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"volume", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'volume';
   if f is not null then
     insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
   end if;
   f := d->'delete'->'port';
-  if f is not null then
-    delete from "port" t using jsonb_populate_recordset(null::"port", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "port" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'port';
-  if f is not null then
-    update "port" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "network_id" = case when e.j ? 'network_id' then (e.r)."network_id" else t."network_id" end, "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "mac" = case when e.j ? 'mac' then (e.r)."mac" else t."mac" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"port", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'port', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "port" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "mac" = case when k.j ? 'mac' then r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"port", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'port';
   if f is not null then
     insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac" from jsonb_populate_recordset(null::"port", f) r order by r."id";
   end if;
   f := d->'delete'->'address';
-  if f is not null then
-    delete from "address" t using jsonb_populate_recordset(null::"address", f) r where t."network_id" = r."network_id" and t."address" = r."address";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "address" t where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
+  end loop; end if;
   f := d->'update'->'address';
-  if f is not null then
-    update "address" t set "subnet_id" = case when e.j ? 'subnet_id' then (e.r)."subnet_id" else t."subnet_id" end, "port_id" = case when e.j ? 'port_id' then (e.r)."port_id" else t."port_id" end, "origin" = case when e.j ? 'origin' then (e.r)."origin" else t."origin" end
-      from (select j, jsonb_populate_record(null::"address", j) r from jsonb_array_elements(f) j) e
-     where t."network_id" = (e.r)."network_id" and t."address" = (e.r)."address";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'address', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "address" t set "subnet_id" = case when k.j ? 'subnet_id' then r."subnet_id" else t."subnet_id" end, "port_id" = case when k.j ? 'port_id' then r."port_id" else t."port_id" end, "origin" = case when k.j ? 'origin' then r."origin" else t."origin" end
+      from jsonb_populate_record(null::"address", k.j) r where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'address', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'address';
   if f is not null then
     insert into "address" ("network_id", "address", "subnet_id", "port_id", "origin")
     select r."network_id", r."address", r."subnet_id", r."port_id", r."origin" from jsonb_populate_recordset(null::"address", f) r order by r."network_id", r."address";
   end if;
   f := d->'delete'->'attachment';
-  if f is not null then
-    delete from "attachment" t using jsonb_populate_recordset(null::"attachment", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "attachment" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'attachment';
-  if f is not null then
-    update "attachment" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "volume_id" = case when e.j ? 'volume_id' then (e.r)."volume_id" else t."volume_id" end, "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "epoch" = case when e.j ? 'epoch' then (e.r)."epoch" else t."epoch" end, "index" = case when e.j ? 'index' then (e.r)."index" else t."index" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "migration_id" = case when e.j ? 'migration_id' then (e.r)."migration_id" else t."migration_id" end, "proof" = case when e.j ? 'proof' then (e.r)."proof" else t."proof" end, version = t.version + 1
-      from (select j, jsonb_populate_record(null::"attachment", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'attachment', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "attachment" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "index" = case when k.j ? 'index' then r."index" else t."index" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "migration_id" = case when k.j ? 'migration_id' then r."migration_id" else t."migration_id" end, "proof" = case when k.j ? 'proof' then r."proof" else t."proof" end, version = t.version + 1
+      from jsonb_populate_record(null::"attachment", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'attachment';
   if f is not null then
     insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version")
     select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
   end if;
   f := d->'delete'->'operation';
-  if f is not null then
-    delete from "operation" t using jsonb_populate_recordset(null::"operation", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "operation" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'operation';
-  if f is not null then
-    update "operation" t set "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "name" = case when e.j ? 'name' then (e.r)."name" else t."name" end, "labels" = case when e.j ? 'labels' then (e.r)."labels" else t."labels" end, "spec" = case when e.j ? 'spec' then (e.r)."spec" else t."spec" end, "spec_schema" = case when e.j ? 'spec_schema' then (e.r)."spec_schema" else t."spec_schema" end, "generation" = case when e.j ? 'generation' then (e.r)."generation" else t."generation" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "status_schema" = case when e.j ? 'status_schema' then (e.r)."status_schema" else t."status_schema" end, "observed_generation" = case when e.j ? 'observed_generation' then (e.r)."observed_generation" else t."observed_generation" end, "state" = case when e.j ? 'state' then (e.r)."state" else t."state" end, "removed_at" = case when e.j ? 'removed_at' then (e.r)."removed_at" else t."removed_at" end, "resource_kind" = case when e.j ? 'resource_kind' then (e.r)."resource_kind" else t."resource_kind" end, "resource_id" = case when e.j ? 'resource_id' then (e.r)."resource_id" else t."resource_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "deadline_at" = case when e.j ? 'deadline_at' then (e.r)."deadline_at" else t."deadline_at" end, "ended_at" = case when e.j ? 'ended_at' then (e.r)."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
-      from (select j, jsonb_populate_record(null::"operation", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'operation', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "operation" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "resource_kind" = case when k.j ? 'resource_kind' then r."resource_kind" else t."resource_kind" end, "resource_id" = case when k.j ? 'resource_id' then r."resource_id" else t."resource_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "deadline_at" = case when k.j ? 'deadline_at' then r."deadline_at" else t."deadline_at" end, "ended_at" = case when k.j ? 'ended_at' then r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"operation", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'operation';
   if f is not null then
     insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
   end if;
   f := d->'delete'->'allocation';
-  if f is not null then
-    delete from "allocation" t using jsonb_populate_recordset(null::"allocation", f) r where t."holder_id" = r."holder_id" and t."class" = r."class" and t."node_id" = r."node_id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "allocation" t where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
   f := d->'update'->'allocation';
-  if f is not null then
-    update "allocation" t set "amount" = case when e.j ? 'amount' then (e.r)."amount" else t."amount" end
-      from (select j, jsonb_populate_record(null::"allocation", j) r from jsonb_array_elements(f) j) e
-     where t."holder_id" = (e.r)."holder_id" and t."class" = (e.r)."class" and t."node_id" = (e.r)."node_id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'allocation', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "allocation" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end
+      from jsonb_populate_record(null::"allocation", k.j) r where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'allocation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'allocation';
   if f is not null then
     insert into "allocation" ("holder_id", "class", "node_id", "amount")
     select r."holder_id", r."class", r."node_id", r."amount" from jsonb_populate_recordset(null::"allocation", f) r order by r."holder_id", r."class", r."node_id";
   end if;
   f := d->'delete'->'decision';
-  if f is not null then
-    delete from "decision" t using jsonb_populate_recordset(null::"decision", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "decision" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'decision';
-  if f is not null then
-    update "decision" t set "vm_id" = case when e.j ? 'vm_id' then (e.r)."vm_id" else t."vm_id" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "node_id" = case when e.j ? 'node_id' then (e.r)."node_id" else t."node_id" end, "answer" = case when e.j ? 'answer' then (e.r)."answer" else t."answer" end
-      from (select j, jsonb_populate_record(null::"decision", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'decision', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "decision" t set "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
+      from jsonb_populate_record(null::"decision", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'decision';
   if f is not null then
     insert into "decision" ("id", "vm_id", "project_id", "node_id", "answer")
     select r."id", r."vm_id", r."project_id", r."node_id", r."answer" from jsonb_populate_recordset(null::"decision", f) r order by r."id";
   end if;
   f := d->'delete'->'secret';
-  if f is not null then
-    delete from "secret" t using jsonb_populate_recordset(null::"secret", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "secret" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'secret';
-  if f is not null then
-    update "secret" t set "nonce" = case when e.j ? 'nonce' then (e.r)."nonce" else t."nonce" end, "sealed" = case when e.j ? 'sealed' then (e.r)."sealed" else t."sealed" end
-      from (select j, jsonb_populate_record(null::"secret", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'secret', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "secret" t set "nonce" = case when k.j ? 'nonce' then r."nonce" else t."nonce" end, "sealed" = case when k.j ? 'sealed' then r."sealed" else t."sealed" end
+      from jsonb_populate_record(null::"secret", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'secret';
   if f is not null then
     insert into "secret" ("id", "nonce", "sealed")
     select r."id", r."nonce", r."sealed" from jsonb_populate_recordset(null::"secret", f) r order by r."id";
   end if;
   f := d->'delete'->'credential';
-  if f is not null then
-    delete from "credential" t using jsonb_populate_recordset(null::"credential", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "credential" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'credential';
-  if f is not null then
-    update "credential" t set "sha256" = case when e.j ? 'sha256' then (e.r)."sha256" else t."sha256" end
-      from (select j, jsonb_populate_record(null::"credential", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'credential', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "credential" t set "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end
+      from jsonb_populate_record(null::"credential", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'credential';
   if f is not null then
     insert into "credential" ("id", "sha256")
     select r."id", r."sha256" from jsonb_populate_recordset(null::"credential", f) r order by r."id";
   end if;
   f := d->'delete'->'idempotency';
-  if f is not null then
-    delete from "idempotency" t using jsonb_populate_recordset(null::"idempotency", f) r where t."principal" = r."principal" and t."key" = r."key";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "idempotency" t where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
+  end loop; end if;
   f := d->'update'->'idempotency';
-  if f is not null then
-    update "idempotency" t set "request_sha256" = case when e.j ? 'request_sha256' then (e.r)."request_sha256" else t."request_sha256" end, "status" = case when e.j ? 'status' then (e.r)."status" else t."status" end, "answer" = case when e.j ? 'answer' then (e.r)."answer" else t."answer" end
-      from (select j, jsonb_populate_record(null::"idempotency", j) r from jsonb_array_elements(f) j) e
-     where t."principal" = (e.r)."principal" and t."key" = (e.r)."key";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'idempotency', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "idempotency" t set "request_sha256" = case when k.j ? 'request_sha256' then r."request_sha256" else t."request_sha256" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
+      from jsonb_populate_record(null::"idempotency", k.j) r where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'idempotency', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'idempotency';
   if f is not null then
     insert into "idempotency" ("principal", "key", "request_sha256", "status", "answer")
     select r."principal", r."key", r."request_sha256", r."status", r."answer" from jsonb_populate_recordset(null::"idempotency", f) r order by r."principal", r."key";
   end if;
   f := d->'delete'->'call';
-  if f is not null then
-    delete from "call" t using jsonb_populate_recordset(null::"call", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "call" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'call';
-  if f is not null then
-    update "call" t set "at" = case when e.j ? 'at' then (e.r)."at" else t."at" end, "actor" = case when e.j ? 'actor' then (e.r)."actor" else t."actor" end, "project_id" = case when e.j ? 'project_id' then (e.r)."project_id" else t."project_id" end, "request" = case when e.j ? 'request' then (e.r)."request" else t."request" end, "action" = case when e.j ? 'action' then (e.r)."action" else t."action" end, "outcome" = case when e.j ? 'outcome' then (e.r)."outcome" else t."outcome" end, "kind" = case when e.j ? 'kind' then (e.r)."kind" else t."kind" end, "object_id" = case when e.j ? 'object_id' then (e.r)."object_id" else t."object_id" end, "detail" = case when e.j ? 'detail' then (e.r)."detail" else t."detail" end
-      from (select j, jsonb_populate_record(null::"call", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'call', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "call" t set "at" = case when k.j ? 'at' then r."at" else t."at" end, "actor" = case when k.j ? 'actor' then r."actor" else t."actor" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "request" = case when k.j ? 'request' then r."request" else t."request" end, "action" = case when k.j ? 'action' then r."action" else t."action" end, "outcome" = case when k.j ? 'outcome' then r."outcome" else t."outcome" end, "kind" = case when k.j ? 'kind' then r."kind" else t."kind" end, "object_id" = case when k.j ? 'object_id' then r."object_id" else t."object_id" end, "detail" = case when k.j ? 'detail' then r."detail" else t."detail" end
+      from jsonb_populate_record(null::"call", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'call';
   if f is not null then
     insert into "call" ("id", "at", "actor", "project_id", "request", "action", "outcome", "kind", "object_id", "detail")
     select r."id", coalesce(r."at", now()), r."actor", r."project_id", r."request", r."action", r."outcome", r."kind", r."object_id", r."detail" from jsonb_populate_recordset(null::"call", f) r order by r."id";
   end if;
   f := d->'delete'->'plan';
-  if f is not null then
-    delete from "plan" t using jsonb_populate_recordset(null::"plan", f) r where t."id" = r."id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "plan" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
   f := d->'update'->'plan';
-  if f is not null then
-    update "plan" t set "principal" = case when e.j ? 'principal' then (e.r)."principal" else t."principal" end, "draft" = case when e.j ? 'draft' then (e.r)."draft" else t."draft" end, "shown" = case when e.j ? 'shown' then (e.r)."shown" else t."shown" end, "expires_at" = case when e.j ? 'expires_at' then (e.r)."expires_at" else t."expires_at" end
-      from (select j, jsonb_populate_record(null::"plan", j) r from jsonb_array_elements(f) j) e
-     where t."id" = (e.r)."id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'plan', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "plan" t set "principal" = case when k.j ? 'principal' then r."principal" else t."principal" end, "draft" = case when k.j ? 'draft' then r."draft" else t."draft" end, "shown" = case when k.j ? 'shown' then r."shown" else t."shown" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end
+      from jsonb_populate_record(null::"plan", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'plan';
   if f is not null then
     insert into "plan" ("id", "principal", "draft", "shown", "expires_at")
     select r."id", r."principal", r."draft", r."shown", r."expires_at" from jsonb_populate_recordset(null::"plan", f) r order by r."id";
   end if;
   f := d->'delete'->'node_seen';
-  if f is not null then
-    delete from "node_seen" t using jsonb_populate_recordset(null::"node_seen", f) r where t."node_id" = r."node_id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "node_seen" t where t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
   f := d->'update'->'node_seen';
-  if f is not null then
-    update "node_seen" t set "session" = case when e.j ? 'session' then (e.r)."session" else t."session" end, "seen_at" = case when e.j ? 'seen_at' then (e.r)."seen_at" else t."seen_at" end, "revision" = case when e.j ? 'revision' then (e.r)."revision" else t."revision" end
-      from (select j, jsonb_populate_record(null::"node_seen", j) r from jsonb_array_elements(f) j) e
-     where t."node_id" = (e.r)."node_id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node_seen', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "node_seen" t set "session" = case when k.j ? 'session' then r."session" else t."session" end, "seen_at" = case when k.j ? 'seen_at' then r."seen_at" else t."seen_at" end, "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
+      from jsonb_populate_record(null::"node_seen", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node_seen', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'node_seen';
   if f is not null then
     insert into "node_seen" ("node_id", "session", "seen_at", "revision")
     select r."node_id", r."session", r."seen_at", coalesce(r."revision", '0') from jsonb_populate_recordset(null::"node_seen", f) r order by r."node_id";
   end if;
   f := d->'delete'->'node_revision';
-  if f is not null then
-    delete from "node_revision" t using jsonb_populate_recordset(null::"node_revision", f) r where t."node_id" = r."node_id";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "node_revision" t where t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
   f := d->'update'->'node_revision';
-  if f is not null then
-    update "node_revision" t set "revision" = case when e.j ? 'revision' then (e.r)."revision" else t."revision" end
-      from (select j, jsonb_populate_record(null::"node_revision", j) r from jsonb_array_elements(f) j) e
-     where t."node_id" = (e.r)."node_id";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'node_revision', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "node_revision" t set "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
+      from jsonb_populate_record(null::"node_revision", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node_revision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'node_revision';
   if f is not null then
     insert into "node_revision" ("node_id", "revision")
     select r."node_id", r."revision" from jsonb_populate_recordset(null::"node_revision", f) r order by r."node_id";
   end if;
   f := d->'delete'->'inventory';
-  if f is not null then
-    delete from "inventory" t using jsonb_populate_recordset(null::"inventory", f) r where t."node_id" = r."node_id" and t."class" = r."class";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "inventory" t where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+  end loop; end if;
   f := d->'update'->'inventory';
-  if f is not null then
-    update "inventory" t set "total" = case when e.j ? 'total' then (e.r)."total" else t."total" end, "reserved" = case when e.j ? 'reserved' then (e.r)."reserved" else t."reserved" end, "used" = case when e.j ? 'used' then (e.r)."used" else t."used" end
-      from (select j, jsonb_populate_record(null::"inventory", j) r from jsonb_array_elements(f) j) e
-     where t."node_id" = (e.r)."node_id" and t."class" = (e.r)."class";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'inventory', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "inventory" t set "total" = case when k.j ? 'total' then r."total" else t."total" end, "reserved" = case when k.j ? 'reserved' then r."reserved" else t."reserved" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
+      from jsonb_populate_record(null::"inventory", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'inventory', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'inventory';
   if f is not null then
     insert into "inventory" ("node_id", "class", "total", "reserved", "used")
     select r."node_id", r."class", r."total", r."reserved", coalesce(r."used", '0') from jsonb_populate_recordset(null::"inventory", f) r order by r."node_id", r."class";
   end if;
   f := d->'delete'->'quota';
-  if f is not null then
-    delete from "quota" t using jsonb_populate_recordset(null::"quota", f) r where t."project_id" = r."project_id" and t."class" = r."class";
-  end if;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    delete from "quota" t where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+  end loop; end if;
   f := d->'update'->'quota';
-  if f is not null then
-    update "quota" t set "amount" = case when e.j ? 'amount' then (e.r)."amount" else t."amount" end, "used" = case when e.j ? 'used' then (e.r)."used" else t."used" end
-      from (select j, jsonb_populate_record(null::"quota", j) r from jsonb_array_elements(f) j) e
-     where t."project_id" = (e.r)."project_id" and t."class" = (e.r)."class";
-    get diagnostics n = row_count;
-    if n <> jsonb_array_length(f) then
-      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(jsonb_build_object('kind', 'quota', 'was', jsonb_array_length(f), 'is_now', n))::text;
+  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+    update "quota" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
+      from jsonb_populate_record(null::"quota", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'quota', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
-  end if;
+  end loop; end if;
   f := d->'insert'->'quota';
   if f is not null then
     insert into "quota" ("project_id", "class", "amount", "used")
