@@ -100,6 +100,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "image.remove": Rule(OPERATORS),
     "join_token.create": Rule(OPERATORS),
     "node.read": Rule(OPERATORS),
+    "decision.read": Rule(OPERATORS),
     "node.change": Rule(OPERATORS),
     "network.read": Rule(OPERATORS),
     "volume.read": Rule(OPERATORS),

@@ -72,7 +72,7 @@ def create(
         return over
     decision = decide(request, nodes)
     if isinstance(decision, Refusal):
-        return refused(decision, asking.operator)
+        return refused(decision, request, asking.operator)
     node = nodes.rows[decision.choices[0].index]
     draft = asking.draft()
     for kind, row in (
@@ -222,7 +222,7 @@ def _over_quota(needs: dict[str, int], quota: dict[str, list[int]]) -> errors.Qu
     return None
 
 
-def refused(refusal: Refusal, operator: bool) -> errors.NoCapacity:
+def refused(refusal: Refusal, request: Request, operator: bool) -> errors.NoCapacity:
     """The refusal in words and numbers; tenants see no node and no count of nodes."""
     change = ", or ".join(f"{k} = {v}" for k, v in refusal.would_fit.items())
     fields: dict[str, Any] = {"would_fit": refusal.would_fit}
@@ -236,7 +236,8 @@ def refused(refusal: Refusal, operator: bool) -> errors.NoCapacity:
         if worst
         else "No node can hold this VM: there is none."
     )
-    return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), **fields)
+    kept = msgspec.json.encode({"request": request, "refusal": refusal}).decode()
+    return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), inside=kept, **fields)
 
 
 def _virt_method(body: VmCreate, node: Node) -> str:

@@ -28,6 +28,12 @@ FORGET = (
     "delete from wanted w where not exists (select from vm v where v.id = w.vm_id and v.removed_at is null)",
     "delete from question where asked_at < now() - interval '2 minutes'",
 )
+REFUSAL = "insert into decision (id, project_id, answer) values ($1, $2, $3::text::jsonb)"
+DECISIONS = """
+select d.id, d.created_at, d.project_id, d.vm_id, d.node_id, n.name as node_name, d.answer::text as answer
+  from decision d left join node n on n.id = d.node_id
+ where ($1::uuid is null or d.id < $1) and ($2::boolean is null or (d.vm_id is null) = $2) order by d.id desc limit $3
+"""
 QUOTA = "select class, amount, used from quota where project_id = $1 order by class"
 
 
@@ -67,6 +73,14 @@ class Ledger:
 
     async def drop_plan(self, plan_id: UUID, principal: str) -> bool:
         return await self._db.value(DROP_PLAN, plan_id, principal) is not None
+
+    async def refusal(self, decision_id: UUID, project_id: UUID, answer: bytes) -> None:
+        """A placement that found no node, kept with its numbers."""
+        await self._db.execute(REFUSAL, decision_id, project_id, answer.decode())
+
+    async def decisions(self, before: UUID | None, refused: bool | None, limit: int) -> list[Record]:
+        """Placements, newest first."""
+        return await self._db.fetch(DECISIONS, before, refused, limit)
 
     async def quota(self, project_id: UUID) -> list[Record]:
         return await self._db.fetch(QUOTA, project_id)

@@ -280,11 +280,12 @@ decision = sa.Table(
     "decision",
     metadata,
     sa.Column("id", UUID, primary_key=True),
-    sa.Column("vm_id", UUID, nullable=False),
+    sa.Column("vm_id", UUID),  # null: refused, no vm was made
     sa.Column("project_id", UUID, nullable=False),
     sa.Column("node_id", UUID),
     sa.Column("answer", pg.JSONB, nullable=False),
     sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
+    sa.CheckConstraint("(vm_id is null) = (node_id is null)", name="placed_has_both"),
     sa.Index("decision_vm_idx", "vm_id"),
 )
 
@@ -419,7 +420,7 @@ TABLES: tuple[Table, ...] = (
     Table(address, logged=True),
     Table(attachment_, logged=True, transitions=attachment.TRANSITIONS),
     Table(operation_, logged=True, transitions=operation.TRANSITIONS),
-    Table(allocation, logged=True),
+    Table(allocation),
     Table(decision),
     Table(secret),
     Table(credential),

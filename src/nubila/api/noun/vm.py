@@ -144,11 +144,12 @@ async def create_vm(call: ApiCall) -> Answer:
         nodes = await c.fleet.snapshot()
         asked = asking(view["now"])
         outcome = create(body, view, nodes, asked, seed=seed, sealed=sealed, entropy=entropy)
-        if isinstance(outcome, errors.NoCapacity):
-            # Final only after a look at the rows themselves.
-            outcome = create(
-                body, view, await c.fleet.snapshot(fresh=True), asked, seed=seed, sealed=sealed, entropy=entropy
-            )
+        if isinstance(outcome, errors.NoCapacity) and outcome.inside is not None:
+            # Final only after a look at the rows themselves; then it is kept, with its numbers.
+            nodes = await c.fleet.snapshot(fresh=True)
+            outcome = create(body, view, nodes, asked, seed=seed, sealed=sealed, entropy=entropy)
+            if isinstance(outcome, errors.NoCapacity) and outcome.inside is not None:
+                await c.carrier.ledger.refusal(c.carrier.mint(), project_id, outcome.inside.encode())
         return outcome
 
     return await carried(call, "vm.create", attempt, _shown)
@@ -234,3 +235,26 @@ async def placement(call: ApiCall) -> Answer:
     if not is_operator(call):
         answer = {"request": {k: v for k, v in answer["request"].items() if k != "seed"}, "placed": True}
     return Answer(body={"vm_id": text("vm", row["id"]), "decided_at": made["created_at"], **answer})
+
+
+class DecisionQuery(msgspec.Struct, frozen=True):
+    refused: bool | None = None
+
+
+async def list_decisions(call: ApiCall) -> Answer:
+    """List placement decisions, newest first: where VMs went and why, and what found no node and by how much."""
+    after = None if call.page.after is None else parse("decision", str(call.page.after[0]))
+    rows = await call.context.carrier.ledger.decisions(after, call.query.refused, call.page.limit + 1)
+    return listed(call, "decision", rows, _decision)
+
+
+def _decision(row: Record) -> dict[str, Any]:
+    return {
+        "id": text("decision", row["id"]),
+        "kind": "decision",
+        "decided_at": row["created_at"],
+        "project_id": text("project", row["project_id"]),
+        "vm_id": None if row["vm_id"] is None else text("vm", row["vm_id"]),
+        "node": row["node_name"],
+        **msgspec.json.decode(row["answer"]),
+    }

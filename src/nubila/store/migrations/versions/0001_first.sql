@@ -34,12 +34,13 @@ CREATE TABLE credential (
 
 CREATE TABLE decision (
 	id UUID NOT NULL, 
-	vm_id UUID NOT NULL, 
+	vm_id UUID, 
 	project_id UUID NOT NULL, 
 	node_id UUID, 
 	answer JSONB NOT NULL, 
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
-	CONSTRAINT decision_pk PRIMARY KEY (id)
+	CONSTRAINT decision_pk PRIMARY KEY (id), 
+	CONSTRAINT decision_placed_has_both CHECK ((vm_id is null) = (node_id is null))
 );
 
 CREATE INDEX decision_vm_idx ON decision (vm_id);
@@ -748,10 +749,6 @@ create trigger log_insert_delete after insert or delete on "operation" for each 
 create trigger log_update after update on "operation" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."resource_kind" is distinct from new."resource_kind" or old."resource_id" is distinct from new."resource_id" or old."node_id" is distinct from new."node_id" or old."deadline_at" is distinct from new."deadline_at" or old."ended_at" is distinct from new."ended_at") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>overtaken', 'waiting>running');
-
-create trigger log_insert_delete after insert or delete on "allocation" for each row execute function log_change('holder_id', '');
-
-create trigger log_update after update on "allocation" for each row when (old."holder_id" is distinct from new."holder_id" or old."class" is distinct from new."class" or old."node_id" is distinct from new."node_id" or old."amount" is distinct from new."amount") execute function log_change('holder_id', '');
 
 create trigger log_insert_delete after insert or delete on "inventory" for each row execute function log_change('node_id', '', 'used');
 
