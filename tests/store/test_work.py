@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from tests.world import World
+
 from nubila.intent import report as reports
 from nubila.model.draft import Draft
 from nubila.model.ids import text
 from nubila.protocol import VmReport
 from nubila.reconcile.loop import Loop
 from nubila.store.work import WorkStore
-from tests.world import World
 
 
 async def reported(world: World, name: str, **said: object) -> None:
