@@ -127,6 +127,7 @@ def test_process_from_token_to_sigterm_and_kill(https: HttpsControl, tmp_path: P
     command = [sys.executable, "-m", "nubila", "agent"]
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
     try:
+        _wait((var / "node").exists)
         time.sleep(0.5)
         assert process.poll() is None  # it waits for its token
         secret = https.token()

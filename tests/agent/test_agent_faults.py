@@ -12,8 +12,10 @@ import pytest
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
+from nubila import protocol
 from nubila.agent import garbage, lanes
 from nubila.agent.account import GUEST_SHUT_DOWN, REBOOT_UNKNOWN
+from nubila.drivers.hypervisor.base import Domain
 
 
 @pytest.fixture
@@ -199,8 +201,8 @@ async def test_f14_late_and_repeated_answers_change_nothing(
         old,
         msgspec.structs.replace(old, session=99, revision=99),
         msgspec.structs.replace(old, region="another", revision=99),
-        msgspec.structs.replace(old, fabric_epoch=0, revision=99),
-        msgspec.structs.replace(old, timeline=0, revision=99),
+        _with(old, generation=99, fabric_epoch=0),
+        _with(old, generation=99, timeline=0),
         msgspec.structs.replace(old, revision=99),  # newer revision, older object
     ]
     for answer in late:
@@ -211,6 +213,55 @@ async def test_f14_late_and_repeated_answers_change_nothing(
     assert not machine.running(wish.vm_id)
     assert machine.boots(wish.vm_id) == 1
     assert machine.agent.wishes.entries[wish.vm_id].vm == now  # type: ignore[union-attr]
+
+
+def _with(answer: protocol.Wanted, *, generation: int, **changes: int) -> protocol.Wanted:
+    """The same answer as a database that fell behind would give it: old, and it looks new."""
+    vms = tuple(msgspec.structs.replace(v, generation=generation) for v in answer.vms)
+    return msgspec.structs.replace(answer, vms=vms, revision=99, **changes)
+
+
+async def test_what_was_allowed_is_not_carried_out_later(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long pause of the agent: the first action waits for a new answer."""
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.deaf.add(wish.vm_id)
+    monkeypatch.setattr(lanes, "FRESH_S", 0.3)
+    control.change(wish.vm_id, power="off", stop_timeout_s=1.0)
+    await until(lambda: machine.domains.script.calls["ask_stop"] == 1)
+    control.set_down(True)
+    await asyncio.sleep(1.5)
+    assert machine.running(wish.vm_id)
+    control.set_down(False)
+    await until(lambda: not machine.running(wish.vm_id))
+
+
+async def test_nothing_starts_before_its_number_is_on_disk(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = machine.agent
+    assert agent is not None
+    order: list[str] = []
+    durable, start = agent.wishes.durable, agent.drivers.hypervisor.start
+
+    def slow(number: int) -> None:
+        time.sleep(0.2)
+        durable(number)
+        order.append("durable")
+
+    def started(domain: Domain) -> None:
+        order.append("start")
+        start(domain)
+
+    monkeypatch.setattr(agent.hands, "_durable", slow)
+    monkeypatch.setattr(agent.drivers.hypervisor, "start", started)
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    assert order == ["durable", "start"]
 
 
 async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Control) -> None:

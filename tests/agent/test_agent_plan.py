@@ -269,3 +269,10 @@ def test_reset_follows_when_the_agent_stays_silent() -> None:
     assert world.plan() == [p.Wait(p_ask.at_s + 30.0)]
     world.now_s += 31
     assert world.plan() == [p.AskReboot("reset")]
+
+
+def test_an_unchanged_power_state_keeps_its_time() -> None:
+    record = Record(power="on", since="2026-01-01T00:00:00Z")
+    assert effects.power(record, True) == {}
+    assert effects.power(record, False)["power"] == "off"
+    assert effects.power(Record(), False)["since"] is not None
