@@ -199,8 +199,8 @@ async def test_f14_late_and_repeated_answers_change_nothing(
     late = [
         msgspec.structs.replace(old, full=False),
         old,
-        msgspec.structs.replace(old, session=99, revision=99),
-        msgspec.structs.replace(old, region="another", revision=99),
+        _with(old, generation=99, session=99),
+        _with(old, generation=99, region="another"),
         _with(old, generation=99, fabric_epoch=0),
         _with(old, generation=99, timeline=0),
         msgspec.structs.replace(old, revision=99),  # newer revision, older object
@@ -215,7 +215,7 @@ async def test_f14_late_and_repeated_answers_change_nothing(
     assert machine.agent.wishes.entries[wish.vm_id].vm == now  # type: ignore[union-attr]
 
 
-def _with(answer: protocol.Wanted, *, generation: int, **changes: int) -> protocol.Wanted:
+def _with(answer: protocol.Wanted, *, generation: int, **changes: int | str) -> protocol.Wanted:
     """The same answer as a database that fell behind would give it: old, and it looks new."""
     vms = tuple(msgspec.structs.replace(v, generation=generation) for v in answer.vms)
     return msgspec.structs.replace(answer, vms=vms, revision=99, **changes)
@@ -237,6 +237,18 @@ async def test_what_was_allowed_is_not_carried_out_later(
     assert machine.running(wish.vm_id)
     control.set_down(False)
     await until(lambda: not machine.running(wish.vm_id))
+
+
+async def test_a_new_session_begins_with_no_right_to_act(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    agent = machine.agent
+    assert agent is not None
+    lane = agent.lanes.lanes[wish.vm_id]
+    assert lane.confirmed and agent.lanes.right.heard_s is not None
+    agent.on_session(protocol.Welcome(session=control.session, fabric_epoch=1, region="r"))
+    assert not lane.confirmed and agent.lanes.right.heard_s is None
 
 
 async def test_nothing_starts_before_its_number_is_on_disk(

@@ -90,7 +90,6 @@ class Agent:
         self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
         self._session: Welcome | None = None
         self._foreign: dict[str, tuple[str, ...]] = {}
-        self._foreign_told: tuple[str, ...] = ()
         self._parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
         self._answered: OrderedDict[str, None] = OrderedDict()
         self._full = False  # this session had an answer with everything
@@ -130,7 +129,7 @@ class Agent:
         self._session = welcome
         self.metadata.zone = welcome.zone
         self._full = False
-        self._foreign_told = ()
+        self.lanes.right.heard_s = None
         for lane in self.lanes.lanes.values():
             lane.confirmed = False
         self.reporter.session(self.lanes.lanes)
@@ -222,7 +221,6 @@ class Agent:
         assert self._session is not None
         foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked))
         floor = self.wishes.floor
-        self._foreign_told = foreign
         self.link.report(
             Reports(
                 session=self._session.session,
