@@ -14,7 +14,7 @@ from nubila import protocol
 from nubila.agent import host
 from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeDomain, FakeHypervisor, HypervisorWorld
 from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 
@@ -62,6 +62,11 @@ class Machine:
         agent.wishes.close = lambda: None  # type: ignore[method-assign]
         await agent.close()
         self.agent = None
+
+    def domain(self, vm_id: str) -> FakeDomain:
+        found = self.domains.domains.get(vm_id)
+        assert found is not None
+        return found
 
     def boots(self, vm_id: str) -> int:
         domain = self.domains.domains.get(vm_id)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
 from nubila import protocol
-from nubila.agent import garbage, lanes
+from nubila.agent import garbage, right
 from nubila.agent.account import GUEST_SHUT_DOWN, REBOOT_UNKNOWN
 from nubila.drivers.hypervisor.base import Domain
 
@@ -75,7 +76,7 @@ async def test_host_boot_control_plane_away(
     await machine.kill()
     control.set_down(True)
     machine.domains.host_boot()
-    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.6)
+    monkeypatch.setattr(right, "ALONE_AFTER_S", 0.6)
     machine.start()
     await asyncio.sleep(0.4)
     assert not machine.running(running.vm_id)  # the control plane may still answer
@@ -86,7 +87,7 @@ async def test_host_boot_control_plane_away(
 async def test_nothing_is_stopped_or_removed_without_a_fresh_answer(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.1)
+    monkeypatch.setattr(right, "ALONE_AFTER_S", 0.1)
     wishes = [vm() for _ in range(3)]
     control.wish(*wishes)
     await until(lambda: all(on(control, w)() for w in wishes))
@@ -96,7 +97,8 @@ async def test_nothing_is_stopped_or_removed_without_a_fresh_answer(
     await machine.kill()
     # What it had been told, as it stands on disk when the control plane is away.
     kept = machine.start
-    for wish, changes in zip(wishes, ({"power": "off"}, {"gone": True}, {"reboots": 1}), strict=True):
+    told: tuple[dict[str, Any], ...] = ({"power": "off"}, {"gone": True}, {"reboots": 1})
+    for wish, changes in zip(wishes, told, strict=True):
         entry = agent.wishes.entries[wish.vm_id]
         entry.vm = msgspec.structs.replace(entry.vm, generation=2, **changes)
     journal = machine.directory / "wishes"
@@ -120,8 +122,8 @@ async def test_crash_without_control_plane_is_restarted(
     wish = vm()
     control.wish(wish)
     await until(on(control, wish))
-    monkeypatch.setattr(lanes, "FRESH_S", 0.2)
-    monkeypatch.setattr(lanes, "ALONE_AFTER_S", 0.3)
+    monkeypatch.setattr(right, "FRESH_S", 0.2)
+    monkeypatch.setattr(right, "ALONE_AFTER_S", 0.3)
     control.set_down(True)
     await asyncio.sleep(0.5)
     machine.domains.crash(wish.vm_id)
@@ -135,9 +137,7 @@ async def test_guest_shutdown_is_remembered_when_the_host_forgets(machine: Machi
     machine.domains.guest_shutdown(wish.vm_id)
     await until(lambda: control.reports[wish.vm_id].reason == GUEST_SHUT_DOWN)
     await machine.kill()
-    machine.domains.domains.put(
-        wish.vm_id, msgspec.structs.replace(machine.domains.domains.get(wish.vm_id), reason=None)
-    )
+    machine.domains.domains.put(wish.vm_id, msgspec.structs.replace(machine.domain(wish.vm_id), reason=None))
     control.reports.clear()
     machine.start()
     await until(lambda: wish.vm_id in control.reports)
@@ -212,7 +212,7 @@ async def test_f14_late_and_repeated_answers_change_nothing(
     await asyncio.sleep(0.3)
     assert not machine.running(wish.vm_id)
     assert machine.boots(wish.vm_id) == 1
-    assert machine.agent.wishes.entries[wish.vm_id].vm == now  # type: ignore[union-attr]
+    assert machine.agent is not None and machine.agent.wishes.entries[wish.vm_id].vm == now
 
 
 def _with(answer: protocol.Wanted, *, generation: int, **changes: int | str) -> protocol.Wanted:
@@ -229,7 +229,7 @@ async def test_what_was_allowed_is_not_carried_out_later(
     control.wish(wish)
     await until(on(control, wish))
     machine.domains.deaf.add(wish.vm_id)
-    monkeypatch.setattr(lanes, "FRESH_S", 0.3)
+    monkeypatch.setattr(right, "FRESH_S", 0.3)
     control.change(wish.vm_id, power="off", stop_timeout_s=1.0)
     await until(lambda: machine.domains.script.calls["ask_stop"] == 1)
     control.set_down(True)
@@ -245,10 +245,13 @@ async def test_a_new_session_begins_with_no_right_to_act(machine: Machine, contr
     await until(on(control, wish))
     agent = machine.agent
     assert agent is not None
-    lane = agent.lanes.lanes[wish.vm_id]
-    assert lane.confirmed and agent.lanes.right.heard_s is not None
+
+    def rights() -> tuple[bool, bool]:
+        return agent.lanes.lanes[wish.vm_id].confirmed, agent.lanes.right.heard_s is not None
+
+    assert rights() == (True, True)
     agent.on_session(protocol.Welcome(session=control.session, fabric_epoch=1, region="r"))
-    assert not lane.confirmed and agent.lanes.right.heard_s is None
+    assert rights() == (False, False)
 
 
 async def test_nothing_starts_before_its_number_is_on_disk(
@@ -338,3 +341,46 @@ async def test_heartbeats_come_without_news(
     later = control.posts[count:]
     assert 3 <= len(later) <= 8
     assert all(not p.vms for p in later)
+
+
+async def test_too_many_hung_calls_and_it_starts_itself_anew(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nubila.agent.hands.DEADLINE_S", 0.2)
+    monkeypatch.setattr("nubila.agent.node.LOST_THREADS_MAX", 3)
+    machine.domains.script.delay("start", 1.5, 5)
+    control.wish(*[vm() for _ in range(5)])
+    await until(lambda: machine.codes[:1] == [None])
+    await asyncio.sleep(1.5)  # the calls that hung come back
+
+
+async def test_what_was_taken_is_not_told_again(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: on(control, wish)() and control.reports[wish.vm_id].guest_agent)
+    agent = machine.agent
+    assert agent is not None
+    await asyncio.sleep(1.2)  # what the guest shows of itself is told after a while
+    told = len(control.history)
+    for _ in range(5):
+        agent.reporter.changed(wish.vm_id)
+        agent.lanes.kick_all()
+        await asyncio.sleep(0.02)
+    assert len(control.history) == told
+
+
+def test_garbage_has_its_grace() -> None:
+    world = {"volume": ["a", "b"], "domain": ["v"], "network": ["n"]}
+    known = {"volume": {"a"}, "domain": set[str](), "network": set[str]()}
+    first = garbage.sweep(world, known, {}, 100.0)
+    assert first.remove == ()
+    assert garbage.sweep(world, known, first.since, 131.0).remove == (("network", "n"),)
+    assert garbage.sweep(world, known, first.since, 159.0).remove == (("network", "n"),)
+    assert garbage.sweep(world, known, first.since, 160.0).remove == (
+        ("domain", "v"),
+        ("volume", "b"),
+        ("network", "n"),
+    )
+    known["volume"].add("b")  # it became known meanwhile: its time begins anew
+    second = garbage.sweep(world, known, first.since, 140.0)
+    assert ("volume", "b") not in second.since

@@ -69,7 +69,7 @@ async def test_deaf_guest_is_stopped_hard_at_the_timeout(machine: Machine, contr
     await asyncio.sleep(0.3)
     assert machine.running(wish.vm_id)
     await until(lambda: control.reports[wish.vm_id].power == "off")
-    assert machine.domains.domains.get(wish.vm_id).reason == "destroyed"
+    assert machine.domain(wish.vm_id).reason == "destroyed"
 
 
 async def test_hard_stop_asks_nobody(machine: Machine, control: Control) -> None:
@@ -92,7 +92,7 @@ async def test_reboot_once_per_number(machine: Machine, control: Control, agent:
         await asyncio.sleep(0.3)
     for number in (1, 2):
         control.change(wish.vm_id, reboots=number)
-        await until(lambda n=number: control.reports[wish.vm_id].reboots == n)
+        await until(lambda: control.reports[wish.vm_id].reboots == number)  # noqa: B023
     assert machine.boots(wish.vm_id) == 3
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nubila.agent import effects
 from nubila.agent import plan as p
 from nubila.agent.hands import Job
-from nubila.agent.known import Facts, Record, Trail
+from nubila.agent.known import Ask, Facts, Record, Trail
 from nubila.drivers.hypervisor.base import Found
 
 NEEDS_FRESH = (p.AskStop, p.AskReboot, p.Destroy, p.RemoveDomain, p.RemovePort, p.RemoveVolume, p.RemoveDirectory)
@@ -126,6 +126,9 @@ class World:
     def end(self, reason: str | None) -> None:
         self.running, self.reason = False, reason
 
+    def link(self, *, fresh: bool, alone: bool) -> None:
+        self.fresh, self.alone = fresh, alone
+
     def settle(self) -> None:
         for _ in range(60):
             if not self.step():
@@ -153,8 +156,8 @@ EVENTS: dict[str, Any] = {
     "deaf": lambda w: setattr(w, "deaf", True),
     "hears": lambda w: setattr(w, "deaf", False),
     "link-lost": lambda w: setattr(w, "fresh", False),
-    "link-lost-for-long": lambda w: (setattr(w, "fresh", False), setattr(w, "alone", True)),
-    "link-back": lambda w: (setattr(w, "fresh", True), setattr(w, "alone", False)),
+    "link-lost-for-long": lambda w: w.link(fresh=False, alone=True),
+    "link-back": lambda w: w.link(fresh=True, alone=False),
     "look": World.observe,
     "step": World.step,
 }
@@ -228,6 +231,11 @@ def test_stop_goes_from_agent_to_button_to_plug() -> None:
     assert asked == [p.AskStop("agent"), p.AskStop("acpi"), p.AskStop("acpi"), p.AskStop("acpi"), p.Destroy()]
 
 
+@pytest.fixture(autouse=True)
+def _real_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "CRASH_BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0))
+
+
 @pytest.mark.parametrize(("crashes", "wait_s"), [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (50, 60.0)])
 def test_crash_backoff(crashes: int, wait_s: float) -> None:
     world = World()
@@ -265,7 +273,7 @@ def test_reset_follows_when_the_agent_stays_silent() -> None:
     wish(world, reboots=1, reboot_timeout_s=30.0)
     assert world.plan() == [p.Note(reboots=1), p.AskReboot("agent")]
     world.record = p.apply_note(world.record, p.Note(reboots=1))
-    world.trail.reboot = p_ask = effects.Ask("agent", world.now_s)  # the call has not come back
+    world.trail.reboot = p_ask = Ask("agent", world.now_s)  # the call has not come back
     assert world.plan() == [p.Wait(p_ask.at_s + 30.0)]
     world.now_s += 31
     assert world.plan() == [p.AskReboot("reset")]

@@ -99,9 +99,14 @@ def test_durable_is_a_group_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for wish in VMS:
         wishes.put(wish, 1)
         numbers.append(wishes.note(wish.vm_id, Record(starts=1)))
-    calls = []
+    calls: list[int] = []
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append(fd), real(fd)))
+
+    def counted(fd: int) -> None:
+        calls.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
     threads = [threading.Thread(target=wishes.durable, args=(n,)) for n in numbers]
     for thread in threads:
         thread.start()

@@ -65,4 +65,4 @@ class Guests:
         lane = self._lanes.lanes.get(vm_id)
         if lane is not None and getattr(lane.record, field) is None:
             self._lanes.note(lane, **{field: effects.timestamp()})
-            self._lanes.changed(vm_id)
+            self._lanes.changed(vm_id, soft=True)

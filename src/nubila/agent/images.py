@@ -7,6 +7,7 @@ It has threads of its own, so that downloads take no worker from other vms; when
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -55,7 +56,8 @@ class Images:
     def _run(self) -> None:
         while (image := self._queue.get()) is not None:
             error = self._have(image)
-            self._loop.call_soon_threadsafe(self._done, image.sha256, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the agent ends
+                self._loop.call_soon_threadsafe(self._done, image.sha256, error)
 
     def _have(self, image: p.Image) -> DriverError | None:
         def progress(part: float) -> None:

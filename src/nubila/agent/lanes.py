@@ -9,9 +9,11 @@ Invariant: only this thread writes lanes; workers hand back finished jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -21,6 +23,7 @@ from nubila.agent.hands import ASKS, Cancelled, Hands, Job
 from nubila.agent.images import Images
 from nubila.agent.known import Ask, Facts, Record, Trail
 from nubila.agent.pool import Pool
+from nubila.agent.right import Right
 from nubila.agent.wish import Wishes
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import Found
@@ -28,8 +31,6 @@ from nubila.protocol import Vm, VmReport
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
-FRESH_S = 60.0
-ALONE_AFTER_S = 15.0
 HOPELESS_BACKOFF_S = 60.0
 ASK_LOST_S = 120.0  # an ask that did not come back by then counts as a lost thread
 SHOWN_AFTER_S = 0.1  # a step shorter than this is not worth a report
@@ -58,18 +59,8 @@ class Lane:
         self.done_steps: list[p.Step] | None = None
 
 
-class Right(msgspec.Struct):
-    """What the last answer of the control plane still allows; asked at the moment of planning, also after a pause."""
-
-    began_s: float
-    heard_s: float | None = None  # when the newest answer of this session came
-
-    def fresh(self, now_s: float) -> bool:
-        return self.heard_s is not None and now_s - self.heard_s < FRESH_S
-
-    def alone(self, now_s: float) -> bool:
-        """It proved to be away: nothing came since the agent began, or what came is no longer fresh."""
-        return not self.fresh(now_s) and now_s - self.began_s >= ALONE_AFTER_S
+class Changed(Protocol):
+    def __call__(self, vm_id: str, *, soft: bool = False) -> None: ...
 
 
 class Lanes:
@@ -81,7 +72,7 @@ class Lanes:
         images: Images,
         pool: Pool,
         node: Facts,
-        changed: Callable[[str], None],
+        changed: Changed,
         learnt: Callable[[Job], None],
     ):
         """`node` holds what is known of the whole node; every lane's facts share its tables."""
@@ -134,7 +125,7 @@ class Lanes:
         news, notes = effects.observed(lane.facts, lane.trail, lane.record, found, time.monotonic())
         if news:
             self.note(lane, **notes)
-            self.changed(lane.wanted.vm_id)
+            self.changed(lane.wanted.vm_id, soft=not notes)
             self.kick(lane)
 
     def forget(self, vm_id: str) -> None:
@@ -155,6 +146,12 @@ class Lanes:
             lane.again = True
         elif lane.failures == 0:
             self._step(lane)
+
+    def ready(self, vm_id: str) -> bool:
+        """Whether there is something to tell now: a short job is told of once, when it is done."""
+        lane = self.lanes.get(vm_id)
+        job = None if lane is None else lane.job
+        return job is None or time.monotonic() - job.begun_s >= SHOWN_AFTER_S
 
     def report(self, vm_id: str) -> VmReport | None:
         lane = self.lanes.get(vm_id)
@@ -279,7 +276,8 @@ class Lanes:
         self._finished.append(job)
         if not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self._collect)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the agent ends
+                self._loop.call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
         self._woken = False

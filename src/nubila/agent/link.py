@@ -160,6 +160,8 @@ class Link:
             except (ConnectionFailed, msgspec.MsgspecError, StaleAnswer) as e:
                 if not self._stopped.is_set():
                     (LOG.info if failures else LOG.warning)("link.down", reason=str(e))
+            except Exception:  # whatever it is, the next try may do better
+                LOG.exception("link.failed")
             self._stopped.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.0))  # noqa: S311
             failures += 1
 
@@ -219,6 +221,8 @@ class Link:
                     self._tell(self._listener.on_refused)
                 if not self._stopped.is_set():
                     LOG.info("link.post-failed", path=path, reason=str(e))
+            except Exception:
+                LOG.exception("link.post-failed", path=path)
             self._tell(done, answer)
 
     def _send(self, path: str, body: bytes) -> Response:

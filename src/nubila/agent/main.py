@@ -247,8 +247,13 @@ def _probe(settings: Settings, drivers: Drivers) -> None:
     link's thread before a session opens, and delays no adopting and serving."""
     from nubila.drivers.hypervisor.kvm import probe_kvm
 
-    directory = settings.node_dir / "kvm"
-    usable, reason = probe_kvm(directory / "vmlinuz", directory / "initrd.gz", directory / "answer")
+    directory, release = settings.node_dir / "kvm", os.uname().release
+    pairs = (  # what was put there for this, else what this machine itself boots
+        (directory / "vmlinuz", directory / "initrd.gz"),
+        (Path(f"/boot/vmlinuz-{release}"), Path(f"/boot/initrd.img-{release}")),
+    )
+    kernel, initrd = next((p for p in pairs if p[0].exists() and p[1].exists()), (None, None))
+    usable, reason = probe_kvm(kernel, initrd, directory / "answer")
     LOG.info("kvm.probed", usable=usable, reason=reason)
     if usable:
         drivers.hypervisor.use_methods(("kvm", "qemu"))  # type: ignore[attr-defined]

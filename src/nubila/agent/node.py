@@ -41,6 +41,8 @@ SWEEP_S = 5.0
 LOST_THREADS_MAX = 16  # more calls that never came back: the agent starts anew and adopts everything
 CONSOLE_DEADLINE_S = 30.0
 QUESTIONS_REMEMBERED = 256
+FOREIGN_MAX = 256  # names in a report
+CONSOLE_MAX_BYTES = 1 << 20
 EXIT_REFUSED = 3  # another agent has this identity
 
 
@@ -82,7 +84,8 @@ class Agent:
         self.lanes = Lanes(
             loop, self.wishes, self.hands, self.images, self.pool, self.facts, self._changed, self._learnt
         )
-        self.reporter = Reporter(loop, self.lanes.report, self._post, lambda: self.lanes.active > 0, self._taken)
+        lanes = self.lanes
+        self.reporter = Reporter(loop, lanes.report, self._post, lanes.ready, lambda: lanes.active > 0, self._taken)
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
         self.guests = Guests(self.wishes, self.lanes)
@@ -201,7 +204,7 @@ class Agent:
             try:
                 if question.about != "console":
                     raise DriverError(f"this agent cannot say anything about {question.about!r}", again=False)
-                seen = self.drivers.hypervisor.read_console(question.vm_id, question.max_bytes)
+                seen = self.drivers.hypervisor.read_console(question.vm_id, min(question.max_bytes, CONSOLE_MAX_BYTES))
                 text = seen.decode(errors="replace").replace("\x00", "")  # consoles hold NULs; the API takes none
             except DriverError as e:
                 error = e.reason
@@ -214,12 +217,12 @@ class Agent:
 
     # --- what is told
 
-    def _changed(self, vm_id: str) -> None:
-        self.reporter.changed(vm_id)
+    def _changed(self, vm_id: str, *, soft: bool = False) -> None:
+        self.reporter.changed(vm_id, soft=soft)
 
     def _post(self, batch: tuple[VmReport, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
-        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked))
+        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked)[:FOREIGN_MAX])
         floor = self.wishes.floor
         self.link.report(
             Reports(

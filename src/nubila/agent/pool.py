@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from nubila.telemetry import log
+
+LOG = log.get(part="agent")
+
 
 class Call:
     """What a worker is inside of. `owner` is the job, of which several workers may run parts."""
@@ -35,15 +39,22 @@ class Worker(threading.Thread):
     def run(self) -> None:
         take = self._pool.queue.get
         if self._once is not None:
-            self._once(self)
+            self._work(self._once)
         while self._once is None and not self.abandoned:
             work = take()
             if work is None:
                 return
             self.busy = True
-            work(self)
+            self._work(work)
             self.busy = False
         self._pool.returned(self)
+
+    def _work(self, work: Work) -> None:
+        try:
+            work(self)
+        except Exception:  # work looks after its own failures; a worker outlives them all
+            LOG.exception("work.failed")
+        self.call = None
 
 
 Work = Callable[[Worker], None]

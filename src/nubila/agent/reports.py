@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from nubila.protocol import Reported, VmReport
+from nubila.telemetry import log
+
+LOG = log.get(part="agent")
 
 HEARTBEAT_S = 10.0
+SOFT_S = 1.0  # how long what the guest showed of itself may wait for more of it
 SETTLE_S = 0.004  # how long a report waits for jobs that are about to end
 BATCH = 500
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -29,11 +33,14 @@ class Reporter:
         loop: asyncio.AbstractEventLoop,
         build: Callable[[str], VmReport | None],
         post: Post,
+        ready: Callable[[str], bool],
         busy: Callable[[], bool],
         taken: Callable[[VmReport], None],
     ):
-        self._loop, self._build, self._post, self._busy, self._on_taken = loop, build, post, busy, taken
+        self._loop, self._build, self._post, self._on_taken = loop, build, post, taken
+        self._ready, self._busy = ready, busy
         self._dirty: dict[str, None] = {}  # in order
+        self._soft: set[str] = set()
         self._taken: dict[str, VmReport] = {}
         self._open = False  # a session is there
         self._under_way = False
@@ -51,7 +58,13 @@ class Reporter:
         self._sent_s = 0.0
         self._schedule()
 
-    def changed(self, vm_id: str) -> None:
+    def changed(self, vm_id: str, *, soft: bool = False) -> None:
+        """`soft`: what a guest showed of itself can wait a little, since more of it comes soon."""
+        if soft:
+            if not self._soft:
+                self._loop.call_later(SOFT_S, self._harden)
+            self._soft.add(vm_id)
+            return
         if not self._dirty:
             self._first_s = time.monotonic()
         self._dirty[vm_id] = None
@@ -70,6 +83,11 @@ class Reporter:
         """The last job has ended: nothing more is about to come."""
         if self._dirty and not self._under_way and not self._failures:
             self._send()
+
+    def _harden(self) -> None:
+        soft, self._soft = self._soft, set()
+        for vm_id in soft:
+            self.changed(vm_id)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -92,16 +110,26 @@ class Reporter:
         if not self._open:
             return
         batch: list[VmReport] = []
-        while self._dirty and len(batch) < BATCH:
-            vm_id = next(iter(self._dirty))
+        for vm_id in list(self._dirty):
+            if len(batch) >= BATCH:
+                break
+            if not self._ready(vm_id):  # it is about to have more to say
+                continue
             del self._dirty[vm_id]
-            report = self._build(vm_id)
+            report = self._built(vm_id)
             if report is not None and report != self._taken.get(vm_id):
                 batch.append(report)
         if batch or empty:
             self._under_way = True
             self._sent_s = time.monotonic()
             self._post(tuple(batch), lambda answer: self._answered(batch, answer))
+
+    def _built(self, vm_id: str) -> VmReport | None:
+        try:
+            return self._build(vm_id)
+        except Exception:  # one poisoned vm keeps no other's report back
+            LOG.exception("vm.unreportable", vm_id=vm_id)
+            return None
 
     def _answered(self, batch: list[VmReport], answer: Reported | None) -> None:
         self._under_way = False
@@ -120,7 +148,7 @@ class Reporter:
             )
             if report.vm_id not in refused:
                 self._on_taken(report)
-        if self._dirty:
+        if any(self._ready(i) for i in self._dirty):
             self._first_s = time.monotonic()
             self._schedule()
 
