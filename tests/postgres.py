@@ -21,7 +21,6 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "jit": "off",
     "track_commit_timestamp": "on",
-    "autovacuum_naptime": "5s",
     "logging_collector": "off",
     "log_min_messages": "panic",
     "log_min_error_statement": "panic",

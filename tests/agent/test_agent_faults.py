@@ -384,3 +384,16 @@ def test_garbage_has_its_grace() -> None:
     known["volume"].add("b")  # it became known meanwhile: its time begins anew
     second = garbage.sweep(world, known, first.since, 140.0)
     assert ("volume", "b") not in second.since
+
+
+async def test_a_failing_vm_waits_for_its_turn_whatever_else_happens(machine: Machine, control: Control) -> None:
+    machine.domains.script.fail("start", 1, "not now")
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: wish.vm_id in control.reports and control.reports[wish.vm_id].failing)
+    assert machine.agent is not None
+    for _ in range(10):
+        machine.agent.lanes.kick_all()
+        await asyncio.sleep(0.01)
+    assert machine.domains.script.calls["start"] == 1
+    await until(on(control, wish))

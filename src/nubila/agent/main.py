@@ -155,7 +155,7 @@ async def _run(settings: Settings, wanted: list[tuple[Node, enrol.Identity]]) ->
     for task in renewals:
         task.cancel()
     for agent in agents:
-        await agent.close()
+        await agent.close(stuck=code is None)
     return code
 
 

@@ -113,18 +113,19 @@ class Agent:
         self._tick()
         self.log.info("agent.started", vms=len(self.wishes.entries), damaged=self.wishes.damaged)
 
-    async def close(self) -> None:
-        """Let go: vms, libvirtd and dnsmasq stay."""
+    async def close(self, *, stuck: bool = False) -> None:
+        """Let go: vms, libvirtd and dnsmasq stay. `stuck`: drivers are not asked, since they may not answer."""
         if self._ticker is not None:
             self._ticker.cancel()
         await self.metadata.close()
         self.observer.close()
         self.link.close()
         self.images.close()
-        self.pool.close(5.0)
+        self.pool.close(0.0 if stuck else 5.0)
         self.wishes.close()
-        for driver in (self.drivers.hypervisor, self.drivers.network):
-            driver.close()
+        if not stuck:
+            self.drivers.hypervisor.close()
+            self.drivers.network.close()
 
     # --- what the link brings
 

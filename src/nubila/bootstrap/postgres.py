@@ -21,8 +21,6 @@ SUPERUSER = "postgres"  # a role, not a user of this host
 
 # setting -> value. fsync and synchronous_commit are the defaults, written down because promises rest on them.
 CONFIG: dict[str, str] = {
-    # Soon after tables fill, plans made for empty ones are made anew.
-    "autovacuum_naptime": "5s",
     "listen_addresses": "",
     "unix_socket_permissions": "0770",
     "max_connections": "100",

@@ -72,7 +72,7 @@ CREATE TABLE flavor (
 	CONSTRAINT flavor_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT flavor_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT flavor_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX flavor_name_key ON flavor (name) WHERE removed_at is null;
 
@@ -84,7 +84,7 @@ CREATE TABLE idempotency (
 	answer JSONB NOT NULL, 
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
 	CONSTRAINT idempotency_pk PRIMARY KEY (principal, key)
-);
+) with (fillfactor = 70);
 
 CREATE INDEX idempotency_age_idx ON idempotency (created_at);
 
@@ -110,7 +110,7 @@ CREATE TABLE image (
 	CONSTRAINT image_state_known CHECK (state in ('pending', 'ready', 'removed')), 
 	CONSTRAINT image_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT image_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX image_name_key ON image (coalesce(project_id, '00000000-0000-0000-0000-000000000000'), name) WHERE removed_at is null;
 
@@ -156,7 +156,7 @@ CREATE TABLE keypair (
 	CONSTRAINT keypair_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT keypair_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT keypair_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX keypair_name_key ON keypair (project_id, name) WHERE removed_at is null;
 
@@ -196,7 +196,7 @@ CREATE TABLE network (
 	CONSTRAINT network_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT network_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT network_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX network_name_key ON network (project_id, name) WHERE removed_at is null;
 
@@ -219,7 +219,7 @@ CREATE TABLE node (
 	CONSTRAINT node_state_known CHECK (state in ('enrolling', 'running', 'maintenance', 'retired')), 
 	CONSTRAINT node_removed_has_time CHECK ((state = 'retired') = (removed_at is not null)), 
 	CONSTRAINT node_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX node_name_key ON node (name) WHERE removed_at is null;
 
@@ -262,7 +262,7 @@ CREATE TABLE operation (
 	CONSTRAINT operation_state_known CHECK (state in ('waiting', 'running', 'done', 'overtaken', 'cancelled')), 
 	CONSTRAINT operation_ended_has_time CHECK ((state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)), 
 	CONSTRAINT operation_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE INDEX operation_due_idx ON operation (deadline_at) WHERE ended_at is null;
 
@@ -289,7 +289,7 @@ CREATE TABLE operator (
 	CONSTRAINT operator_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT operator_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT operator_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX operator_name_key ON operator (name) WHERE removed_at is null;
 
@@ -324,7 +324,7 @@ CREATE TABLE project (
 	CONSTRAINT project_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT project_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT project_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX project_name_key ON project (name) WHERE removed_at is null;
 
@@ -385,7 +385,7 @@ CREATE TABLE subnet (
 	CONSTRAINT subnet_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT subnet_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT subnet_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX subnet_cidr_key ON subnet (network_id, cidr) WHERE removed_at is null;
 
@@ -413,7 +413,7 @@ CREATE TABLE token (
 	CONSTRAINT token_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT token_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT token_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE INDEX token_account_idx ON token (account_id);
 
@@ -436,7 +436,7 @@ CREATE TABLE "user" (
 	CONSTRAINT user_state_known CHECK (state in ('active', 'removed')), 
 	CONSTRAINT user_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT user_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX user_name_key ON "user" (name) WHERE removed_at is null;
 
@@ -474,7 +474,7 @@ CREATE TABLE vm (
 	CONSTRAINT vm_state_known CHECK (state in ('pending', 'starting', 'running', 'rebooting', 'stopping', 'stopped', 'failed', 'removing', 'removed')), 
 	CONSTRAINT vm_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT vm_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE INDEX vm_image_idx ON vm (image_id) WHERE removed_at is null;
 
@@ -506,7 +506,7 @@ CREATE TABLE volume (
 	CONSTRAINT volume_state_known CHECK (state in ('pending', 'ready', 'failed', 'removing', 'removed')), 
 	CONSTRAINT volume_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT volume_observed_not_ahead CHECK (observed_generation <= generation)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX volume_name_key ON volume (project_id, name) WHERE removed_at is null;
 
@@ -573,7 +573,7 @@ CREATE TABLE port (
 	CONSTRAINT port_removed_has_time CHECK ((state = 'removed') = (removed_at is not null)), 
 	CONSTRAINT port_observed_not_ahead CHECK (observed_generation <= generation), 
 	CONSTRAINT port_vm_id_fk FOREIGN KEY(vm_id) REFERENCES vm (id)
-);
+) with (fillfactor = 70);
 
 CREATE UNIQUE INDEX port_mac_key ON port (network_id, mac) WHERE removed_at is null;
 
