@@ -132,8 +132,7 @@ def _facts(t: Table) -> str:
         for use, lock in LOCKS.items()
     )
     return f"""
-  f := d->'facts'->'{t.name}';
-  if f is not null then{loops}
+  if ff ? '{t.name}' then f := ff->'{t.name}';{loops}
   end if;"""
 
 
@@ -146,8 +145,7 @@ def _unused(t: Table) -> str:
         for user, column in t.references
     )
     return f"""
-  f := d->'unused'->'{t.name}';
-  if f is not null then{checks}
+  if fu ? '{t.name}' then f := fu->'{t.name}';{checks}
   end if;"""
 
 
@@ -164,13 +162,11 @@ def _writes(t: Table) -> str:
     # Row by row through the key: joined with a set of unknown size, the planner would read whole tables.
     key = " and ".join(f"t.\"{c}\" = (k.j->>'{c}')::{t.table.c[c].type.compile(DIALECT)}" for c in t.key)
     delete = f"""
-  f := d->'delete'->'{t.name}';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? '{t.name}' then f := fd->'{t.name}'; for k in select j from jsonb_array_elements(f) j loop
     delete from "{t.name}" t where {key};
   end loop; end if;"""
     update = f"""
-  f := d->'update'->'{t.name}';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? '{t.name}' then f := fc->'{t.name}'; for k in select j from jsonb_array_elements(f) j loop
     update "{t.name}" t set {", ".join(sets)}
       from jsonb_populate_record(null::"{t.name}", k.j) r where {key};
     if not found then
@@ -179,8 +175,7 @@ def _writes(t: Table) -> str:
     end if;
   end loop; end if;"""
     insert = f"""
-  f := d->'insert'->'{t.name}';
-  if f is not null then
+  if fi ? '{t.name}' then f := fi->'{t.name}';
     insert into "{t.name}" ({cols})
     select {values} from jsonb_populate_recordset(null::"{t.name}", f) r order by {order};
   end if;"""
@@ -238,6 +233,7 @@ def commit_function(name: str = COMMIT) -> str:
 create function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
   f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
+  ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
           set_config('nubila.request', coalesce(d->>'request', ''), true),

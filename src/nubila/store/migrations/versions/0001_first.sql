@@ -761,14 +761,14 @@ create trigger log_update after update on "quota" for each row when (old."projec
 create function commit_1(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
   f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{}';
+  ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
           set_config('nubila.request', coalesce(d->>'request', ''), true),
           set_config('nubila.reason', coalesce(d->>'reason', ''), true);
   -- facts
 
-  f := d->'facts'->'project';
-  if f is not null then
+  if ff ? 'project' then f := ff->'project';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -797,8 +797,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'user';
-  if f is not null then
+  if ff ? 'user' then f := ff->'user';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -827,8 +826,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'operator';
-  if f is not null then
+  if ff ? 'operator' then f := ff->'operator';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -857,8 +855,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'token';
-  if f is not null then
+  if ff ? 'token' then f := ff->'token';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -887,8 +884,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'keypair';
-  if f is not null then
+  if ff ? 'keypair' then f := ff->'keypair';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -917,8 +913,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'node';
-  if f is not null then
+  if ff ? 'node' then f := ff->'node';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -947,8 +942,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'join_token';
-  if f is not null then
+  if ff ? 'join_token' then f := ff->'join_token';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -977,8 +971,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'flavor';
-  if f is not null then
+  if ff ? 'flavor' then f := ff->'flavor';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1007,8 +1000,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'image';
-  if f is not null then
+  if ff ? 'image' then f := ff->'image';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1037,8 +1029,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'network';
-  if f is not null then
+  if ff ? 'network' then f := ff->'network';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1067,8 +1058,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'subnet';
-  if f is not null then
+  if ff ? 'subnet' then f := ff->'subnet';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1097,8 +1087,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'vm';
-  if f is not null then
+  if ff ? 'vm' then f := ff->'vm';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1127,8 +1116,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'volume';
-  if f is not null then
+  if ff ? 'volume' then f := ff->'volume';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1157,8 +1145,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'port';
-  if f is not null then
+  if ff ? 'port' then f := ff->'port';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1187,8 +1174,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'attachment';
-  if f is not null then
+  if ff ? 'attachment' then f := ff->'attachment';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1217,8 +1203,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'operation';
-  if f is not null then
+  if ff ? 'operation' then f := ff->'operation';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1247,8 +1232,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'decision';
-  if f is not null then
+  if ff ? 'decision' then f := ff->'decision';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1277,8 +1261,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'secret';
-  if f is not null then
+  if ff ? 'secret' then f := ff->'secret';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1307,8 +1290,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'credential';
-  if f is not null then
+  if ff ? 'credential' then f := ff->'credential';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1337,8 +1319,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'call';
-  if f is not null then
+  if ff ? 'call' then f := ff->'call';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1367,8 +1348,7 @@ begin
       end if;
     end loop; end if;
   end if;
-  f := d->'facts'->'plan';
-  if f is not null then
+  if ff ? 'plan' then f := ff->'plan';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for key share;
       if not found or dead then
@@ -1398,8 +1378,7 @@ begin
     end loop; end if;
   end if;
 
-  f := d->'unused'->'project';
-  if f is not null then
+  if fu ? 'project' then f := fu->'project';
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
      where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
@@ -1410,14 +1389,12 @@ begin
         'is_now', 'used', 'user_kind', 'network', 'user', u.id)), '[]') into bad from "network" u
      where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
   end if;
-  f := d->'unused'->'node';
-  if f is not null then
+  if fu ? 'node' then f := fu->'node';
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'node', 'id', u."node_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
      where u."node_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
   end if;
-  f := d->'unused'->'image';
-  if f is not null then
+  if fu ? 'image' then f := fu->'image';
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
      where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
@@ -1425,8 +1402,7 @@ begin
         'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
      where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
   end if;
-  f := d->'unused'->'network';
-  if f is not null then
+  if fu ? 'network' then f := fu->'network';
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'network', 'id', u."network_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'port', 'user', u.id)), '[]') into bad from "port" u
      where u."network_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
@@ -1436,12 +1412,10 @@ begin
   end if;
   -- rows
 
-  f := d->'delete'->'project';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'project' then f := fd->'project'; for k in select j from jsonb_array_elements(f) j loop
     delete from "project" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'project';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'project' then f := fc->'project'; for k in select j from jsonb_array_elements(f) j loop
     update "project" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"project", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1449,17 +1423,14 @@ begin
         jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'project';
-  if f is not null then
+  if fi ? 'project' then f := fi->'project';
     insert into "project" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"project", f) r order by r."id";
   end if;
-  f := d->'delete'->'user';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'user' then f := fd->'user'; for k in select j from jsonb_array_elements(f) j loop
     delete from "user" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'user';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'user' then f := fc->'user'; for k in select j from jsonb_array_elements(f) j loop
     update "user" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"user", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1467,17 +1438,14 @@ begin
         jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'user';
-  if f is not null then
+  if fi ? 'user' then f := fi->'user';
     insert into "user" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"user", f) r order by r."id";
   end if;
-  f := d->'delete'->'operator';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'operator' then f := fd->'operator'; for k in select j from jsonb_array_elements(f) j loop
     delete from "operator" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'operator';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'operator' then f := fc->'operator'; for k in select j from jsonb_array_elements(f) j loop
     update "operator" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"operator", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1485,17 +1453,14 @@ begin
         jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'operator';
-  if f is not null then
+  if fi ? 'operator' then f := fi->'operator';
     insert into "operator" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"operator", f) r order by r."id";
   end if;
-  f := d->'delete'->'member';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'member' then f := fd->'member'; for k in select j from jsonb_array_elements(f) j loop
     delete from "member" t where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
   end loop; end if;
-  f := d->'update'->'member';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'member' then f := fc->'member'; for k in select j from jsonb_array_elements(f) j loop
     update "member" t set "role" = case when k.j ? 'role' then r."role" else t."role" end
       from jsonb_populate_record(null::"member", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
     if not found then
@@ -1503,17 +1468,14 @@ begin
         jsonb_build_object('kind', 'member', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'member';
-  if f is not null then
+  if fi ? 'member' then f := fi->'member';
     insert into "member" ("project_id", "user_id", "role")
     select r."project_id", r."user_id", r."role" from jsonb_populate_recordset(null::"member", f) r order by r."project_id", r."user_id";
   end if;
-  f := d->'delete'->'token';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'token' then f := fd->'token'; for k in select j from jsonb_array_elements(f) j loop
     delete from "token" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'token';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'token' then f := fc->'token'; for k in select j from jsonb_array_elements(f) j loop
     update "token" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "account_id" = case when k.j ? 'account_id' then r."account_id" else t."account_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "plane" = case when k.j ? 'plane' then r."plane" else t."plane" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"token", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1521,17 +1483,14 @@ begin
         jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'token';
-  if f is not null then
+  if fi ? 'token' then f := fi->'token';
     insert into "token" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "account_id", "project_id", "plane")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."account_id", r."project_id", r."plane" from jsonb_populate_recordset(null::"token", f) r order by r."id";
   end if;
-  f := d->'delete'->'keypair';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'keypair' then f := fd->'keypair'; for k in select j from jsonb_array_elements(f) j loop
     delete from "keypair" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'keypair';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'keypair' then f := fc->'keypair'; for k in select j from jsonb_array_elements(f) j loop
     update "keypair" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "user_id" = case when k.j ? 'user_id' then r."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"keypair", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1539,17 +1498,14 @@ begin
         jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'keypair';
-  if f is not null then
+  if fi ? 'keypair' then f := fi->'keypair';
     insert into "keypair" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "user_id")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."user_id" from jsonb_populate_recordset(null::"keypair", f) r order by r."id";
   end if;
-  f := d->'delete'->'node';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'node' then f := fd->'node'; for k in select j from jsonb_array_elements(f) j loop
     delete from "node" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'node';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'node' then f := fc->'node'; for k in select j from jsonb_array_elements(f) j loop
     update "node" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"node", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1557,17 +1513,14 @@ begin
         jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'node';
-  if f is not null then
+  if fi ? 'node' then f := fi->'node';
     insert into "node" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"node", f) r order by r."id";
   end if;
-  f := d->'delete'->'join_token';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'join_token' then f := fd->'join_token'; for k in select j from jsonb_array_elements(f) j loop
     delete from "join_token" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'join_token';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'join_token' then f := fc->'join_token'; for k in select j from jsonb_array_elements(f) j loop
     update "join_token" t set "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end, "used_at" = case when k.j ? 'used_at' then r."used_at" else t."used_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end
       from jsonb_populate_record(null::"join_token", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1575,17 +1528,14 @@ begin
         jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'join_token';
-  if f is not null then
+  if fi ? 'join_token' then f := fi->'join_token';
     insert into "join_token" ("id", "spec", "expires_at", "used_at", "node_id")
     select r."id", r."spec", r."expires_at", r."used_at", r."node_id" from jsonb_populate_recordset(null::"join_token", f) r order by r."id";
   end if;
-  f := d->'delete'->'virt_method';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'virt_method' then f := fd->'virt_method'; for k in select j from jsonb_array_elements(f) j loop
     delete from "virt_method" t where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
   end loop; end if;
-  f := d->'update'->'virt_method';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'virt_method' then f := fc->'virt_method'; for k in select j from jsonb_array_elements(f) j loop
     update "virt_method" t set "capabilities" = case when k.j ? 'capabilities' then r."capabilities" else t."capabilities" end
       from jsonb_populate_record(null::"virt_method", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
     if not found then
@@ -1593,17 +1543,14 @@ begin
         jsonb_build_object('kind', 'virt_method', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'virt_method';
-  if f is not null then
+  if fi ? 'virt_method' then f := fi->'virt_method';
     insert into "virt_method" ("node_id", "name", "capabilities")
     select r."node_id", r."name", r."capabilities" from jsonb_populate_recordset(null::"virt_method", f) r order by r."node_id", r."name";
   end if;
-  f := d->'delete'->'flavor';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'flavor' then f := fd->'flavor'; for k in select j from jsonb_array_elements(f) j loop
     delete from "flavor" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'flavor';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'flavor' then f := fc->'flavor'; for k in select j from jsonb_array_elements(f) j loop
     update "flavor" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"flavor", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1611,17 +1558,14 @@ begin
         jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'flavor';
-  if f is not null then
+  if fi ? 'flavor' then f := fi->'flavor';
     insert into "flavor" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"flavor", f) r order by r."id";
   end if;
-  f := d->'delete'->'image';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'image' then f := fd->'image'; for k in select j from jsonb_array_elements(f) j loop
     delete from "image" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'image';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'image' then f := fc->'image'; for k in select j from jsonb_array_elements(f) j loop
     update "image" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"image", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1629,17 +1573,14 @@ begin
         jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'image';
-  if f is not null then
+  if fi ? 'image' then f := fi->'image';
     insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256")
     select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256" from jsonb_populate_recordset(null::"image", f) r order by r."id";
   end if;
-  f := d->'delete'->'network';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'network' then f := fd->'network'; for k in select j from jsonb_array_elements(f) j loop
     delete from "network" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'network';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'network' then f := fc->'network'; for k in select j from jsonb_array_elements(f) j loop
     update "network" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"network", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1647,17 +1588,14 @@ begin
         jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'network';
-  if f is not null then
+  if fi ? 'network' then f := fi->'network';
     insert into "network" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"network", f) r order by r."id";
   end if;
-  f := d->'delete'->'subnet';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'subnet' then f := fd->'subnet'; for k in select j from jsonb_array_elements(f) j loop
     delete from "subnet" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'subnet';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'subnet' then f := fc->'subnet'; for k in select j from jsonb_array_elements(f) j loop
     update "subnet" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "cidr" = case when k.j ? 'cidr' then r."cidr" else t."cidr" end, "gateway" = case when k.j ? 'gateway' then r."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"subnet", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1665,17 +1603,14 @@ begin
         jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'subnet';
-  if f is not null then
+  if fi ? 'subnet' then f := fi->'subnet';
     insert into "subnet" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "cidr", "gateway")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."cidr", r."gateway" from jsonb_populate_recordset(null::"subnet", f) r order by r."id";
   end if;
-  f := d->'delete'->'vm';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'vm' then f := fd->'vm'; for k in select j from jsonb_array_elements(f) j loop
     delete from "vm" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'vm';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'vm' then f := fc->'vm'; for k in select j from jsonb_array_elements(f) j loop
     update "vm" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "flavor_id" = case when k.j ? 'flavor_id' then r."flavor_id" else t."flavor_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "user_data_secret" = case when k.j ? 'user_data_secret' then r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"vm", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1683,17 +1618,14 @@ begin
         jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'vm';
-  if f is not null then
+  if fi ? 'vm' then f := fi->'vm';
     insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
   end if;
-  f := d->'delete'->'volume';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'volume' then f := fd->'volume'; for k in select j from jsonb_array_elements(f) j loop
     delete from "volume" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'volume';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'volume' then f := fc->'volume'; for k in select j from jsonb_array_elements(f) j loop
     update "volume" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"volume", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1701,17 +1633,14 @@ begin
         jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'volume';
-  if f is not null then
+  if fi ? 'volume' then f := fi->'volume';
     insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
   end if;
-  f := d->'delete'->'port';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'port' then f := fd->'port'; for k in select j from jsonb_array_elements(f) j loop
     delete from "port" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'port';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'port' then f := fc->'port'; for k in select j from jsonb_array_elements(f) j loop
     update "port" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "mac" = case when k.j ? 'mac' then r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"port", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1719,17 +1648,14 @@ begin
         jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'port';
-  if f is not null then
+  if fi ? 'port' then f := fi->'port';
     insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac" from jsonb_populate_recordset(null::"port", f) r order by r."id";
   end if;
-  f := d->'delete'->'address';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'address' then f := fd->'address'; for k in select j from jsonb_array_elements(f) j loop
     delete from "address" t where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
   end loop; end if;
-  f := d->'update'->'address';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'address' then f := fc->'address'; for k in select j from jsonb_array_elements(f) j loop
     update "address" t set "subnet_id" = case when k.j ? 'subnet_id' then r."subnet_id" else t."subnet_id" end, "port_id" = case when k.j ? 'port_id' then r."port_id" else t."port_id" end, "origin" = case when k.j ? 'origin' then r."origin" else t."origin" end
       from jsonb_populate_record(null::"address", k.j) r where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
     if not found then
@@ -1737,17 +1663,14 @@ begin
         jsonb_build_object('kind', 'address', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'address';
-  if f is not null then
+  if fi ? 'address' then f := fi->'address';
     insert into "address" ("network_id", "address", "subnet_id", "port_id", "origin")
     select r."network_id", r."address", r."subnet_id", r."port_id", r."origin" from jsonb_populate_recordset(null::"address", f) r order by r."network_id", r."address";
   end if;
-  f := d->'delete'->'attachment';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'attachment' then f := fd->'attachment'; for k in select j from jsonb_array_elements(f) j loop
     delete from "attachment" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'attachment';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'attachment' then f := fc->'attachment'; for k in select j from jsonb_array_elements(f) j loop
     update "attachment" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "index" = case when k.j ? 'index' then r."index" else t."index" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "migration_id" = case when k.j ? 'migration_id' then r."migration_id" else t."migration_id" end, "proof" = case when k.j ? 'proof' then r."proof" else t."proof" end, version = t.version + 1
       from jsonb_populate_record(null::"attachment", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1755,17 +1678,14 @@ begin
         jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'attachment';
-  if f is not null then
+  if fi ? 'attachment' then f := fi->'attachment';
     insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version")
     select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
   end if;
-  f := d->'delete'->'operation';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'operation' then f := fd->'operation'; for k in select j from jsonb_array_elements(f) j loop
     delete from "operation" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'operation';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'operation' then f := fc->'operation'; for k in select j from jsonb_array_elements(f) j loop
     update "operation" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "resource_kind" = case when k.j ? 'resource_kind' then r."resource_kind" else t."resource_kind" end, "resource_id" = case when k.j ? 'resource_id' then r."resource_id" else t."resource_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "deadline_at" = case when k.j ? 'deadline_at' then r."deadline_at" else t."deadline_at" end, "ended_at" = case when k.j ? 'ended_at' then r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"operation", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1773,17 +1693,14 @@ begin
         jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'operation';
-  if f is not null then
+  if fi ? 'operation' then f := fi->'operation';
     insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
   end if;
-  f := d->'delete'->'allocation';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'allocation' then f := fd->'allocation'; for k in select j from jsonb_array_elements(f) j loop
     delete from "allocation" t where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
   end loop; end if;
-  f := d->'update'->'allocation';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'allocation' then f := fc->'allocation'; for k in select j from jsonb_array_elements(f) j loop
     update "allocation" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end
       from jsonb_populate_record(null::"allocation", k.j) r where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
     if not found then
@@ -1791,17 +1708,14 @@ begin
         jsonb_build_object('kind', 'allocation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'allocation';
-  if f is not null then
+  if fi ? 'allocation' then f := fi->'allocation';
     insert into "allocation" ("holder_id", "class", "node_id", "amount")
     select r."holder_id", r."class", r."node_id", r."amount" from jsonb_populate_recordset(null::"allocation", f) r order by r."holder_id", r."class", r."node_id";
   end if;
-  f := d->'delete'->'decision';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'decision' then f := fd->'decision'; for k in select j from jsonb_array_elements(f) j loop
     delete from "decision" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'decision';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'decision' then f := fc->'decision'; for k in select j from jsonb_array_elements(f) j loop
     update "decision" t set "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
       from jsonb_populate_record(null::"decision", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1809,17 +1723,14 @@ begin
         jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'decision';
-  if f is not null then
+  if fi ? 'decision' then f := fi->'decision';
     insert into "decision" ("id", "vm_id", "project_id", "node_id", "answer")
     select r."id", r."vm_id", r."project_id", r."node_id", r."answer" from jsonb_populate_recordset(null::"decision", f) r order by r."id";
   end if;
-  f := d->'delete'->'secret';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'secret' then f := fd->'secret'; for k in select j from jsonb_array_elements(f) j loop
     delete from "secret" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'secret';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'secret' then f := fc->'secret'; for k in select j from jsonb_array_elements(f) j loop
     update "secret" t set "nonce" = case when k.j ? 'nonce' then r."nonce" else t."nonce" end, "sealed" = case when k.j ? 'sealed' then r."sealed" else t."sealed" end
       from jsonb_populate_record(null::"secret", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1827,17 +1738,14 @@ begin
         jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'secret';
-  if f is not null then
+  if fi ? 'secret' then f := fi->'secret';
     insert into "secret" ("id", "nonce", "sealed")
     select r."id", r."nonce", r."sealed" from jsonb_populate_recordset(null::"secret", f) r order by r."id";
   end if;
-  f := d->'delete'->'credential';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'credential' then f := fd->'credential'; for k in select j from jsonb_array_elements(f) j loop
     delete from "credential" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'credential';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'credential' then f := fc->'credential'; for k in select j from jsonb_array_elements(f) j loop
     update "credential" t set "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end
       from jsonb_populate_record(null::"credential", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1845,17 +1753,14 @@ begin
         jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'credential';
-  if f is not null then
+  if fi ? 'credential' then f := fi->'credential';
     insert into "credential" ("id", "sha256")
     select r."id", r."sha256" from jsonb_populate_recordset(null::"credential", f) r order by r."id";
   end if;
-  f := d->'delete'->'idempotency';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'idempotency' then f := fd->'idempotency'; for k in select j from jsonb_array_elements(f) j loop
     delete from "idempotency" t where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
   end loop; end if;
-  f := d->'update'->'idempotency';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'idempotency' then f := fc->'idempotency'; for k in select j from jsonb_array_elements(f) j loop
     update "idempotency" t set "request_sha256" = case when k.j ? 'request_sha256' then r."request_sha256" else t."request_sha256" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
       from jsonb_populate_record(null::"idempotency", k.j) r where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
     if not found then
@@ -1863,17 +1768,14 @@ begin
         jsonb_build_object('kind', 'idempotency', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'idempotency';
-  if f is not null then
+  if fi ? 'idempotency' then f := fi->'idempotency';
     insert into "idempotency" ("principal", "key", "request_sha256", "status", "answer")
     select r."principal", r."key", r."request_sha256", r."status", r."answer" from jsonb_populate_recordset(null::"idempotency", f) r order by r."principal", r."key";
   end if;
-  f := d->'delete'->'call';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'call' then f := fd->'call'; for k in select j from jsonb_array_elements(f) j loop
     delete from "call" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'call';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'call' then f := fc->'call'; for k in select j from jsonb_array_elements(f) j loop
     update "call" t set "at" = case when k.j ? 'at' then r."at" else t."at" end, "actor" = case when k.j ? 'actor' then r."actor" else t."actor" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "request" = case when k.j ? 'request' then r."request" else t."request" end, "action" = case when k.j ? 'action' then r."action" else t."action" end, "outcome" = case when k.j ? 'outcome' then r."outcome" else t."outcome" end, "kind" = case when k.j ? 'kind' then r."kind" else t."kind" end, "object_id" = case when k.j ? 'object_id' then r."object_id" else t."object_id" end, "detail" = case when k.j ? 'detail' then r."detail" else t."detail" end
       from jsonb_populate_record(null::"call", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1881,17 +1783,14 @@ begin
         jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'call';
-  if f is not null then
+  if fi ? 'call' then f := fi->'call';
     insert into "call" ("id", "at", "actor", "project_id", "request", "action", "outcome", "kind", "object_id", "detail")
     select r."id", coalesce(r."at", now()), r."actor", r."project_id", r."request", r."action", r."outcome", r."kind", r."object_id", r."detail" from jsonb_populate_recordset(null::"call", f) r order by r."id";
   end if;
-  f := d->'delete'->'plan';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'plan' then f := fd->'plan'; for k in select j from jsonb_array_elements(f) j loop
     delete from "plan" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
-  f := d->'update'->'plan';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'plan' then f := fc->'plan'; for k in select j from jsonb_array_elements(f) j loop
     update "plan" t set "principal" = case when k.j ? 'principal' then r."principal" else t."principal" end, "draft" = case when k.j ? 'draft' then r."draft" else t."draft" end, "shown" = case when k.j ? 'shown' then r."shown" else t."shown" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end
       from jsonb_populate_record(null::"plan", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
@@ -1899,17 +1798,14 @@ begin
         jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'plan';
-  if f is not null then
+  if fi ? 'plan' then f := fi->'plan';
     insert into "plan" ("id", "principal", "draft", "shown", "expires_at")
     select r."id", r."principal", r."draft", r."shown", r."expires_at" from jsonb_populate_recordset(null::"plan", f) r order by r."id";
   end if;
-  f := d->'delete'->'node_seen';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'node_seen' then f := fd->'node_seen'; for k in select j from jsonb_array_elements(f) j loop
     delete from "node_seen" t where t."node_id" = (k.j->>'node_id')::UUID;
   end loop; end if;
-  f := d->'update'->'node_seen';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'node_seen' then f := fc->'node_seen'; for k in select j from jsonb_array_elements(f) j loop
     update "node_seen" t set "session" = case when k.j ? 'session' then r."session" else t."session" end, "seen_at" = case when k.j ? 'seen_at' then r."seen_at" else t."seen_at" end, "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
       from jsonb_populate_record(null::"node_seen", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
     if not found then
@@ -1917,17 +1813,14 @@ begin
         jsonb_build_object('kind', 'node_seen', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'node_seen';
-  if f is not null then
+  if fi ? 'node_seen' then f := fi->'node_seen';
     insert into "node_seen" ("node_id", "session", "seen_at", "revision")
     select r."node_id", r."session", r."seen_at", coalesce(r."revision", '0') from jsonb_populate_recordset(null::"node_seen", f) r order by r."node_id";
   end if;
-  f := d->'delete'->'node_revision';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'node_revision' then f := fd->'node_revision'; for k in select j from jsonb_array_elements(f) j loop
     delete from "node_revision" t where t."node_id" = (k.j->>'node_id')::UUID;
   end loop; end if;
-  f := d->'update'->'node_revision';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'node_revision' then f := fc->'node_revision'; for k in select j from jsonb_array_elements(f) j loop
     update "node_revision" t set "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
       from jsonb_populate_record(null::"node_revision", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
     if not found then
@@ -1935,17 +1828,14 @@ begin
         jsonb_build_object('kind', 'node_revision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'node_revision';
-  if f is not null then
+  if fi ? 'node_revision' then f := fi->'node_revision';
     insert into "node_revision" ("node_id", "revision")
     select r."node_id", r."revision" from jsonb_populate_recordset(null::"node_revision", f) r order by r."node_id";
   end if;
-  f := d->'delete'->'inventory';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'inventory' then f := fd->'inventory'; for k in select j from jsonb_array_elements(f) j loop
     delete from "inventory" t where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
   end loop; end if;
-  f := d->'update'->'inventory';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'inventory' then f := fc->'inventory'; for k in select j from jsonb_array_elements(f) j loop
     update "inventory" t set "total" = case when k.j ? 'total' then r."total" else t."total" end, "reserved" = case when k.j ? 'reserved' then r."reserved" else t."reserved" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
       from jsonb_populate_record(null::"inventory", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
     if not found then
@@ -1953,17 +1843,14 @@ begin
         jsonb_build_object('kind', 'inventory', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'inventory';
-  if f is not null then
+  if fi ? 'inventory' then f := fi->'inventory';
     insert into "inventory" ("node_id", "class", "total", "reserved", "used")
     select r."node_id", r."class", r."total", r."reserved", coalesce(r."used", '0') from jsonb_populate_recordset(null::"inventory", f) r order by r."node_id", r."class";
   end if;
-  f := d->'delete'->'quota';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fd ? 'quota' then f := fd->'quota'; for k in select j from jsonb_array_elements(f) j loop
     delete from "quota" t where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
   end loop; end if;
-  f := d->'update'->'quota';
-  if f is not null then for k in select j from jsonb_array_elements(f) j loop
+  if fc ? 'quota' then f := fc->'quota'; for k in select j from jsonb_array_elements(f) j loop
     update "quota" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
       from jsonb_populate_record(null::"quota", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
     if not found then
@@ -1971,8 +1858,7 @@ begin
         jsonb_build_object('kind', 'quota', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
     end if;
   end loop; end if;
-  f := d->'insert'->'quota';
-  if f is not null then
+  if fi ? 'quota' then f := fi->'quota';
     insert into "quota" ("project_id", "class", "amount", "used")
     select r."project_id", r."class", r."amount", coalesce(r."used", '0') from jsonb_populate_recordset(null::"quota", f) r order by r."project_id", r."class";
   end if;
