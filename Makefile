@@ -38,11 +38,11 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports --no-cache
-	@tools/pytest 300 -n 2 -m 'not real' $(or $(T),$(FAST))
+	@tools/pytest 300 -n 2 -m 'not real and not slow' $(or $(T),$(FAST))
 
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
 	@tools/pytest 1500 $(if $(T),-m real $(T),tests $(FAST:%=--ignore=%))
-	@$(if $(T),true,tools/pytest 600 -m real $(FAST))
+	@$(if $(T),true,tools/pytest 600 -m 'real or slow' $(FAST))
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
 dev: PORT := $(if $(filter 8440,$(PORT)),18440,$(PORT))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nubila.model.catalog import Plane
 from tests.api import toy
 from tests.api.asgi import Got, request
+
+pytestmark = pytest.mark.slow
 
 WORLD = toy.make()
 OPERATOR = WORLD.credentials.issue(Plane.OPERATOR)

@@ -237,6 +237,7 @@ def test_which_names_fit(words: list[str], noun: str | None) -> None:
     assert complete.wanted(words) == noun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(cli: Cli, shell: str) -> None:
     out = cli("completion", shell).out

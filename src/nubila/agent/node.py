@@ -81,10 +81,8 @@ class Agent:
             name=options.name,
         )  # fmt: skip
         self.images = Images(loop, drivers.storage, self.link.download, self.facts.images)
-        self.lanes = Lanes(
-            loop, self.wishes, self.hands, self.images, self.pool, self.facts, self._changed, self._learnt
-        )
-        lanes = self.lanes
+        told = self._changed, self._learnt
+        self.lanes = lanes = Lanes(loop, self.wishes, self.hands, self.images, self.pool, self.facts, *told)
         self.reporter = Reporter(loop, lanes.report, self._post, lanes.ready, lambda: lanes.active > 0, self._taken)
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
