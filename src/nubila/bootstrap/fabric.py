@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -86,12 +87,22 @@ class Fabric:
         made = [n for n, spec in FLAVORS.items() if self._have(self._as_operator(), "flavors", {"name": n, **spec})[1]]
         return f"{', '.join(made)} made" if made else ""
 
+    def _probe_files(self) -> None:
+        """What the agent boots to see whether KVM works here: /dev/kvm alone does not tell."""
+        directory = self.settings.node_dir / "kvm"
+        directory.mkdir(mode=0o711, exist_ok=True)
+        for name in ("vmlinuz", "initrd.gz"):
+            file = self.install.build / "guest" / name
+            if file.exists() and not (directory / name).exists():
+                shutil.copyfile(file, directory / name)
+
     def node(self) -> str:
         """Enrol this machine by a join token, unless its agent is enrolled."""
         operator, did = self._as_operator(), ""
         wanted = FAKE_NODES if self.settings.drivers == "fake" else 1
         token_file = self.settings.node_dir / "join-token"
         if not self._nodes() and not _fresh(token_file):
+            self._probe_files()
             made = [self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S}) for _ in range(wanted)]
             _write_secret(token_file, "".join(f"{m['token']}\n" for m in made))
             did = "enrolled"
