@@ -19,7 +19,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 TEST = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+))?")
 TERM = re.compile(r"^- \*\*(.+?)\*\*(?: \((.+?)\))?:", re.M)
-OUTSIDE = re.compile(r"/work/|\.\./shared|/tmp/|shared/mission")
+OUTSIDE = re.compile(r"\.\./shared|/tmp/|shared/mission")
 
 
 def text(name: str) -> str:
