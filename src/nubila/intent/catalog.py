@@ -217,23 +217,27 @@ def create_token(
         "expires_at": expires,
         "project_id": None if project is None else text("project", UUID(project["id"])),
     }
-    row = draft.inserts(
+    row = _token_row(draft, token_id, body.name, spec, account["id"], None if project is None else project["id"])
+    draft.inserts("credential", id=token_id, sha256=bearer[1])
+    made = _made(draft, "token", row, account=account["name"], role=role, expires_at=expires)
+    return msgspec.structs.replace(made, secret={"secret": bearer[0]})
+
+
+def _token_row(draft: Draft, token_id: UUID, name: str, spec: Row, account_id: Any, project_id: Any) -> Row:
+    return draft.inserts(
         "token",
         id=token_id,
-        name=body.name,
+        name=name,
         spec=spec,
         labels={},
         generation=1,
         state="active",
         status={},
         observed_generation=1,
-        account_id=account["id"],
-        project_id=None if project is None else project["id"],
-        plane=plane.value,
+        account_id=account_id,
+        project_id=project_id,
+        plane=spec["plane"],
     )
-    draft.inserts("credential", id=token_id, sha256=bearer[1])
-    made = _made(draft, "token", row, account=account["name"], role=role, expires_at=expires)
-    return msgspec.structs.replace(made, secret={"secret": bearer[0]})
 
 
 def remove_token(row: Row, asking: Asking) -> Outcome:
@@ -255,20 +259,7 @@ def first_operator(name: str, asking: Asking, bearer: tuple[str, str], token_id:
         "expires_at": None,
         "project_id": None,
     }
-    draft.inserts(
-        "token",
-        id=token_id,
-        name=body.name,
-        spec=spec,
-        labels={},
-        generation=1,
-        state="active",
-        status={},
-        observed_generation=1,
-        account_id=row["id"],
-        project_id=None,
-        plane="operator",
-    )
+    _token_row(draft, token_id, body.name, spec, row["id"], None)
     draft.inserts("credential", id=token_id, sha256=bearer[1])
     made = _made(draft, "operator", row)
     return msgspec.structs.replace(made, secret={"token": bearer[0]})

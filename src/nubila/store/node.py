@@ -61,7 +61,6 @@ returning id, vm_id, about, max_bytes
 ASK = "insert into question (id, node_id, vm_id, about, max_bytes) values ($1, $2, $3, $4, $5)"
 ANSWERED = "delete from question where id = $1 and answered_at is not null returning answer, error"
 ANSWER = "update question set answer = $3, error = $4, answered_at = now() where id = $1 and node_id = $2 and answered_at is null returning id"
-FORGET_QUESTIONS = "delete from question where asked_at < now() - interval '2 minutes'"
 
 # only what a vm of this node is made from
 IMAGE = """
@@ -118,6 +117,3 @@ class NodeStore:
 
     async def answered(self, question_id: UUID) -> Record | None:
         return await self._db.row(ANSWERED, question_id)
-
-    async def forget_questions(self) -> None:
-        await self._db.execute(FORGET_QUESTIONS)

@@ -49,17 +49,6 @@ ONE = (
 # `is true` keeps the planner from going by the index of nodes, where the ids are few and the node has many
 REPORTED = _ONE + "where v.id = any($1) and (v.node_id = $2) is true and (v.removed_at is null) is true"
 
-# What people see of a vm, a row each: spec and status pass through as text.
-SEEN = """
-select v.id, v.project_id, v.name, v.labels::text, v.spec::text, v.generation, v.status::text, v.observed_generation, v.state, v.version,
-       v.created_at, v.updated_at, v.epoch, v.node_id, n.name as node_name, f.name as flavor_name, i.name as image_name, i.spec->>'login' as login,
-       extract(epoch from now() - s.seen_at)::float8 as silent_s,
-       (select string_agg(host(x.address), ' ' order by (p.spec->>'index')::int, family(x.address), x.address)
-          from port p join address x on x.port_id = p.id where p.vm_id = v.id) as addresses
-  from vm v left join node n on n.id = v.node_id left join node_seen s on s.node_id = v.node_id
-       left join flavor f on f.id = v.flavor_id left join image i on i.id = v.image_id
-"""
-
 DECISION = "select answer::text, created_at, node_id from decision where vm_id = $1 order by id desc limit 1"
 
 
@@ -100,18 +89,6 @@ class VmStore:
 
     async def reported_view(self, vm_ids: Sequence[UUID], node_id: UUID) -> list[dict[str, Any]]:
         return [_decode_one(r) for r in await self._db.fetch(REPORTED, list(vm_ids), node_id)]
-
-    async def seen(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> Record | None:
-        return await self._db.row(
-            SEEN
-            + " where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))",
-            project_id,
-            vm_id,
-            name,
-        )
-
-    async def seen_even_removed(self, vm_id: UUID) -> Record | None:
-        return await self._db.row(SEEN + " where v.id = $1", vm_id)
 
     async def decision(self, vm_id: UUID) -> Record | None:
         return await self._db.row(DECISION, vm_id)
