@@ -21,6 +21,8 @@ SETTINGS = {
     "shared_buffers": "64MB",
     "jit": "off",
     "track_commit_timestamp": "on",
+    # as in an installation: plans made while tables were small are made anew soon
+    "autovacuum_naptime": "5s",
     "logging_collector": "off",
     "log_min_messages": "panic",
     "log_min_error_statement": "panic",

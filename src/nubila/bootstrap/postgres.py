@@ -31,6 +31,8 @@ CONFIG: dict[str, str] = {
     "synchronous_commit": "on",
     "max_prepared_transactions": "0",  # one that is forgotten would hold back readers of the change log
     "jit": "off",  # all queries are short
+    # Statistics follow a table's growth within seconds: a plan made while it was nearly empty may go by any index.
+    "autovacuum_naptime": "5s",
     "idle_in_transaction_session_timeout": "60s",
     "password_encryption": "scram-sha-256",
     "logging_collector": "off",  # the supervisor keeps and rotates what goes to standard error

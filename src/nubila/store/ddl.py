@@ -94,13 +94,10 @@ def triggers() -> Iterator[str]:
             project = "id" if t.name == "project" else "project_id" if "project_id" in t.table.c else ""
             args = ", ".join(f"'{c}'" for c in (named, project, *t.unlogged_columns))
             yield f"create trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
-            columns = [
-                c.name
-                for c in t.table.columns
-                if c.name not in t.unlogged_columns and c.name not in ("version", "updated_at")
-            ]
-            differs = " or ".join(f'old."{c}" is distinct from new."{c}"' for c in columns)
-            yield f"create trigger log_update after update on {q} for each row when ({differs}) execute function log_change({args});"
+            # A condition would be parsed anew at every statement: what a draft updates has changed, and is logged.
+            logged = [f'"{c.name}"' for c in t.table.columns if c.name not in (*t.unlogged_columns, *t.key)]
+            of = f" of {', '.join(logged)}" if t.unlogged_columns else ""
+            yield f"create trigger log_update after update{of} on {q} for each row execute function log_change({args});"
         if t.transitions:
             legal = ", ".join(sorted(f"'{was.value}>{to.value}'" for was, tos in t.transitions.items() for to in tos))
             yield (

@@ -40,13 +40,13 @@ select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.use
   (select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
             'sha256', i.sha256) order by a.index), '[]')
      from attachment a join volume d on d.id = a.volume_id left join image i on i.id = d.image_id
-    where a.vm_id = v.id and a.state = 'active') as disks,
+    where a.vm_id = v.id and (a.state = 'active') is true) as disks,
   (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
             'network_name', n.name, 'network_spec', n.spec,
             'addresses', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x where x.port_id = p.id),
             'subnets', (select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
                           from subnet s where s.network_id = n.id and s.removed_at is null)) order by (p.spec->>'index')::int), '[]')
-     from port p join network n on n.id = p.network_id where p.vm_id = v.id and p.removed_at is null) as nics,
+     from port p join network n on n.id = p.network_id where p.vm_id = v.id and (p.removed_at is null) is true) as nics,
   (select f.name from flavor f where f.id = v.flavor_id) as flavor
 from wanted w join vm v on v.id = w.vm_id
 where w.node_id = $1 and w.revision > $2 and (v.node_id = $1) is true and (v.removed_at is null) is true

@@ -207,7 +207,7 @@ port = _resource(
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
     *_states(network.PortState),
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
-    sa.Index("port_vm_idx", "vm_id", postgresql_where=sa.text("removed_at is null")),
+    sa.Index("port_vm_idx", "vm_id"),
 )
 address = sa.Table(
     "address",
@@ -273,7 +273,6 @@ operation_ = _resource(
     *_states(operation.State, tombstone=None),
     sa.CheckConstraint("(state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"),
     sa.Index("operation_open_idx", "resource_id", postgresql_where=sa.text("ended_at is null")),
-    sa.Index("operation_due_idx", "deadline_at", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_project_idx", "project_id", "id"),
 )
 decision = sa.Table(

@@ -33,8 +33,8 @@ select now() as now,
 _ONE = """
 select now() as now, to_jsonb(v)::text as vm,
  (select jsonb_agg(to_jsonb(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
- (select jsonb_agg(to_jsonb(p)) from port p where p.vm_id = v.id and p.removed_at is null)::text as ports,
- (select jsonb_agg(to_jsonb(x)) from port p, address x where p.vm_id = v.id and p.removed_at is null and x.port_id = p.id)::text as addresses,
+ (select jsonb_agg(to_jsonb(p)) from port p where p.vm_id = v.id and (p.removed_at is null) is true)::text as ports,
+ (select jsonb_agg(to_jsonb(x)) from port p, address x where p.vm_id = v.id and (p.removed_at is null) is true and x.port_id = p.id)::text as addresses,
  (select jsonb_agg((select to_jsonb(d) from volume d where d.id = a.volume_id)) from attachment a
    where a.vm_id = v.id and a.state <> 'revoked')::text as volumes,
  (select jsonb_agg(to_jsonb(a)) from attachment a where a.vm_id = v.id and a.state <> 'revoked')::text as attachments,
@@ -42,11 +42,9 @@ select now() as now, to_jsonb(v)::text as vm,
     v.id || array(select a.volume_id from attachment a where a.vm_id = v.id and a.state <> 'revoked')))::text as allocations
 from vm v
 """
-ONE = (
-    _ONE
-    + "where v.removed_at is null and ($1::uuid is null or v.project_id = $1) and (v.id = $2 or ($1 is not null and v.name = $3))"
-)
-# `is true` keeps the planner from going by the index of nodes, where the ids are few and the node has many
+# `is true` says which index to go by: while tables are small the planner takes any partial one whose condition holds.
+BY_ID = _ONE + "where v.id = $2 and ($1::uuid is null or v.project_id = $1) is true and (v.removed_at is null) is true"
+BY_NAME = _ONE + "where v.project_id = $1 and v.name = $2 and v.removed_at is null"
 REPORTED = _ONE + "where v.id = any($1) and (v.node_id = $2) is true and (v.removed_at is null) is true"
 
 DECISION = "select answer::text, created_at, node_id from decision where vm_id = $1 order by id desc limit 1"
@@ -84,7 +82,9 @@ class VmStore:
         return decode(row, "project", "quota", "flavor", "image", "keys", "networks")
 
     async def one_view(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> dict[str, Any] | None:
-        row = await self._db.row(ONE, project_id, vm_id, name)
+        """By id, or by name within a project."""
+        by = (BY_NAME, project_id, name) if vm_id is None else (BY_ID, project_id, vm_id)
+        row = await self._db.row(*by)
         return None if row is None else _decode_one(row)
 
     async def reported_view(self, vm_ids: Sequence[UUID], node_id: UUID) -> list[dict[str, Any]]:
