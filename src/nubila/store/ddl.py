@@ -1,7 +1,8 @@
 """Generates, from the literal table of tables, what PostgreSQL runs for us: the change log's trigger, the guards of
 transitions, and `commit_N`, the one function through which every draft is written.
 
-`python -m nubila.store.ddl` prints all of it. A migration freezes that text; a test compares the newest one with it.
+`python -m nubila.store.ddl` prints what follows from the tables (triggers and functions); the newest migration freezes that
+text and runs it after its own statements. A test compares a database that went through all migrations with one made here.
 The order inside commit is the order of locks: facts, rows (in TABLES order, sorted by key), capacity, node revision,
 quota last, so that the rows every commit of a project or node must wait for are held shortest.
 """
@@ -16,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from nubila.store.tables import TABLES, Table, metadata
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-COMMIT = "commit_1"
+COMMIT = "commit_2"
 STALE = "NB409"
 
 # Columns that the function keeps itself.
@@ -41,8 +42,10 @@ create table change (
 );
 create index change_object_idx on change (object_id, xid, seq);
 create index change_project_idx on change (project_id, xid, seq);
+"""
 
-create function log_change() returns trigger language plpgsql as $$
+FUNCTIONS = """\
+create or replace function log_change() returns trigger language plpgsql as $$
 declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
 begin
@@ -66,7 +69,7 @@ begin
     return null;
 end $$;
 
-create function guard_transition() returns trigger language plpgsql as $$
+create or replace function guard_transition() returns trigger language plpgsql as $$
 begin
     if not (old.state || '>' || new.state = any (tg_argv)) then
         raise exception using errcode = 'NB422', message = 'transition',
@@ -93,15 +96,15 @@ def triggers() -> Iterator[str]:
             named = next(c for c in ("id", "holder_id", "port_id", "node_id", "project_id") if c in t.table.c)
             project = "id" if t.name == "project" else "project_id" if "project_id" in t.table.c else ""
             args = ", ".join(f"'{c}'" for c in (named, project, *t.unlogged_columns))
-            yield f"create trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
+            yield f"create or replace trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
             # A condition would be parsed anew at every statement: what a draft updates has changed, and is logged.
             logged = [f'"{c.name}"' for c in t.table.columns if c.name not in (*t.unlogged_columns, *t.key)]
             of = f" of {', '.join(logged)}" if t.unlogged_columns else ""
-            yield f"create trigger log_update after update{of} on {q} for each row execute function log_change({args});"
+            yield f"create or replace trigger log_update after update{of} on {q} for each row execute function log_change({args});"
         if t.transitions:
             legal = ", ".join(sorted(f"'{was.value}>{to.value}'" for was, tos in t.transitions.items() for to in tos))
             yield (
-                f"create trigger guard_state before update of state on {q} for each row "
+                f"create or replace trigger guard_state before update of state on {q} for each row "
                 f"when (old.state is distinct from new.state) execute function guard_transition({legal});"
             )
 
@@ -227,7 +230,7 @@ def commit_function(name: str = COMMIT) -> str:
     unused = "".join(_unused(t) for t in TABLES if t.references)
     writes = "".join(_writes(t) for t in TABLES)
     return f"""\
-create function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
+create or replace function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
   f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
   ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
@@ -249,9 +252,14 @@ end $commit$;
 """
 
 
+def functions() -> str:
+    """What follows from the tables, in words that hold on an empty database as well as on an older one."""
+    return "\n\n".join([FUNCTIONS, *triggers(), commit_function()]) + "\n"
+
+
 def everything() -> str:
-    return "\n\n".join([*create_tables(), CHANGE, *triggers(), commit_function()]) + "\n"
+    return "\n\n".join([*create_tables(), CHANGE, functions()])
 
 
 if __name__ == "__main__":
-    print(everything(), end="")
+    print(functions(), end="")

@@ -264,6 +264,8 @@ CREATE TABLE operation (
 	CONSTRAINT operation_observed_not_ahead CHECK (observed_generation <= generation)
 ) with (fillfactor = 70);
 
+CREATE INDEX operation_due_idx ON operation (deadline_at) WHERE ended_at is null;
+
 CREATE INDEX operation_open_idx ON operation (resource_id) WHERE ended_at is null;
 
 CREATE INDEX operation_project_idx ON operation (project_id, id);
@@ -575,7 +577,7 @@ CREATE TABLE port (
 
 CREATE UNIQUE INDEX port_mac_key ON port (network_id, mac) WHERE removed_at is null;
 
-CREATE INDEX port_vm_idx ON port (vm_id);
+CREATE INDEX port_vm_idx ON port (vm_id) WHERE removed_at is null;
 
 CREATE TABLE address (
 	network_id UUID NOT NULL, 
@@ -646,115 +648,115 @@ end $$;
 
 create trigger log_insert_delete after insert or delete on "project" for each row execute function log_change('id', 'id');
 
-create trigger log_update after update on "project" for each row execute function log_change('id', 'id');
+create trigger log_update after update on "project" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', 'id');
 
 create trigger guard_state before update of state on "project" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "user" for each row execute function log_change('id', '');
 
-create trigger log_update after update on "user" for each row execute function log_change('id', '');
+create trigger log_update after update on "user" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', '');
 
 create trigger guard_state before update of state on "user" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "operator" for each row execute function log_change('id', '');
 
-create trigger log_update after update on "operator" for each row execute function log_change('id', '');
+create trigger log_update after update on "operator" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', '');
 
 create trigger guard_state before update of state on "operator" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "member" for each row execute function log_change('project_id', 'project_id');
 
-create trigger log_update after update on "member" for each row execute function log_change('project_id', 'project_id');
+create trigger log_update after update on "member" for each row when (old."project_id" is distinct from new."project_id" or old."user_id" is distinct from new."user_id" or old."role" is distinct from new."role") execute function log_change('project_id', 'project_id');
 
 create trigger log_insert_delete after insert or delete on "token" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "token" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "token" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."account_id" is distinct from new."account_id" or old."project_id" is distinct from new."project_id" or old."plane" is distinct from new."plane") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "token" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "keypair" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "keypair" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "keypair" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."user_id" is distinct from new."user_id") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "keypair" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "node" for each row execute function log_change('id', '');
 
-create trigger log_update after update on "node" for each row execute function log_change('id', '');
+create trigger log_update after update on "node" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', '');
 
 create trigger guard_state before update of state on "node" for each row when (old.state is distinct from new.state) execute function guard_transition('enrolling>maintenance', 'enrolling>retired', 'enrolling>running', 'maintenance>retired', 'maintenance>running', 'running>maintenance', 'running>retired');
 
 create trigger log_insert_delete after insert or delete on "join_token" for each row execute function log_change('id', '');
 
-create trigger log_update after update on "join_token" for each row execute function log_change('id', '');
+create trigger log_update after update on "join_token" for each row when (old."id" is distinct from new."id" or old."spec" is distinct from new."spec" or old."expires_at" is distinct from new."expires_at" or old."used_at" is distinct from new."used_at" or old."node_id" is distinct from new."node_id" or old."created_at" is distinct from new."created_at") execute function log_change('id', '');
 
 create trigger log_insert_delete after insert or delete on "virt_method" for each row execute function log_change('node_id', '');
 
-create trigger log_update after update on "virt_method" for each row execute function log_change('node_id', '');
+create trigger log_update after update on "virt_method" for each row when (old."node_id" is distinct from new."node_id" or old."name" is distinct from new."name" or old."capabilities" is distinct from new."capabilities") execute function log_change('node_id', '');
 
 create trigger log_insert_delete after insert or delete on "flavor" for each row execute function log_change('id', '');
 
-create trigger log_update after update on "flavor" for each row execute function log_change('id', '');
+create trigger log_update after update on "flavor" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', '');
 
 create trigger guard_state before update of state on "flavor" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "image" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "image" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "image" for each row when (old."id" is distinct from new."id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."project_id" is distinct from new."project_id" or old."sha256" is distinct from new."sha256") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "image" for each row when (old.state is distinct from new.state) execute function guard_transition('pending>ready', 'pending>removed', 'ready>removed');
 
 create trigger log_insert_delete after insert or delete on "network" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "network" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "network" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "network" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "subnet" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "subnet" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "subnet" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."network_id" is distinct from new."network_id" or old."cidr" is distinct from new."cidr" or old."gateway" is distinct from new."gateway") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "subnet" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
 create trigger log_insert_delete after insert or delete on "vm" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "vm" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "vm" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."flavor_id" is distinct from new."flavor_id" or old."image_id" is distinct from new."image_id" or old."user_data_secret" is distinct from new."user_data_secret") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "vm" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>rebooting', 'failed>removing', 'failed>running', 'failed>starting', 'failed>stopped', 'failed>stopping', 'pending>failed', 'pending>rebooting', 'pending>removing', 'pending>running', 'pending>starting', 'pending>stopped', 'pending>stopping', 'rebooting>failed', 'rebooting>removing', 'rebooting>running', 'rebooting>starting', 'rebooting>stopped', 'rebooting>stopping', 'removing>removed', 'running>failed', 'running>rebooting', 'running>removing', 'running>starting', 'running>stopped', 'running>stopping', 'starting>failed', 'starting>rebooting', 'starting>removing', 'starting>running', 'starting>stopped', 'starting>stopping', 'stopped>failed', 'stopped>rebooting', 'stopped>removing', 'stopped>running', 'stopped>starting', 'stopped>stopping', 'stopping>failed', 'stopping>rebooting', 'stopping>removing', 'stopping>running', 'stopping>starting', 'stopping>stopped');
 
 create trigger log_insert_delete after insert or delete on "volume" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "volume" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "volume" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."node_id" is distinct from new."node_id" or old."image_id" is distinct from new."image_id") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "volume" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>pending', 'failed>ready', 'failed>removing', 'pending>failed', 'pending>ready', 'pending>removing', 'ready>failed', 'ready>pending', 'ready>removing', 'removing>removed');
 
 create trigger log_insert_delete after insert or delete on "port" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "port" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "port" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."network_id" is distinct from new."network_id" or old."vm_id" is distinct from new."vm_id" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."mac" is distinct from new."mac") execute function log_change('id', 'project_id');
 
 create trigger log_insert_delete after insert or delete on "address" for each row execute function log_change('port_id', '');
 
-create trigger log_update after update on "address" for each row execute function log_change('port_id', '');
+create trigger log_update after update on "address" for each row when (old."network_id" is distinct from new."network_id" or old."address" is distinct from new."address" or old."subnet_id" is distinct from new."subnet_id" or old."port_id" is distinct from new."port_id" or old."origin" is distinct from new."origin") execute function log_change('port_id', '');
 
 create trigger log_insert_delete after insert or delete on "attachment" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "attachment" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "attachment" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."volume_id" is distinct from new."volume_id" or old."vm_id" is distinct from new."vm_id" or old."node_id" is distinct from new."node_id" or old."epoch" is distinct from new."epoch" or old."index" is distinct from new."index" or old."state" is distinct from new."state" or old."migration_id" is distinct from new."migration_id" or old."proof" is distinct from new."proof") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "attachment" for each row when (old.state is distinct from new.state) execute function guard_transition('active>revoked', 'active>revoking', 'incoming>active', 'incoming>revoked', 'incoming>revoking', 'revoking>revoked');
 
 create trigger log_insert_delete after insert or delete on "operation" for each row execute function log_change('id', 'project_id');
 
-create trigger log_update after update on "operation" for each row execute function log_change('id', 'project_id');
+create trigger log_update after update on "operation" for each row when (old."id" is distinct from new."id" or old."project_id" is distinct from new."project_id" or old."name" is distinct from new."name" or old."labels" is distinct from new."labels" or old."spec" is distinct from new."spec" or old."spec_schema" is distinct from new."spec_schema" or old."generation" is distinct from new."generation" or old."status" is distinct from new."status" or old."status_schema" is distinct from new."status_schema" or old."observed_generation" is distinct from new."observed_generation" or old."state" is distinct from new."state" or old."created_at" is distinct from new."created_at" or old."removed_at" is distinct from new."removed_at" or old."resource_kind" is distinct from new."resource_kind" or old."resource_id" is distinct from new."resource_id" or old."node_id" is distinct from new."node_id" or old."deadline_at" is distinct from new."deadline_at" or old."ended_at" is distinct from new."ended_at") execute function log_change('id', 'project_id');
 
 create trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>overtaken', 'waiting>running');
 
 create trigger log_insert_delete after insert or delete on "inventory" for each row execute function log_change('node_id', '', 'used');
 
-create trigger log_update after update of "total", "reserved" on "inventory" for each row execute function log_change('node_id', '', 'used');
+create trigger log_update after update on "inventory" for each row when (old."node_id" is distinct from new."node_id" or old."class" is distinct from new."class" or old."total" is distinct from new."total" or old."reserved" is distinct from new."reserved") execute function log_change('node_id', '', 'used');
 
 create trigger log_insert_delete after insert or delete on "quota" for each row execute function log_change('project_id', 'project_id', 'used');
 
-create trigger log_update after update of "amount" on "quota" for each row execute function log_change('project_id', 'project_id', 'used');
+create trigger log_update after update on "quota" for each row when (old."project_id" is distinct from new."project_id" or old."class" is distinct from new."class" or old."amount" is distinct from new."amount") execute function log_change('project_id', 'project_id', 'used');
 
 create function commit_1(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare

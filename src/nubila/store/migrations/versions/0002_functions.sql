@@ -1,0 +1,1284 @@
+create or replace function log_change() returns trigger language plpgsql as $$
+declare
+    content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
+begin
+    -- arguments: the column that names the object, the one that names its project ('' for none), and columns to hide
+    for i in 2 .. tg_nargs - 1 loop
+        content := content - tg_argv[i];
+    end loop;
+    insert into change (actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
+    values (
+        nullif(current_setting('nubila.actor', true), ''),
+        nullif(current_setting('nubila.request', true), ''),
+        nullif(current_setting('nubila.reason', true), ''),
+        tg_table_name,
+        (content->>tg_argv[0])::uuid,
+        (content->>tg_argv[1])::uuid,
+        (content->>'generation')::bigint,
+        coalesce((content->>'spec_schema')::smallint, 1),
+        lower(tg_op),
+        content
+    );
+    return null;
+end $$;
+
+create or replace function guard_transition() returns trigger language plpgsql as $$
+begin
+    if not (old.state || '>' || new.state = any (tg_argv)) then
+        raise exception using errcode = 'NB422', message = 'transition',
+            detail = tg_table_name || ' cannot go from ' || old.state || ' to ' || new.state;
+    end if;
+    return new;
+end $$;
+
+
+create or replace trigger log_insert_delete after insert or delete on "project" for each row execute function log_change('id', 'id');
+
+create or replace trigger log_update after update on "project" for each row execute function log_change('id', 'id');
+
+create or replace trigger guard_state before update of state on "project" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "user" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "user" for each row execute function log_change('id', '');
+
+create or replace trigger guard_state before update of state on "user" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "operator" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "operator" for each row execute function log_change('id', '');
+
+create or replace trigger guard_state before update of state on "operator" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "member" for each row execute function log_change('project_id', 'project_id');
+
+create or replace trigger log_update after update on "member" for each row execute function log_change('project_id', 'project_id');
+
+create or replace trigger log_insert_delete after insert or delete on "token" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "token" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "token" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "keypair" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "keypair" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "keypair" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "node" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "node" for each row execute function log_change('id', '');
+
+create or replace trigger guard_state before update of state on "node" for each row when (old.state is distinct from new.state) execute function guard_transition('enrolling>maintenance', 'enrolling>retired', 'enrolling>running', 'maintenance>retired', 'maintenance>running', 'running>maintenance', 'running>retired');
+
+create or replace trigger log_insert_delete after insert or delete on "join_token" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "join_token" for each row execute function log_change('id', '');
+
+create or replace trigger log_insert_delete after insert or delete on "virt_method" for each row execute function log_change('node_id', '');
+
+create or replace trigger log_update after update on "virt_method" for each row execute function log_change('node_id', '');
+
+create or replace trigger log_insert_delete after insert or delete on "flavor" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "flavor" for each row execute function log_change('id', '');
+
+create or replace trigger guard_state before update of state on "flavor" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "image" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "image" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "image" for each row when (old.state is distinct from new.state) execute function guard_transition('pending>ready', 'pending>removed', 'ready>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "network" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "network" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "network" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "subnet" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "subnet" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "subnet" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "vm" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "vm" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "vm" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>rebooting', 'failed>removing', 'failed>running', 'failed>starting', 'failed>stopped', 'failed>stopping', 'pending>failed', 'pending>rebooting', 'pending>removing', 'pending>running', 'pending>starting', 'pending>stopped', 'pending>stopping', 'rebooting>failed', 'rebooting>removing', 'rebooting>running', 'rebooting>starting', 'rebooting>stopped', 'rebooting>stopping', 'removing>removed', 'running>failed', 'running>rebooting', 'running>removing', 'running>starting', 'running>stopped', 'running>stopping', 'starting>failed', 'starting>rebooting', 'starting>removing', 'starting>running', 'starting>stopped', 'starting>stopping', 'stopped>failed', 'stopped>rebooting', 'stopped>removing', 'stopped>running', 'stopped>starting', 'stopped>stopping', 'stopping>failed', 'stopping>rebooting', 'stopping>removing', 'stopping>running', 'stopping>starting', 'stopping>stopped');
+
+create or replace trigger log_insert_delete after insert or delete on "volume" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "volume" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "volume" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>pending', 'failed>ready', 'failed>removing', 'pending>failed', 'pending>ready', 'pending>removing', 'ready>failed', 'ready>pending', 'ready>removing', 'removing>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "port" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "port" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_insert_delete after insert or delete on "address" for each row execute function log_change('port_id', '');
+
+create or replace trigger log_update after update on "address" for each row execute function log_change('port_id', '');
+
+create or replace trigger log_insert_delete after insert or delete on "attachment" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "attachment" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "attachment" for each row when (old.state is distinct from new.state) execute function guard_transition('active>revoked', 'active>revoking', 'incoming>active', 'incoming>revoked', 'incoming>revoking', 'revoking>revoked');
+
+create or replace trigger log_insert_delete after insert or delete on "operation" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "operation" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>overtaken', 'waiting>running');
+
+create or replace trigger log_insert_delete after insert or delete on "inventory" for each row execute function log_change('node_id', '', 'used');
+
+create or replace trigger log_update after update of "total", "reserved" on "inventory" for each row execute function log_change('node_id', '', 'used');
+
+create or replace trigger log_insert_delete after insert or delete on "quota" for each row execute function log_change('project_id', 'project_id', 'used');
+
+create or replace trigger log_update after update of "amount" on "quota" for each row execute function log_change('project_id', 'project_id', 'used');
+
+create or replace function commit_2(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
+declare
+  f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{}';
+  ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
+begin
+  perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
+          set_config('nubila.request', coalesce(d->>'request', ''), true),
+          set_config('nubila.reason', coalesce(d->>'reason', ''), true);
+  -- facts
+
+  if ff ? 'project' then f := ff->'project';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "project" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'user' then f := ff->'user';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "user" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'operator' then f := ff->'operator';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operator" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'token' then f := ff->'token';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "token" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'keypair' then f := ff->'keypair';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "keypair" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'node' then f := ff->'node';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "node" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'join_token' then f := ff->'join_token';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "join_token" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'flavor' then f := ff->'flavor';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "flavor" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'image' then f := ff->'image';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "image" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'network' then f := ff->'network';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "network" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'subnet' then f := ff->'subnet';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "subnet" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'vm' then f := ff->'vm';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "vm" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'volume' then f := ff->'volume';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "volume" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'port' then f := ff->'port';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "port" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'attachment' then f := ff->'attachment';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, t.version, false into g, v, dead from "attachment" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'operation' then f := ff->'operation';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "operation" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'decision' then f := ff->'decision';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'secret' then f := ff->'secret';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "secret" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'credential' then f := ff->'credential';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "credential" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'call' then f := ff->'call';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "call" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'plan' then f := ff->'plan';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select null::bigint, null::bigint, false into g, v, dead from "plan" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+
+  if fu ? 'project' then f := fu->'project';
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'project', 'id', u."project_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'network', 'user', u.id)), '[]') into bad from "network" u
+     where u."project_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  if fu ? 'node' then f := fu->'node';
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'node', 'id', u."node_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."node_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  if fu ? 'image' then f := fu->'image';
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
+     where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  if fu ? 'network' then f := fu->'network';
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'network', 'id', u."network_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'port', 'user', u.id)), '[]') into bad from "port" u
+     where u."network_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+  end if;
+  if bad <> '[]' then
+    raise exception using errcode = 'NB409', message = 'stale', detail = bad::text;
+  end if;
+  -- rows
+
+  if fd ? 'project' then f := fd->'project'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "project" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'project' then f := fc->'project'; for k in select j from jsonb_array_elements(f) j loop
+    update "project" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"project", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'project', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'project' then f := fi->'project';
+    insert into "project" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"project", f) r order by r."id";
+  end if;
+  if fd ? 'user' then f := fd->'user'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "user" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'user' then f := fc->'user'; for k in select j from jsonb_array_elements(f) j loop
+    update "user" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"user", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'user', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'user' then f := fi->'user';
+    insert into "user" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"user", f) r order by r."id";
+  end if;
+  if fd ? 'operator' then f := fd->'operator'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "operator" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'operator' then f := fc->'operator'; for k in select j from jsonb_array_elements(f) j loop
+    update "operator" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"operator", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'operator', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'operator' then f := fi->'operator';
+    insert into "operator" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"operator", f) r order by r."id";
+  end if;
+  if fd ? 'member' then f := fd->'member'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "member" t where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
+  end loop; end if;
+  if fc ? 'member' then f := fc->'member'; for k in select j from jsonb_array_elements(f) j loop
+    update "member" t set "role" = case when k.j ? 'role' then r."role" else t."role" end
+      from jsonb_populate_record(null::"member", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."user_id" = (k.j->>'user_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'member', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'member' then f := fi->'member';
+    insert into "member" ("project_id", "user_id", "role")
+    select r."project_id", r."user_id", r."role" from jsonb_populate_recordset(null::"member", f) r order by r."project_id", r."user_id";
+  end if;
+  if fd ? 'token' then f := fd->'token'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "token" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'token' then f := fc->'token'; for k in select j from jsonb_array_elements(f) j loop
+    update "token" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "account_id" = case when k.j ? 'account_id' then r."account_id" else t."account_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "plane" = case when k.j ? 'plane' then r."plane" else t."plane" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"token", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'token' then f := fi->'token';
+    insert into "token" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "account_id", "project_id", "plane")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."account_id", r."project_id", r."plane" from jsonb_populate_recordset(null::"token", f) r order by r."id";
+  end if;
+  if fd ? 'keypair' then f := fd->'keypair'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "keypair" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'keypair' then f := fc->'keypair'; for k in select j from jsonb_array_elements(f) j loop
+    update "keypair" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "user_id" = case when k.j ? 'user_id' then r."user_id" else t."user_id" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"keypair", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'keypair', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'keypair' then f := fi->'keypair';
+    insert into "keypair" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "user_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."user_id" from jsonb_populate_recordset(null::"keypair", f) r order by r."id";
+  end if;
+  if fd ? 'node' then f := fd->'node'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "node" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'node' then f := fc->'node'; for k in select j from jsonb_array_elements(f) j loop
+    update "node" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"node", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'node' then f := fi->'node';
+    insert into "node" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"node", f) r order by r."id";
+  end if;
+  if fd ? 'join_token' then f := fd->'join_token'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "join_token" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'join_token' then f := fc->'join_token'; for k in select j from jsonb_array_elements(f) j loop
+    update "join_token" t set "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end, "used_at" = case when k.j ? 'used_at' then r."used_at" else t."used_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end
+      from jsonb_populate_record(null::"join_token", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'join_token', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'join_token' then f := fi->'join_token';
+    insert into "join_token" ("id", "spec", "expires_at", "used_at", "node_id")
+    select r."id", r."spec", r."expires_at", r."used_at", r."node_id" from jsonb_populate_recordset(null::"join_token", f) r order by r."id";
+  end if;
+  if fd ? 'virt_method' then f := fd->'virt_method'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "virt_method" t where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
+  end loop; end if;
+  if fc ? 'virt_method' then f := fc->'virt_method'; for k in select j from jsonb_array_elements(f) j loop
+    update "virt_method" t set "capabilities" = case when k.j ? 'capabilities' then r."capabilities" else t."capabilities" end
+      from jsonb_populate_record(null::"virt_method", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."name" = (k.j->>'name')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'virt_method', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'virt_method' then f := fi->'virt_method';
+    insert into "virt_method" ("node_id", "name", "capabilities")
+    select r."node_id", r."name", r."capabilities" from jsonb_populate_recordset(null::"virt_method", f) r order by r."node_id", r."name";
+  end if;
+  if fd ? 'flavor' then f := fd->'flavor'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "flavor" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'flavor' then f := fc->'flavor'; for k in select j from jsonb_array_elements(f) j loop
+    update "flavor" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"flavor", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'flavor', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'flavor' then f := fi->'flavor';
+    insert into "flavor" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"flavor", f) r order by r."id";
+  end if;
+  if fd ? 'image' then f := fd->'image'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "image" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'image' then f := fc->'image'; for k in select j from jsonb_array_elements(f) j loop
+    update "image" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"image", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'image', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'image' then f := fi->'image';
+    insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256" from jsonb_populate_recordset(null::"image", f) r order by r."id";
+  end if;
+  if fd ? 'network' then f := fd->'network'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "network" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'network' then f := fc->'network'; for k in select j from jsonb_array_elements(f) j loop
+    update "network" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"network", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'network', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'network' then f := fi->'network';
+    insert into "network" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at" from jsonb_populate_recordset(null::"network", f) r order by r."id";
+  end if;
+  if fd ? 'subnet' then f := fd->'subnet'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "subnet" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'subnet' then f := fc->'subnet'; for k in select j from jsonb_array_elements(f) j loop
+    update "subnet" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "cidr" = case when k.j ? 'cidr' then r."cidr" else t."cidr" end, "gateway" = case when k.j ? 'gateway' then r."gateway" else t."gateway" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"subnet", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'subnet' then f := fi->'subnet';
+    insert into "subnet" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "cidr", "gateway")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."cidr", r."gateway" from jsonb_populate_recordset(null::"subnet", f) r order by r."id";
+  end if;
+  if fd ? 'vm' then f := fd->'vm'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "vm" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'vm' then f := fc->'vm'; for k in select j from jsonb_array_elements(f) j loop
+    update "vm" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "flavor_id" = case when k.j ? 'flavor_id' then r."flavor_id" else t."flavor_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "user_data_secret" = case when k.j ? 'user_data_secret' then r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"vm", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'vm', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'vm' then f := fi->'vm';
+    insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
+  end if;
+  if fd ? 'volume' then f := fd->'volume'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "volume" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'volume' then f := fc->'volume'; for k in select j from jsonb_array_elements(f) j loop
+    update "volume" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"volume", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'volume' then f := fi->'volume';
+    insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
+  end if;
+  if fd ? 'port' then f := fd->'port'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "port" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'port' then f := fc->'port'; for k in select j from jsonb_array_elements(f) j loop
+    update "port" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "mac" = case when k.j ? 'mac' then r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"port", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'port', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'port' then f := fi->'port';
+    insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac" from jsonb_populate_recordset(null::"port", f) r order by r."id";
+  end if;
+  if fd ? 'address' then f := fd->'address'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "address" t where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
+  end loop; end if;
+  if fc ? 'address' then f := fc->'address'; for k in select j from jsonb_array_elements(f) j loop
+    update "address" t set "subnet_id" = case when k.j ? 'subnet_id' then r."subnet_id" else t."subnet_id" end, "port_id" = case when k.j ? 'port_id' then r."port_id" else t."port_id" end, "origin" = case when k.j ? 'origin' then r."origin" else t."origin" end
+      from jsonb_populate_record(null::"address", k.j) r where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'address', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'address' then f := fi->'address';
+    insert into "address" ("network_id", "address", "subnet_id", "port_id", "origin")
+    select r."network_id", r."address", r."subnet_id", r."port_id", r."origin" from jsonb_populate_recordset(null::"address", f) r order by r."network_id", r."address";
+  end if;
+  if fd ? 'attachment' then f := fd->'attachment'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "attachment" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'attachment' then f := fc->'attachment'; for k in select j from jsonb_array_elements(f) j loop
+    update "attachment" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "index" = case when k.j ? 'index' then r."index" else t."index" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "migration_id" = case when k.j ? 'migration_id' then r."migration_id" else t."migration_id" end, "proof" = case when k.j ? 'proof' then r."proof" else t."proof" end, version = t.version + 1
+      from jsonb_populate_record(null::"attachment", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'attachment', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'attachment' then f := fi->'attachment';
+    insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version")
+    select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
+  end if;
+  if fd ? 'operation' then f := fd->'operation'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "operation" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'operation' then f := fc->'operation'; for k in select j from jsonb_array_elements(f) j loop
+    update "operation" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "resource_kind" = case when k.j ? 'resource_kind' then r."resource_kind" else t."resource_kind" end, "resource_id" = case when k.j ? 'resource_id' then r."resource_id" else t."resource_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "deadline_at" = case when k.j ? 'deadline_at' then r."deadline_at" else t."deadline_at" end, "ended_at" = case when k.j ? 'ended_at' then r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"operation", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'operation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'operation' then f := fi->'operation';
+    insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
+  end if;
+  if fd ? 'allocation' then f := fd->'allocation'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "allocation" t where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
+  if fc ? 'allocation' then f := fc->'allocation'; for k in select j from jsonb_array_elements(f) j loop
+    update "allocation" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end
+      from jsonb_populate_record(null::"allocation", k.j) r where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'allocation', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'allocation' then f := fi->'allocation';
+    insert into "allocation" ("holder_id", "class", "node_id", "amount")
+    select r."holder_id", r."class", r."node_id", r."amount" from jsonb_populate_recordset(null::"allocation", f) r order by r."holder_id", r."class", r."node_id";
+  end if;
+  if fd ? 'decision' then f := fd->'decision'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "decision" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'decision' then f := fc->'decision'; for k in select j from jsonb_array_elements(f) j loop
+    update "decision" t set "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
+      from jsonb_populate_record(null::"decision", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'decision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'decision' then f := fi->'decision';
+    insert into "decision" ("id", "vm_id", "project_id", "node_id", "answer")
+    select r."id", r."vm_id", r."project_id", r."node_id", r."answer" from jsonb_populate_recordset(null::"decision", f) r order by r."id";
+  end if;
+  if fd ? 'secret' then f := fd->'secret'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "secret" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'secret' then f := fc->'secret'; for k in select j from jsonb_array_elements(f) j loop
+    update "secret" t set "nonce" = case when k.j ? 'nonce' then r."nonce" else t."nonce" end, "sealed" = case when k.j ? 'sealed' then r."sealed" else t."sealed" end
+      from jsonb_populate_record(null::"secret", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'secret', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'secret' then f := fi->'secret';
+    insert into "secret" ("id", "nonce", "sealed")
+    select r."id", r."nonce", r."sealed" from jsonb_populate_recordset(null::"secret", f) r order by r."id";
+  end if;
+  if fd ? 'credential' then f := fd->'credential'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "credential" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'credential' then f := fc->'credential'; for k in select j from jsonb_array_elements(f) j loop
+    update "credential" t set "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end
+      from jsonb_populate_record(null::"credential", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'credential', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'credential' then f := fi->'credential';
+    insert into "credential" ("id", "sha256")
+    select r."id", r."sha256" from jsonb_populate_recordset(null::"credential", f) r order by r."id";
+  end if;
+  if fd ? 'idempotency' then f := fd->'idempotency'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "idempotency" t where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
+  end loop; end if;
+  if fc ? 'idempotency' then f := fc->'idempotency'; for k in select j from jsonb_array_elements(f) j loop
+    update "idempotency" t set "request_sha256" = case when k.j ? 'request_sha256' then r."request_sha256" else t."request_sha256" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "answer" = case when k.j ? 'answer' then r."answer" else t."answer" end
+      from jsonb_populate_record(null::"idempotency", k.j) r where t."principal" = (k.j->>'principal')::TEXT and t."key" = (k.j->>'key')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'idempotency', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'idempotency' then f := fi->'idempotency';
+    insert into "idempotency" ("principal", "key", "request_sha256", "status", "answer")
+    select r."principal", r."key", r."request_sha256", r."status", r."answer" from jsonb_populate_recordset(null::"idempotency", f) r order by r."principal", r."key";
+  end if;
+  if fd ? 'call' then f := fd->'call'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "call" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'call' then f := fc->'call'; for k in select j from jsonb_array_elements(f) j loop
+    update "call" t set "at" = case when k.j ? 'at' then r."at" else t."at" end, "actor" = case when k.j ? 'actor' then r."actor" else t."actor" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "request" = case when k.j ? 'request' then r."request" else t."request" end, "action" = case when k.j ? 'action' then r."action" else t."action" end, "outcome" = case when k.j ? 'outcome' then r."outcome" else t."outcome" end, "kind" = case when k.j ? 'kind' then r."kind" else t."kind" end, "object_id" = case when k.j ? 'object_id' then r."object_id" else t."object_id" end, "detail" = case when k.j ? 'detail' then r."detail" else t."detail" end
+      from jsonb_populate_record(null::"call", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'call', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'call' then f := fi->'call';
+    insert into "call" ("id", "at", "actor", "project_id", "request", "action", "outcome", "kind", "object_id", "detail")
+    select r."id", coalesce(r."at", now()), r."actor", r."project_id", r."request", r."action", r."outcome", r."kind", r."object_id", r."detail" from jsonb_populate_recordset(null::"call", f) r order by r."id";
+  end if;
+  if fd ? 'plan' then f := fd->'plan'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "plan" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'plan' then f := fc->'plan'; for k in select j from jsonb_array_elements(f) j loop
+    update "plan" t set "principal" = case when k.j ? 'principal' then r."principal" else t."principal" end, "draft" = case when k.j ? 'draft' then r."draft" else t."draft" end, "shown" = case when k.j ? 'shown' then r."shown" else t."shown" end, "expires_at" = case when k.j ? 'expires_at' then r."expires_at" else t."expires_at" end
+      from jsonb_populate_record(null::"plan", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'plan', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'plan' then f := fi->'plan';
+    insert into "plan" ("id", "principal", "draft", "shown", "expires_at")
+    select r."id", r."principal", r."draft", r."shown", r."expires_at" from jsonb_populate_recordset(null::"plan", f) r order by r."id";
+  end if;
+  if fd ? 'node_seen' then f := fd->'node_seen'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "node_seen" t where t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
+  if fc ? 'node_seen' then f := fc->'node_seen'; for k in select j from jsonb_array_elements(f) j loop
+    update "node_seen" t set "session" = case when k.j ? 'session' then r."session" else t."session" end, "seen_at" = case when k.j ? 'seen_at' then r."seen_at" else t."seen_at" end, "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
+      from jsonb_populate_record(null::"node_seen", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node_seen', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'node_seen' then f := fi->'node_seen';
+    insert into "node_seen" ("node_id", "session", "seen_at", "revision")
+    select r."node_id", r."session", r."seen_at", coalesce(r."revision", '0') from jsonb_populate_recordset(null::"node_seen", f) r order by r."node_id";
+  end if;
+  if fd ? 'node_revision' then f := fd->'node_revision'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "node_revision" t where t."node_id" = (k.j->>'node_id')::UUID;
+  end loop; end if;
+  if fc ? 'node_revision' then f := fc->'node_revision'; for k in select j from jsonb_array_elements(f) j loop
+    update "node_revision" t set "revision" = case when k.j ? 'revision' then r."revision" else t."revision" end
+      from jsonb_populate_record(null::"node_revision", k.j) r where t."node_id" = (k.j->>'node_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'node_revision', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'node_revision' then f := fi->'node_revision';
+    insert into "node_revision" ("node_id", "revision")
+    select r."node_id", r."revision" from jsonb_populate_recordset(null::"node_revision", f) r order by r."node_id";
+  end if;
+  if fd ? 'inventory' then f := fd->'inventory'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "inventory" t where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+  end loop; end if;
+  if fc ? 'inventory' then f := fc->'inventory'; for k in select j from jsonb_array_elements(f) j loop
+    update "inventory" t set "total" = case when k.j ? 'total' then r."total" else t."total" end, "reserved" = case when k.j ? 'reserved' then r."reserved" else t."reserved" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
+      from jsonb_populate_record(null::"inventory", k.j) r where t."node_id" = (k.j->>'node_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'inventory', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'inventory' then f := fi->'inventory';
+    insert into "inventory" ("node_id", "class", "total", "reserved", "used")
+    select r."node_id", r."class", r."total", r."reserved", coalesce(r."used", '0') from jsonb_populate_recordset(null::"inventory", f) r order by r."node_id", r."class";
+  end if;
+  if fd ? 'quota' then f := fd->'quota'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "quota" t where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+  end loop; end if;
+  if fc ? 'quota' then f := fc->'quota'; for k in select j from jsonb_array_elements(f) j loop
+    update "quota" t set "amount" = case when k.j ? 'amount' then r."amount" else t."amount" end, "used" = case when k.j ? 'used' then r."used" else t."used" end
+      from jsonb_populate_record(null::"quota", k.j) r where t."project_id" = (k.j->>'project_id')::UUID and t."class" = (k.j->>'class')::TEXT;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'quota', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'quota' then f := fi->'quota';
+    insert into "quota" ("project_id", "class", "amount", "used")
+    select r."project_id", r."class", r."amount", coalesce(r."used", '0') from jsonb_populate_recordset(null::"quota", f) r order by r."project_id", r."class";
+  end if;
+
+  -- capacity: one conditional update per row, in key order; waits for its row, never skips it
+  for k in select (j->>'n')::uuid n, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'capacity', '[]')) j group by 1, 2 order by 1, 2 loop
+    update inventory set used = used + k.a
+     where node_id = k.n and class = k.c and (k.a <= 0 or used + k.a <= total - reserved);
+    if not found then
+      raise exception using errcode = 'NB409', message = 'capacity', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a,
+           'is_now', total - reserved - used)) from inventory where node_id = k.n and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
+    end if;
+  end loop;
+  for k in select (j->>'n')::uuid n, array_agg((j->>'vm')::uuid) vms
+             from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
+    update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
+    insert into wanted (node_id, vm_id, revision) select k.n, x, g from unnest(k.vms) x order by x
+      on conflict (node_id, vm_id) do update set revision = excluded.revision;
+    out := out || jsonb_build_object(k.n::text, g);
+  end loop;
+  for k in select (j->>'p')::uuid p, j->>'c' c, sum((j->>'a')::bigint)::bigint a
+             from jsonb_array_elements(coalesce(d->'quota', '[]')) j group by 1, 2 order by 1, 2 loop
+    update quota set used = used + k.a
+     where project_id = k.p and class = k.c and (k.a <= 0 or used + k.a <= amount);
+    if not found then
+      raise exception using errcode = 'NB409', message = 'quota', detail = coalesce(
+        (select jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a,
+           'limit', amount, 'used', used)) from quota where project_id = k.p and class = k.c),
+        jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a, 'limit', 0, 'used', 0)))::text;
+    end if;
+  end loop;
+  return out || jsonb_build_object('now', now());
+end $commit$;
+
