@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nubila.agent import effects
-from nubila.agent import plan as p
+from nubila.agent import plan as planning
+from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail
 from nubila.drivers.hypervisor.base import Found
@@ -54,7 +55,9 @@ class World:
         self.record = msgspec.structs.replace(self.record, **notes)
 
     def plan(self) -> list[p.Step]:
-        steps = p.plan(self.wanted, self.facts, self.record, self.trail, self.now_s, fresh=self.fresh, alone=self.alone)
+        steps = planning.plan(
+            self.wanted, self.facts, self.record, self.trail, self.now_s, fresh=self.fresh, alone=self.alone
+        )
         kinds = [type(s) for s in steps]
         assert kinds.count(p.Start) <= 1
         if not self.fresh:
@@ -233,7 +236,7 @@ def test_stop_goes_from_agent_to_button_to_plug() -> None:
 
 @pytest.fixture(autouse=True)
 def _real_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p, "CRASH_BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0))
+    monkeypatch.setattr(planning, "CRASH_BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0))
 
 
 @pytest.mark.parametrize(("crashes", "wait_s"), [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (50, 60.0)])
@@ -255,7 +258,7 @@ def test_a_newer_epoch_is_left_alone(changes: dict[str, Any]) -> None:
     world.settle()
     world.facts.domain = Found(vm_id=world.wanted.vm_id, epoch=2, running=True)
     wish(world, **changes)
-    assert world.plan() == [p.Blocked(p.NEWER)]
+    assert world.plan() == [p.Blocked(planning.NEWER)]
 
 
 def test_an_older_epoch_is_removed_before_anything_else_and_only_when_fresh() -> None:

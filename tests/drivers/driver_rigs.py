@@ -150,7 +150,7 @@ class LibvirtRig:
         self.driver.daemons.remove()
 
     def _connection(self) -> Any:
-        return self.driver._open()
+        return self.driver.session.open()
 
 
 RIGS: dict[str, Callable[[Path], Rig]] = {"fake": FakeRig, "libvirt": LibvirtRig}

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from nubila.agent import plan as p
+from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail, port_key
+from nubila.agent.plan import GUEST_SHUTDOWN
 from nubila.drivers.hypervisor.base import Found
 from nubila.protocol import Vm
 
@@ -129,7 +130,7 @@ def timestamp() -> str:
 def _count_end(trail: Trail, found: Found | None, now_s: float) -> None:
     """It ended without us. A crash after a steady run is the first in its row."""
     steady = trail.started_s is not None and now_s - trail.started_s >= STEADY_S
-    if found is not None and found.reason == p.GUEST_SHUTDOWN:
+    if found is not None and found.reason == GUEST_SHUTDOWN:
         trail.crashes = 0
     else:
         trail.crashes = 1 if steady else trail.crashes + 1

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from nubila.agent import plan as p
 from nubila.agent import seed
+from nubila.agent import steps as p
 from nubila.agent.directory import Room, Rooms
 from nubila.agent.known import Facts, port_key
 from nubila.agent.pool import Call, Pool, Worker

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-from nubila.agent import plan as p
+from nubila.agent import steps as p
 from nubila.drivers import DriverError
 from nubila.drivers.storage.base import Storage
 from nubila.telemetry import log

@@ -18,10 +18,11 @@ from typing import Protocol
 import msgspec
 
 from nubila.agent import account, effects
-from nubila.agent import plan as p
+from nubila.agent import steps as p
 from nubila.agent.hands import ASKS, Cancelled, Hands, Job
 from nubila.agent.images import Images
 from nubila.agent.known import Ask, Facts, Record, Trail
+from nubila.agent.plan import backoff_s, plan
 from nubila.agent.pool import Pool
 from nubila.agent.right import Right
 from nubila.agent.wish import Wishes
@@ -197,11 +198,11 @@ class Lanes:
         now_s = time.monotonic()
         fresh, alone = lane.confirmed and self.right.fresh(now_s), self.right.alone(now_s)
         try:
-            steps = p.plan(lane.wanted, lane.facts, lane.record, lane.trail, now_s, fresh=fresh, alone=alone)
+            steps = plan(lane.wanted, lane.facts, lane.record, lane.trail, now_s, fresh=fresh, alone=alone)
             self._carry_out(lane, steps)
         except Exception as e:  # one poisoned vm stops no other
             LOG.exception("vm.unplannable", vm_id=lane.wanted.vm_id)
-            self._fail(lane, f"internal error in the agent: {type(e).__name__}", p.backoff_s(lane.failures + 1))
+            self._fail(lane, f"internal error in the agent: {type(e).__name__}", backoff_s(lane.failures + 1))
 
     def _carry_out(self, lane: Lane, steps: list[p.Step]) -> None:
         """Notes are taken here, before the job that they license; images are fetched for the whole node at once."""
@@ -229,7 +230,7 @@ class Lanes:
 
     def _submit(self, lane: Lane, steps: list[p.Step], gate: int) -> None:
         if steps == lane.done_steps:
-            self._fail(lane, f"{p.DOING.get(type(steps[0]), 'a step')} had no effect", p.backoff_s(lane.failures + 1))
+            self._fail(lane, f"{p.DOING.get(type(steps[0]), 'a step')} had no effect", backoff_s(lane.failures + 1))
             return
         body = [s for s in steps if type(s) not in INLINE]
         if isinstance(body[0], p.AskReboot):  # from now on it is under way, and not reported as done
@@ -317,7 +318,7 @@ class Lanes:
             self._fail(lane, error.reason, _retry_s(lane, error))
         else:
             LOG.error("vm.step-failed", vm_id=lane.wanted.vm_id, exc_info=error)
-            self._fail(lane, f"internal error in the agent: {type(error).__name__}", p.backoff_s(lane.failures + 1))
+            self._fail(lane, f"internal error in the agent: {type(error).__name__}", backoff_s(lane.failures + 1))
 
     def _after(self, lane: Lane) -> None:
         """What the plan had after the job, then the next plan."""
@@ -386,4 +387,4 @@ class Lanes:
 
 
 def _retry_s(lane: Lane, error: DriverError) -> float:
-    return p.backoff_s(lane.failures + 1) if error.again else HOPELESS_BACKOFF_S
+    return backoff_s(lane.failures + 1) if error.again else HOPELESS_BACKOFF_S

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from nubila.agent import garbage
-from nubila.agent import plan as p
+from nubila.agent import steps as p
 from nubila.agent.directory import Rooms
 from nubila.agent.guests import Guests
 from nubila.agent.hands import Drivers, Hands, Job

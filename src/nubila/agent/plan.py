@@ -8,98 +8,33 @@ licenses.
 
 from __future__ import annotations
 
-import msgspec
-
 from nubila.agent.known import Facts, Record, Trail, port_key
-from nubila.protocol import Disk, NetworkView, Nic, Vm
+from nubila.agent.steps import (
+    AskReboot,
+    AskStop,
+    Blocked,
+    Destroy,
+    Image,
+    Network,
+    Note,
+    Port,
+    Rebooted,
+    RemoveDirectory,
+    RemoveDomain,
+    RemovePort,
+    RemoveVolume,
+    Seed,
+    Start,
+    Step,
+    Volume,
+    Wait,
+)
+from nubila.protocol import Vm
 
 ASK_AGAIN_S = 5.0  # a guest that still boots does not hear the first press of the button
 CRASH_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 GUEST_SHUTDOWN = "guest-shutdown"
 NEWER = "a newer epoch of this vm runs here than is wished; it is left alone"
-
-
-class Step(msgspec.Struct, frozen=True):
-    """Base of all steps."""
-
-
-class Note(Step, frozen=True, kw_only=True, omit_defaults=True):
-    """Write into the durable record; None leaves a field. What follows in the plan waits until it is on disk."""
-
-    starts: int | None = None
-    reboots: int | None = None
-    rebooted: int | None = None
-    halted: int | None = None
-    gone: bool | None = None
-
-
-class Image(Step, frozen=True):
-    image_id: str
-    sha256: str
-
-
-class Volume(Step, frozen=True):
-    disk: Disk
-
-
-class Network(Step, frozen=True):
-    network: NetworkView
-
-
-class Port(Step, frozen=True):
-    nic: Nic
-
-
-class Seed(Step, frozen=True):
-    pass
-
-
-class Start(Step, frozen=True):
-    pass
-
-
-class AskStop(Step, frozen=True):
-    how: str  # agent | acpi
-
-
-class AskReboot(Step, frozen=True):
-    how: str  # agent | reset
-
-
-class Rebooted(Step, frozen=True):
-    """The reboot under way was seen to have happened; it is over."""
-
-
-class Destroy(Step, frozen=True):
-    pass
-
-
-class RemoveDomain(Step, frozen=True):
-    pass
-
-
-class RemovePort(Step, frozen=True):
-    nic: Nic
-
-
-class RemoveVolume(Step, frozen=True):
-    volume_id: str
-
-
-class RemoveDirectory(Step, frozen=True):
-    pass
-
-
-class Wait(Step, frozen=True):
-    """Nothing to do before that time, unless something changes."""
-
-    until_s: float
-
-
-class Blocked(Step, frozen=True):
-    """What is wished cannot be done, and repeating does not help."""
-
-    reason: str
 
 
 def plan(
@@ -128,11 +63,6 @@ def plan(
 def backoff_s(failures: int) -> float:
     """How long to wait after that many failures in a row."""
     return CRASH_BACKOFF_S[min(failures, len(CRASH_BACKOFF_S)) - 1] if failures > 0 else 0.0
-
-
-def apply_note(record: Record, note: Note) -> Record:
-    changes = {f: v for f in note.__struct_fields__ if (v := getattr(note, f)) is not None}
-    return msgspec.structs.replace(record, **changes)
 
 
 # --- on
@@ -238,24 +168,3 @@ def _remove(wanted: Vm, record: Record) -> list[Step]:
         RemoveDirectory(),
         Note(gone=True),
     ]
-
-
-# How the steps of one plan may run side by side: tracks of one group are independent of each other.
-TRACKS: dict[type[Step], str] = {Volume: "disk", Network: "wire", Port: "wire", Seed: "disk"}
-
-# What a person sees while it is done.
-DOING: dict[type[Step], str] = {
-    Image: "fetching the image",
-    Volume: "making the volume",
-    Network: "making the network",
-    Port: "making the port",
-    Seed: "writing the seed",
-    Start: "starting",
-    AskStop: "asking the guest to stop",
-    AskReboot: "rebooting",
-    Destroy: "stopping",
-    RemoveDomain: "removing the domain",
-    RemovePort: "removing the port",
-    RemoveVolume: "removing the volume",
-    RemoveDirectory: "removing its files",
-}

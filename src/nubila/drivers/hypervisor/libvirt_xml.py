@@ -11,7 +11,9 @@ from lxml import etree
 from lxml.builder import ElementMaker
 
 from nubila.drivers import DriverError
-from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic
+from nubila.drivers.hypervisor.base import Domain
+from nubila.drivers.hypervisor.libvirt_disk_xml import disk_xml
+from nubila.drivers.hypervisor.libvirt_nic_xml import nic_xml
 
 NAMESPACE = "urn:nubila"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -25,8 +27,6 @@ _FIXED_DEVICES = 4  # virtio-scsi, virtio-serial, rng, balloon
 _SOCKET_PATH_MAX = 107  # of the kernel
 _VM_ID = re.compile(r"[a-z]{2,4}-[0-9a-z]{1,40}")
 _NAME = re.compile(r"([a-z]{2,4}-[0-9a-z]{1,40})\.e([0-9]{1,18})")
-_CACHE_MODES = frozenset({"none", "writethrough", "writeback", "directsync", "unsafe"})
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def name_of(vm_id: str, epoch: int) -> str:
@@ -100,13 +100,13 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
     ports = _FIXED_DEVICES + _SPARE_PORTS + len(domain.disks) + len(domain.nics)
     return _E.devices(
         _E.emulator(EMULATOR),
-        *(_disk(disk, index) for index, disk in enumerate(domain.disks)),
+        *(disk_xml(disk, index) for index, disk in enumerate(domain.disks)),
         *([_seed(domain.seed)] if domain.seed is not None else []),
         _E.controller({"type": "usb", "model": "none"}),
         _E.controller({"type": "scsi", "index": "0", "model": "virtio-scsi"}),
         _E.controller({"type": "pci", "index": "0", "model": "pcie-root"}),
         *(_E.controller({"type": "pci", "index": str(n), "model": "pcie-root-port"}) for n in range(1, ports + 1)),
-        *(_nic(nic) for nic in domain.nics),
+        *(nic_xml(nic) for nic in domain.nics),
         _E.serial({"type": "file"}, _E.source({"path": console_log, "append": "on"}), _E.target({"port": "0"})),
         _E.channel({"type": "unix"}, _E.target({"type": "virtio", "name": "org.qemu.guest_agent.0"})),
         _E.graphics({"type": "vnc"}, _E.listen({"type": "socket", "socket": vnc})),
@@ -116,38 +116,6 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
     )
 
 
-def _disk(disk: DomainDisk, index: int) -> etree._Element:
-    if index >= len(_LETTERS):
-        raise DriverError(f"a vm has at most {len(_LETTERS)} disks", again=False)
-    if disk.format not in ("qcow2", "raw"):
-        raise DriverError(f"the disk format {disk.format!r} is not one of qcow2, raw", again=False)
-    driver = {"name": "qemu", "type": disk.format, "discard": "unmap"}
-    if disk.cache != "default":
-        if disk.cache not in _CACHE_MODES:
-            raise DriverError(f"the cache mode {disk.cache!r} is not one of {sorted(_CACHE_MODES)}", again=False)
-        driver["cache"] = disk.cache
-    parts = [
-        _E.driver(driver),
-        _E.source({"file": disk.path}),
-        _E.target({"dev": f"vd{_LETTERS[index]}", "bus": "virtio"}),
-        *_limits(disk),
-        _E.serial(disk.volume_id[-20:]),  # so many characters of it reach the guest
-        *([_E.boot({"order": "1"})] if index == 0 else []),
-    ]
-    return _E.disk({"type": "file", "device": "disk"}, *parts)
-
-
-def _limits(disk: DomainDisk) -> list[etree._Element]:
-    limits = {
-        "read_bytes_sec": disk.read_bytes,
-        "write_bytes_sec": disk.write_bytes,
-        "read_iops_sec": disk.read_iops,
-        "write_iops_sec": disk.write_iops,
-    }
-    set_ = [_E(name, str(value)) for name, value in limits.items() if value]
-    return [_E.iotune(*set_)] if set_ else []
-
-
 def _seed(path: str) -> etree._Element:
     return _E.disk(
         {"type": "file", "device": "cdrom"},
@@ -155,15 +123,4 @@ def _seed(path: str) -> etree._Element:
         _E.source({"file": path}),
         _E.target({"dev": "sda", "bus": "scsi"}),
         _E.readonly(),
-    )
-
-
-def _nic(nic: DomainNic) -> etree._Element:
-    return _E.interface(
-        {"type": "ethernet"},
-        _E.mac({"address": nic.mac}),
-        _E.target({"dev": nic.tap, "managed": "no"}),
-        _E.model({"type": "virtio"}),
-        _E.mtu({"size": str(nic.mtu)}),
-        _E.rom({"enabled": "no"}),
     )
