@@ -41,6 +41,7 @@ class Installation:
     def __init__(self, top: Path, name: str, drivers: str, nodes: int):
         self.top, self.name, self.drivers, self.nodes = top, name, drivers, nodes
         self.ports = free_ports(3)
+        self.cidr = f"10.{64 + os.getpid() % 128}.0.0/16"  # of its own: others may measure on this machine too
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
         self.server: postgres.Server | None = None
@@ -121,7 +122,7 @@ class Installation:
         self.call(1, "POST", "/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 256, "disk_gib": 1}, op)
         self.call(1, "POST", "/v1/images", {"name": "mini", "format": format_}, op)
         self.call(1, "PUT", "/v1/images/mini/content", token=op, raw=image)
-        self.call(0, "POST", "/v1/networks", {"name": "default", "subnets": [{"cidr": "10.71.0.0/16"}]}, user)
+        self.call(0, "POST", "/v1/networks", {"name": "default", "subnets": [{"cidr": self.cidr}]}, user)
         self.tokens = {"operator": op, "user": user}
         lines = [self.call(1, "POST", "/v1/join-tokens", {}, op)["token"] for _ in range(self.nodes)]
         file = self.top / "join"

@@ -52,6 +52,7 @@ class Hello(Wire, frozen=True):
     disk_gib: Annotated[int, Meta(ge=0, le=1 << 40)]
     virt_methods: Annotated[tuple[Name, ...], Meta(max_length=64)]
     drivers: dict[str, dict[str, dict[str, Any]]]
+    ranges: Annotated[tuple[str, ...], Meta(max_length=4096)] = ()  # that the machine itself has addresses or routes in
 
 
 class Welcome(Wire, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,22 @@ def test_every_driver_is_tested() -> None:
 
 
 class Rig:
-    """The driver under test, and how a new agent would make it."""
+    """The driver under test, how a new agent would make it, and how the machine gets an address of its own."""
 
-    def __init__(self, again: Callable[[], NetworkDriver]):
+    def __init__(self, again: Callable[[], NetworkDriver], give: Callable[[NetworkDriver, str], None]):
         self.again = again
         self.driver = again()
+        self.give = lambda cidr: give(self.driver, cidr)
+
+
+def _give_fake(driver: Any, cidr: str) -> None:
+    driver.world.ranges += (str(ipaddress.ip_interface(cidr).network),)
+
+
+def _give_real(driver: NetworkDriver, cidr: str) -> None:
+    subprocess.run(["ip", "link", "add", "lan0", "type", "bridge"], check=True)
+    subprocess.run(["ip", "addr", "add", cidr, "dev", "lan0"], check=True)
+    subprocess.run(["ip", "link", "set", "lan0", "up"], check=True)
 
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.real if n != "fake" else ()) for n in DRIVERS])
@@ -69,10 +82,10 @@ def rig(request: pytest.FixtureRequest, place: Path, tmp_path: Path) -> Iterator
     path = place / tmp_path.name
     path.mkdir(mode=0o711)
     if request.param == "fake":
-        yield Rig(MAKERS[request.param](path))
+        yield Rig(MAKERS[request.param](path), _give_fake)
         return
     with own_netns():
-        rig = Rig(MAKERS[request.param](path))
+        rig = Rig(MAKERS[request.param](path), _give_real)
         yield rig
         for found in rig.driver.observe().ports:
             rig.driver.remove_port(found.port_id)
@@ -89,6 +102,19 @@ def test_nothing_is_there_at_first(rig: Rig) -> None:
 def test_removing_what_is_not_there_succeeds(rig: Rig) -> None:
     rig.driver.remove_port(port(1).port_id)
     rig.driver.remove_network(NET)
+
+
+@pytest.mark.parametrize("own", ["10.91.0.7/32", "10.91.0.1/25", "10.88.0.1/13"])
+def test_a_network_never_takes_the_machines_own_addresses_over(rig: Rig, own: str) -> None:
+    rig.give(own)
+    assert any(ipaddress.ip_interface(own).ip in ipaddress.ip_network(r) for r in rig.driver.ranges())
+    with pytest.raises(DriverError, match="uses itself"):
+        rig.driver.ensure_network(NETWORK)
+    assert rig.driver.observe().networks == ()
+    elsewhere = Subnet(cidr="10.17.0.0/24", gateway="10.17.0.1")
+    rig.driver.ensure_network(msgspec.structs.replace(NETWORK, subnets=(elsewhere,)))
+    assert [n.network_id for n in rig.driver.observe().networks] == [NET]
+    rig.driver.ensure_network(msgspec.structs.replace(NETWORK, subnets=(elsewhere,)))  # its own route is no obstacle
 
 
 def test_a_port_needs_its_network(rig: Rig) -> None:

@@ -49,11 +49,11 @@ class Puppet:
         }
         return self.cloud.caller("internal").post(f"{ROOT}/enrol", body)
 
-    def open(self) -> int:
+    def open(self, **says: Any) -> int:
         """A new session: what an agent does when it starts."""
         hello = {
             "protocol": 1, "agent_version": "0", "fqdn": f"{self.method}.example", "boot_id": "b", "kernel": "k", "cores": 64, "memory_mib": 65536,
-            "disk_gib": 1000, "virt_methods": [self.method], "drivers": {"hypervisor": {"fake": {}}},
+            "disk_gib": 1000, "virt_methods": [self.method], "drivers": {"hypervisor": {"fake": {}}}, **says,
         }  # fmt: skip
         self.session = self.caller.post(f"{ROOT}/sessions", hello).ok()["session"]
         return self.session

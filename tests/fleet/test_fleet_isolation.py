@@ -19,6 +19,7 @@ from nubila.model import ids
 from nubila.model.catalog import Plane
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.installation import PUBLIC_KEY, Installation, until
+from tests.fleet.puppet import puppet_of
 from tests.fleet.tenant import Tenant, absent, refused
 
 # a valid body for every write, so that only the object it is about is wrong
@@ -324,3 +325,20 @@ def test_a_join_token_works_once_and_for_its_machine(cloud: Installation) -> Non
     )
     ca = cloud.caller("internal").get("/internal/v1/ca").ok()["ca_pem"]
     assert ca == cloud.settings.ca_file.read_text()
+
+
+def test_no_network_takes_over_what_the_hosts_or_the_world_use(cloud: Installation, tenant: Tenant) -> None:
+    def made(name: str, *cidrs: str) -> Reply:
+        return tenant.owner.post("/v1/networks", {"name": name, "subnets": [{"cidr": c} for c in cidrs]})
+
+    made("before", "10.98.0.0/25").ok()
+    with puppet_of(cloud) as puppet:
+        puppet.open(ranges=["10.98.0.0/24", "fd98::/16", "nonsense"])
+        for lan in ("10.98.0.0/25", "10.98.0.240/29", "10.96.0.0/12"):
+            problem = refused(made("lan", lan), 409, "conflict")
+            assert lan in problem["detail"]
+            assert lan == "10.98.0.0/24" or "10.98.0.0/24" not in problem["detail"]  # nor where the hosts are
+        refused(made("lan", "10.99.0.0/24", "fd98:1::/64"), 409, "conflict")
+        made("beside", "10.98.1.0/24", "fd99::/64").ok()
+    for outside in ("198.51.100.0/24", "8.8.8.0/24", "169.254.0.0/24", "172.32.0.0/24"):
+        refused(made("world", outside), 422, "invalid")

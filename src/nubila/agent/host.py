@@ -36,6 +36,7 @@ def hello(
         disk_gib=FAKE_DISK_GIB if fake else disk_gib(directory),
         virt_methods=capabilities.virt_methods,
         drivers=described,
+        ranges=drivers.network.ranges(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from uuid import UUID
 
 import msgspec
@@ -33,7 +34,8 @@ class NetworkCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     labels: Labels = {}
 
 
-def create(body: NetworkCreate, asking: Asking) -> Outcome:
+def create(body: NetworkCreate, asking: Asking, *, host_ranges: Iterable[str] = ()) -> Outcome:
+    """`host_ranges`: where the nodes themselves have addresses or routes; a network there would take them over."""
     if not 1 <= len(body.subnets) <= 8:
         return errors.Invalid("A network needs one to eight subnets.", field="subnets")
     if not 576 <= body.mtu <= 9000:
@@ -43,6 +45,9 @@ def create(body: NetworkCreate, asking: Asking) -> Outcome:
     checked = _check(body.subnets)
     if isinstance(checked, errors.NubilaError):
         return checked
+    taken = _taken(checked, host_ranges)
+    if taken is not None:
+        return taken
     draft = asking.draft()
     row = draft.inserts(
         "network",
@@ -97,6 +102,19 @@ def _check(subnets: list[SubnetCreate]) -> list[network.SubnetSpec] | errors.Nub
     if not any(r.version == 4 for r in ranges):
         return errors.Invalid("A network needs an IPv4 subnet: guests find their metadata over IPv4.", field="subnets")
     return out
+
+
+def _taken(subnets: list[network.SubnetSpec], host_ranges: Iterable[str]) -> errors.Conflict | None:
+    theirs = [ipaddress.ip_network(r) for r in host_ranges]
+    for s in subnets:
+        mine = ipaddress.ip_network(s.cidr)
+        if any(mine.version == r.version and mine.overlaps(r) for r in theirs):
+            return errors.Conflict(
+                f"Subnet {mine} overlaps a range that the hosts use themselves.",
+                field="subnets",
+                fix="Choose another private range.",
+            )
+    return None
 
 
 def _subnet(draft: Draft, asking: Asking, row: Row, spec: network.SubnetSpec) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -75,6 +77,15 @@ def enrol(fqdn: str, token: Row, asking: Asking, node_id: UUID, name: str, key_s
     return Drafted(draft=draft, status=201, refers={"node": node_id}, effects=[effect], hints=["fleet"])
 
 
+def _ranges(said: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are ranges; what a node says otherwise is not kept."""
+    found = set()
+    for r in said:
+        with contextlib.suppress(ValueError):
+            found.add(str(ipaddress.ip_network(r)))
+    return tuple(sorted(found))
+
+
 def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row], asking: Asking) -> Outcome:
     """What the node says of itself becomes its status, its virt methods and its inventory."""
     if row["state"] == node.State.RETIRED:
@@ -90,6 +101,7 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
         protocol=hello.protocol,
         virt_methods=hello.virt_methods,
         drivers=hello.drivers,
+        ranges=_ranges(hello.ranges),
     )
     spec = msgspec.convert(row["spec"], node.Spec)
     state = node.state(spec, status, was=node.State(row["state"]))

@@ -31,6 +31,16 @@ class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0  # position among the vm's interfaces
 
 
+# Projects take their ranges from these: addresses that nobody else in the world answers to.
+TENANT_RANGES = tuple(
+    ipaddress.ip_network(r) for r in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+
+
+def is_private(net: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    return any(net.version == r.version and net.subnet_of(r) for r in TENANT_RANGES)  # type: ignore[arg-type]
+
+
 def parse_cidr(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Raises ValueError, in words for the user, unless the value is a usable subnet."""
     net = ipaddress.ip_network(value, strict=True)
@@ -40,6 +50,8 @@ def parse_cidr(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise ValueError("an IPv6 subnet needs a /64, since guests form their address from their MAC")
     if net.is_loopback or net.is_link_local or net.is_multicast or net.is_unspecified:
         raise ValueError("loopback, link-local, multicast and unspecified ranges cannot be subnets")
+    if not is_private(net):
+        raise ValueError(f"a subnet must lie within {', '.join(map(str, TENANT_RANGES))}")
     return net
 
 

@@ -65,6 +65,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     virt_methods: tuple[str, ...] = ()
     # kind -> driver -> capabilities, as the drivers describe themselves
     drivers: dict[str, dict[str, dict[str, Any]]] = {}
+    ranges: tuple[str, ...] = ()  # that the machine itself has addresses in or routes to: no network may overlap them
 
 
 def state(spec: Spec, status: Status | None, *, was: State | None = None) -> State:

@@ -16,6 +16,8 @@ select n.id, n.name, n.state, n.spec, n.status,
  order by n.id
 """
 
+RANGES = "select distinct jsonb_array_elements_text(n.status->'ranges') as range from node n where n.removed_at is null"
+
 # In one statement for all nodes heard from since the last one; losing the newest seconds in a crash harms nobody.
 SEEN = """
 update node_seen s set seen_at = greatest(s.seen_at, now() - make_interval(secs => u.ago_s)), revision = greatest(s.revision, u.revision)
@@ -81,6 +83,10 @@ class NodeStore:
         """(node, session, revision it has, seconds ago) of each node heard from."""
         nodes, sessions, revisions, ago = zip(*heard, strict=True)
         await self._db.execute(SEEN, list(nodes), list(sessions), list(revisions), list(ago))
+
+    async def ranges(self) -> list[str]:
+        """Where the machines of living nodes have addresses or routes of their own."""
+        return [r["range"] for r in await self._db.fetch(RANGES)]
 
     async def new_session(self, node_id: UUID) -> int:
         return int(await self._db.value(NEW_SESSION, node_id))

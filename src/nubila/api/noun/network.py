@@ -17,9 +17,9 @@ from nubila.intent.asking import Asking, Outcome
 
 async def create_network(call: ApiCall) -> Answer:
     """Create a network."""
-    return await carried(
-        call, "network.create", drafting_in_project(call, lambda a: intent.create(call.body, a)), showing("network")
-    )
+    ranges = await call.context.nodes.ranges()
+    draft = drafting_in_project(call, lambda a: intent.create(call.body, a, host_ranges=ranges))
+    return await carried(call, "network.create", draft, showing("network"))
 
 
 async def remove_network(call: ApiCall) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -82,8 +84,14 @@ class NetworkDriver(Protocol):
 
     def observe(self) -> Observed: ...
 
+    def ranges(self) -> tuple[str, ...]:
+        """Where this machine has addresses or routes that are not this driver's, without the default route."""
+
     def ensure_network(self, network: Network) -> str:
-        """Have the segment, its gateway addresses, DHCP and NAT; returns the bridge's interface name."""
+        """Have the segment, its gateway addresses, DHCP and NAT; returns the bridge's interface name.
+
+        Raises DriverError for a subnet that overlaps one of `ranges()`: it would take the machine's own traffic over.
+        """
 
     def ensure_port(self, port: Port) -> str:
         """Have the tap, its rules loaded before it is up and on the bridge, its DHCP entry; returns the tap's name."""
@@ -94,3 +102,13 @@ class NetworkDriver(Protocol):
 
     def close(self) -> None:
         """Let go of sockets; DHCP, taps and rules stay."""
+
+
+def taken_range(network: Network, ranges: Iterable[str]) -> str | None:
+    """Why this network cannot be on this node: the machine's own traffic would go to it."""
+    theirs = [ipaddress.ip_network(r) for r in ranges]
+    for subnet in network.subnets:
+        mine = ipaddress.ip_network(subnet.cidr)
+        if any(mine.version == r.version and mine.overlaps(r) for r in theirs):
+            return f"{subnet.cidr} overlaps a range that this host uses itself"
+    return None

@@ -14,7 +14,16 @@ from pathlib import Path
 
 from nubila.drivers import DriverError
 from nubila.drivers.network import bridge_nft as rules
-from nubila.drivers.network.base import Capabilities, FoundNetwork, FoundPort, Network, Observed, Options, Port
+from nubila.drivers.network.base import (
+    Capabilities,
+    FoundNetwork,
+    FoundPort,
+    Network,
+    Observed,
+    Options,
+    Port,
+    taken_range,
+)
 from nubila.drivers.network.bridge_dhcp import Dhcp
 from nubila.drivers.network.bridge_host import HostSettings
 from nubila.drivers.network.bridge_links import Link, Links, have_bridge
@@ -69,6 +78,10 @@ class BridgeNetwork:
         leases = [lease for n in networks for lease in self._dhcp_of(n.network_id).leases()]
         return Observed(networks=tuple(networks), ports=tuple(ports), leases=tuple(leases), foreign=tuple(foreign))
 
+    def ranges(self) -> tuple[str, ...]:
+        ours = {link.index for link in self._links.beginning(rules.prefix(self._table)) if self._owned(link, "network")}
+        return tuple(sorted(self._links.ranges(ours)))
+
     def ensure_network(self, network: Network) -> str:
         network = check_network(network)
         name = rules.bridge_name(self._table, network.network_id)
@@ -77,7 +90,7 @@ class BridgeNetwork:
             ready = self._ready.get(network.network_id) == network and self._base_loaded
             if ready and self._serving(network.network_id) and _there(name):
                 return name
-            refusal = overlap(network, records.networks.all())
+            refusal = overlap(network, records.networks.all()) or taken_range(network, self.ranges())
             if refusal is not None:
                 raise DriverError(refusal, again=False)
             if records.networks.put(network.network_id, network) or not self._base_loaded:

@@ -25,6 +25,7 @@ _TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _IFF_UP = 1
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -107,6 +108,20 @@ class Links:
             if not address.startswith("fe80:"):
                 found.add((address, message["prefixlen"]))
         return found
+
+    def ranges(self, ours: set[int]) -> set[str]:
+        """Destinations that other interfaces than `ours` have addresses in or routes to, default routes aside."""
+        found = set()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for route in self._call("get_routes", family=family):
+                to, device = route.get_attr("RTA_DST"), route.get_attr("RTA_OIF")
+                unicast = route["type"] in (_RTN_UNICAST, _RTN_LOCAL)
+                if to is not None and unicast and device is not None and device not in ours:
+                    found.add(f"{to}/{route['dst_len']}")
+        private = {
+            r for r in found if not ipaddress.ip_network(r).is_link_local and not r.startswith(("ff", "127.", "::1/"))
+        }
+        return private
 
     def set_addresses(self, index: int, wanted: set[tuple[str, int]]) -> None:
         """Have exactly these addresses. No duplicate detection: the gateway is ours on every node."""

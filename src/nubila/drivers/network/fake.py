@@ -17,6 +17,7 @@ from nubila.drivers.network.base import (
     Network,
     Observed,
     Port,
+    taken_range,
 )
 from nubila.drivers.script import Script, Table
 
@@ -31,6 +32,7 @@ class NetworkWorld:
         self.script = Script()
         self.capabilities = Capabilities()
         self.foreign: tuple[str, ...] = ()
+        self.ranges: tuple[str, ...] = ()  # of the machine itself
         self.answers_dhcp = True
         self.not_serving: set[str] = set()  # networks whose DHCP process died
         self.down: set[str] = set()  # ports whose tap is down
@@ -59,6 +61,9 @@ class FakeNetwork:
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
 
+    def ranges(self) -> tuple[str, ...]:
+        return self.world.ranges
+
     def observe(self) -> Observed:
         self.script.enter("observe")
         world = self.world
@@ -85,6 +90,9 @@ class FakeNetwork:
 
     def ensure_network(self, network: Network) -> str:
         self.script.enter("ensure_network")
+        refusal = taken_range(network, self.world.ranges)
+        if refusal is not None:
+            raise DriverError(refusal, again=False)
         if self.world.networks.get(network.network_id) != network:
             self.world.networks.put(network.network_id, network)
         self.world.not_serving.discard(network.network_id)
