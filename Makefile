@@ -20,7 +20,8 @@ FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
-	@echo "  NAME=nubila PORT=8440 SUBNET=10.77.0.0/24 choose the installation; ACCEPT=firewall, PACKAGES=1: see above"
+	@echo "  NAME=nubila PORT=8440 SUBNET=10.77.0.0/24 choose the installation; PACKAGES=1: see destroy"
+	@echo "  ACCEPT=firewall, ACCEPT=adopt: go on despite such a finding of the preflight, which says when that is right"
 
 up: ## your own cloud on this machine, with a VM in it; again at any time (root)
 	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "$(ACCEPT)"

@@ -57,18 +57,18 @@ def test_stop_asks_first_and_kills_in_the_end() -> None:
     assert (deaf.wait(5), polite.wait(5)) == (-signal.SIGKILL, -signal.SIGTERM)
 
 
-def test_a_pid_file_of_a_dead_process_names_none(tmp_path: Path) -> None:
+def test_a_mark_of_a_dead_process_names_none(tmp_path: Path) -> None:
     child = sleeper()
     found = processes.read(child.pid)
     assert found is not None
-    file = tmp_path / "x.pid"
+    file = tmp_path / "x.process"
     processes.mark(file, found)
     assert processes.marked(file) == found
     processes.mark(file, replace(found, started=1))
     assert processes.marked(file) is None
     child.kill()
     child.wait()
-    assert processes.marked(tmp_path / "none.pid") is None
+    assert processes.marked(tmp_path / "none.process") is None
 
 
 def test_runs_wants_the_words_in_a_row() -> None:

@@ -81,8 +81,8 @@ class Child:
         return self.settings.var_dir / "log" / f"{self.kind.name}.log"
 
     @property
-    def pid_file(self) -> Path:
-        return self.settings.run_dir / f"{self.kind.name}.pid"
+    def mark_file(self) -> Path:
+        return self.settings.run_dir / f"{self.kind.name}.process"
 
     def start(self, now: float) -> None:
         argv = [sys.executable, "-m", "nubila", *self.kind.words]
@@ -103,7 +103,7 @@ class Child:
             )  # fmt: skip
         self.began, self.ready = now, False
         if process := processes.read(self.popen.pid):
-            processes.mark(self.pid_file, process)
+            processes.mark(self.mark_file, process)
 
     def reap(self, now: float) -> bool:
         """Notice its end, and say when it is due again. True: it ended since the last call."""
@@ -112,7 +112,7 @@ class Child:
         code = self.popen.returncode
         self.last_exit = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.popen, self.ready = None, False
-        self.pid_file.unlink(missing_ok=True)
+        self.mark_file.unlink(missing_ok=True)
         if self.kind.once and code == 0:
             self.done = self.ready = True
             return True
@@ -148,7 +148,7 @@ class Child:
             return False
         finally:
             self.popen = None
-            self.pid_file.unlink(missing_ok=True)
+            self.mark_file.unlink(missing_ok=True)
 
     def status(self) -> dict[str, object]:
         pid = self.popen.pid if self.popen else None

@@ -11,13 +11,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nubila.bootstrap import packages, processes, users, world
+from nubila.bootstrap import contexts, packages, processes, show, users, world
 from nubila.bootstrap.down import stop_supervisor
 from nubila.bootstrap.install import open_install
 from nubila.bootstrap.journal import Journal
 from nubila.config import Settings
-
-FROM_BUILD = ("up.json", "contexts.json", "known_hosts")
 
 
 def destroy(name: str, clone: Path, *, packages: bool = False, adopt: bool = False) -> int:
@@ -143,13 +141,22 @@ def _state(settings: Settings) -> str:
 
 
 def _build(name: str, clone: Path) -> list[str]:
-    """What tells people of an installation that is gone. Key pair and guest image stay: they are the clone's."""
-    up = clone / "build" / "up.json"
-    if not up.exists() or f'"name": "{name}"' not in up.read_text():
-        return []
-    for file in (clone / "build" / n for n in FROM_BUILD):
-        file.unlink(missing_ok=True)
-    return ["build/up.json and build/contexts.json removed"]
+    """What tells people of an installation that is gone; the rest of build/ is the clone's or its other installations'."""
+    build, done = clone / "build", []
+    up, file = build / "up.json", build / contexts.FILE
+    if up.exists() and f'"name": "{name}"' in up.read_text():
+        up.unlink()
+        done.append("build/up.json removed")
+    held = contexts.read(file)
+    left = contexts.without(held, name, Settings(name=name).ca_file)
+    if len(left["contexts"]) < len(held.get("contexts") or ()):
+        (build / "known_hosts").unlink(missing_ok=True)  # the next guests have the same addresses and other keys
+        if left["contexts"]:
+            show.write(clone, file, left)
+        else:
+            file.unlink()
+        done.append(f"context '{name}' taken out of build/{contexts.FILE}")
+    return done
 
 
 def _names(found: list[processes.Process]) -> str:

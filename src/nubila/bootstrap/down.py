@@ -40,7 +40,7 @@ def stop_supervisor(settings: Settings) -> bool:
 
 
 def supervisors(settings: Settings) -> list[Process]:
-    marked = processes.marked(settings.run_dir / supervisor.PID_FILE)
+    marked = processes.marked(settings.run_dir / supervisor.MARK_FILE)
     return [
         p
         for p in processes.all_of()

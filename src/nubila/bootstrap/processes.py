@@ -99,14 +99,14 @@ def send(process: Process, number: signal.Signals) -> bool:
 
 
 def mark(file: Path, process: Process) -> None:
-    """A pid file with the start time, and one word for people."""
+    """Into a file: pid, start time, and one word for people. It is no pid file: a pid alone may be another's by now."""
     new = file.with_suffix(".new")
     new.write_text(f"{process.pid} {process.started} {process.program}\n")
     new.rename(file)
 
 
 def marked(file: Path) -> Process | None:
-    """The process of a pid file, if it still is that one."""
+    """The process that such a file names, if it still is that one."""
     try:
         pid, started = file.read_text().split()[:2]
         found = read(int(pid))

@@ -10,20 +10,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nubila.bootstrap.contexts import FILE, read, with_entry
 from nubila.bootstrap.install import Install, give_to_clone_owner
 
-SECRETS = ("operator_token", "user_token", "console")
+UNSAID = ("operator_token", "user_token", "console", "current")  # not in up.json
 
 
 def remember(install: Install, shown: dict[str, Any]) -> None:
-    contexts(install, shown)
-    kept = {k: v for k, v in shown.items() if k not in SECRETS}
-    kept["contexts"] = str(install.build / "contexts.json")
-    _write(install, install.build / "up.json", kept)
+    shown["current"] = contexts(install, shown)
+    kept = {k: v for k, v in shown.items() if k not in UNSAID}
+    kept["contexts"] = str(install.build / FILE)
+    write(install.clone, install.build / "up.json", kept)
 
 
-def contexts(install: Install, shown: dict[str, Any]) -> None:
-    """The client's file, so that ./nubila works."""
+def contexts(install: Install, shown: dict[str, Any]) -> str:
+    """The client's file, so that ./nubila works; returns the name of its current context."""
     apis, ca_file = shown["apis"], shown["ca_file"]
     context = {
         "name": shown["name"],
@@ -35,7 +36,10 @@ def contexts(install: Install, shown: dict[str, Any]) -> None:
         "project": shown["project"],
         "ssh_key": str(install.build / "ssh" / "id_ed25519"),
     }
-    _write(install, install.build / "contexts.json", {"current": shown["name"], "contexts": [context]})
+    file = install.build / FILE
+    merged = with_entry(read(file), context)
+    write(install.clone, file, merged)
+    return str(merged["current"])
 
 
 def text(install: Install, shown: dict[str, Any]) -> str:
@@ -55,10 +59,16 @@ def text(install: Install, shown: dict[str, Any]) -> str:
         f"Credentials   {install.build / 'contexts.json'} (used by ./nubila)",
         f"All of this   {install.build / 'up.json'}",
     ]
+    if (name := shown["name"]) != shown["current"]:
+        lines += [
+            "",
+            f"./nubila goes on speaking to '{shown['current']}'. For this one: '--context {name}' with a command, or once "
+            f"'./nubila context use {name}'.",
+        ]
     return "\n".join(lines)
 
 
-def _write(install: Install, path: Path, value: dict[str, Any]) -> None:
+def write(clone: Path, path: Path, value: dict[str, Any]) -> None:
     """Only when it differs, so that a second `make up` changes nothing."""
     body = json.dumps(value, indent=1) + "\n"
     if path.is_file() and path.read_text() == body:
@@ -68,5 +78,5 @@ def _write(install: Install, path: Path, value: dict[str, Any]) -> None:
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w") as f:
         f.write(body)
-    give_to_clone_owner(new, install.clone)
+    give_to_clone_owner(new, clone)
     new.rename(path)

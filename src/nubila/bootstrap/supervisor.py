@@ -23,7 +23,7 @@ from nubila.config import Settings, load
 TICK_S = 0.25
 ROTATE_S = 10.0
 STATUS_FILE = "supervisor.json"
-PID_FILE = "supervisor.pid"
+MARK_FILE = "supervisor.process"
 
 
 class Supervisor:
@@ -41,7 +41,7 @@ class Supervisor:
             signal.signal(number, self._asked)
         me = processes.read(os.getpid())
         assert me is not None
-        processes.mark(self.settings.run_dir / PID_FILE, me)
+        processes.mark(self.settings.run_dir / MARK_FILE, me)
         self._clear()
         _say("supervising", name=self.settings.name)
         while not self.stopping:
@@ -53,7 +53,8 @@ class Supervisor:
         """One look at everything: reap, start what is due, tell."""
         for child in self.children:
             if child.reap(now):
-                _say("ended", child=child.kind.name, how=child.last_exit, again_in_s=round(child.due - now, 1))
+                again = {} if child.done else {"again_in_s": round(child.due - now, 1)}
+                _say("ended", child=child.kind.name, how=child.last_exit, **again)
         for child in self.children:
             if child.popen is None and not child.done and now >= child.due and self._may_start(child):
                 self._start(child, now)
@@ -104,7 +105,7 @@ class Supervisor:
             if child.popen is not None:
                 clean = child.stop()
                 _say("stopped", child=child.kind.name, clean=clean)
-        for name in (STATUS_FILE, PID_FILE):
+        for name in (STATUS_FILE, MARK_FILE):
             (self.settings.run_dir / name).unlink(missing_ok=True)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:

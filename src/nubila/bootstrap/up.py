@@ -56,8 +56,11 @@ def _runtime(install: Install) -> str:
 
 def _services(install: Install) -> str:
     settings = install.settings
-    running = processes.marked(settings.run_dir / supervisor.PID_FILE)
+    running = processes.marked(settings.run_dir / supervisor.MARK_FILE)
     if running is None:
+        # What a killed one left would answer for the new, and then be ended by it.
+        stop_supervisor(settings)
+        (settings.run_dir / supervisor.STATUS_FILE).unlink(missing_ok=True)
         log = (install.log_dir / "supervisor.log").open("ab")
         subprocess.Popen(
             (install.python, "-m", "nubila", "supervise"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",

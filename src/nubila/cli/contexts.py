@@ -23,6 +23,7 @@ ENV_FILE = "NUBILA_CONTEXTS"
 ENV_CONTEXT = "NUBILA_CONTEXT"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ADD = "Add one with `nubila context add NAME --user-url URL --ca FILE --user-token-file FILE`."
+_UP = "`sudo make up` in a clone of Nubila makes an installation, and a context in that clone."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Contexts:
         if wanted is None and len(self.all) == 1:
             return self.all[0]
         if wanted is None:
+            if not self.all:
+                raise Failure(f"There are no contexts in {self.path}.", fix=f"{_UP} {_ADD}", code=exits.USAGE)
             raise Failure(f"No context is chosen in {self.path}.", fix=_ADD, code=exits.USAGE)
         for context in self.all:
             if context.name == wanted:
