@@ -133,8 +133,43 @@ def test_without_nat_only_metadata_has_a_route(c: Tap) -> None:
     ack = _lease(c, C.mac)
     assert ack[0] == f.ip("10.92.0.13")
     assert 3 not in ack
-    assert 6 not in ack
+    assert ack[6] == f.ip("10.92.0.1")  # none was named: the gateway answers for names
     assert ack[121] == b"\x20" + f.ip("169.254.169.254") + f.ip("10.92.0.1")
+
+
+def _name(tap: Tap, mac: str, mine: str, gateway: str, name: str, within_s: float = 3.0) -> list[bytes]:
+    """The addresses that the gateway's name server gives; [] for none, or when it does not answer."""
+    labels = b"".join(bytes([len(x)]) + x.encode() for x in name.split("."))
+    asks = struct.pack(">HHHHHH", 77, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", 1, 1)
+    tap.drain()
+    tap.send(ether(mac, _gateway(tap, mac, mine, gateway), IP4, f.udp4(mine, gateway, 4053, 53, asks)))
+    sent = struct.pack(">HH", 53, 4053)
+    got = tap.receive(lambda x: x[34:38] == sent, within_s)
+    answers = [x[42:] for x in got if x[34:38] == sent]
+    return [a[-4:] for a in answers if struct.unpack(">H", a[6:8])[0] == 1]
+
+
+def test_guests_find_their_neighbours_by_name_and_no_other_networks(driver: BridgeNetwork, a: Tap, c: Tap) -> None:
+    """A is asked for on its own network, where it is found, and on another's, where nobody knows it."""
+    _lease(a, A.mac)
+    _lease(c, C.mac)
+    assert _name(a, A.mac, A.addresses[0], "10.91.0.1", "guest-1") == [f.ip("10.91.0.11")]
+    assert _name(c, C.mac, C.addresses[0], "10.92.0.1", "guest-3") == [f.ip("10.92.0.13")]
+    assert _name(c, C.mac, C.addresses[0], "10.92.0.1", "guest-1") == []
+
+
+def test_dhcp_serves_on_where_the_host_has_a_name_server_of_its_own(place: Path, tmp_path: Path, netns: None) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everywhere:
+        everywhere.bind(("0.0.0.0", 53))
+        driver = BridgeNetwork(Options(table="drivertest", directory=str(place / f"{tmp_path.name}2")))
+        try:
+            driver.ensure_network(INNER)
+            tap = Tap(driver.ensure_port(C))
+            assert 6 not in _lease(tap, C.mac)
+            tap.close()
+        finally:
+            driver.remove_all()
+            driver.close()
 
 
 def test_a_removed_ports_address_is_free_at_once(driver: BridgeNetwork) -> None:

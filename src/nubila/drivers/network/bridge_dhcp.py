@@ -1,4 +1,4 @@
-"""DHCP and router advertisements of one network by one dnsmasq, which outlives the agent.
+"""DHCP, names and router advertisements of one network by one dnsmasq, which outlives the agent.
 
 Static leases only: what an address belongs to is decided elsewhere. Values are validated before they come here
 (`bridge_wish`); this module only writes them down. Hosts change by rewriting the hosts file and SIGHUP.
@@ -10,9 +10,12 @@ import ipaddress
 import os
 import pwd
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from nubila.drivers import DriverError
 from nubila.drivers.detached import Detached
@@ -41,7 +44,8 @@ class Dhcp:
         if not network.subnets:
             self._process.stop()
             return
-        config = _config(network, bridge, lease_s, self._base)
+        names = (self._process.pid() is not None and self._names()) or _may_name(network)
+        config = _config(network, bridge, lease_s, self._base, names=names)
         changed = _write(self._file("conf"), config)
         self._file("hosts").touch()
         log = self._file("log")
@@ -108,17 +112,33 @@ class Dhcp:
                 raise DriverError(f"DHCP does not start: {words[-1] if words else 'dnsmasq says nothing'}")
             time.sleep(0.001)
 
+    def _names(self) -> bool:
+        """Whether the one that runs answers names: it holds the port that a new one would find taken."""
+        conf = self._file("conf")
+        return conf.exists() and "port=53\n" in conf.read_text()
+
     def _file(self, kind: str) -> Path:
         return self._base.with_name(f"{self._base.name}.{kind}")
 
 
-def _config(network: Network, bridge: str, lease_s: int, base: Path) -> str:
+def _may_name(network: Network) -> bool:
+    """Whether port 53 of the gateways is free: a name server of the host that listens everywhere has it otherwise."""
+    for subnet in network.subnets:
+        family = socket.AF_INET6 if ":" in subnet.gateway else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            try:
+                s.bind((subnet.gateway, 53))
+            except OSError:
+                return False
+    return True
+
+
+def _config(network: Network, bridge: str, lease_s: int, base: Path, *, names: bool) -> str:
     lines = [
         f"interface={bridge}",
         "except-interface=lo",
         "bind-interfaces",
-        "port=0",
-        "no-resolv",
+        *_names(network, names),
         "no-hosts",
         f"user={_user()}",
         "group=nogroup",
@@ -136,8 +156,17 @@ def _config(network: Network, bridge: str, lease_s: int, base: Path) -> str:
     ]
     for number, subnet in enumerate(network.subnets):
         write = _config4 if ipaddress.ip_network(subnet.cidr).version == 4 else _config6
-        lines += write(network, subnet, f"s{number}", bridge, lease_s)
+        given = subnet if subnet.dns or not names else msgspec.structs.replace(subnet, dns=(subnet.gateway,))
+        lines += write(network, given, f"s{number}", bridge, lease_s)
     return "".join([line + "\n" for line in lines])
+
+
+def _names(network: Network, names: bool) -> list[str]:
+    """Guests find each other by host name, and the world through the host's own name servers where a way leads out."""
+    if not names:
+        return ["port=0", "no-resolv"]
+    upstream = "resolv-file=/etc/resolv.conf" if network.nat else "no-resolv"
+    return ["port=53", upstream, "domain-needed", "bogus-priv", "cache-size=1000", "dns-forward-max=500"]
 
 
 def _config4(network: Network, subnet: Subnet, tag: str, _bridge: str, lease_s: int) -> list[str]:

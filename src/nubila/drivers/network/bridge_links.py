@@ -25,7 +25,12 @@ _TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _IFF_UP = 1
+# Every bridge has that address; under this label dnsmasq does not take it for one of the interface that it serves.
+_METADATA_LABEL = "metadata"
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+
+
+Address = tuple[str, int, str]  # address, prefix length, label
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -100,13 +105,14 @@ class Links:
             if _exists(index):
                 raise
 
-    def addresses(self, index: int) -> set[tuple[str, int]]:
-        """Address and prefix length of an interface, link-local IPv6 aside."""
+    def addresses(self, index: int) -> set[Address]:
+        """Those of an interface, link-local IPv6 aside."""
         found = set()
         for message in self._call("get_addr", index=index):
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if not address.startswith("fe80:"):
-                found.add((address, message["prefixlen"]))
+                label = message.get_attr("IFA_LABEL")
+                found.add((address, message["prefixlen"], label if label == _METADATA_LABEL else ""))
         return found
 
     def ranges(self, ours: set[int]) -> set[str]:
@@ -123,14 +129,16 @@ class Links:
         }
         return private
 
-    def set_addresses(self, index: int, wanted: set[tuple[str, int]]) -> None:
+    def set_addresses(self, index: int, wanted: set[Address]) -> None:
         """Have exactly these addresses. No duplicate detection: the gateway is ours on every node."""
         now = self.addresses(index)
-        for address, length in now - wanted:
+        for address, length, _ in now - wanted:
             self._call("addr", "del", index=index, address=address, prefixlen=length)
-        for address, length in wanted - now:
-            flags = {"flags": 0x02} if ":" in address else {}  # nodad
-            self._call("addr", "add", index=index, address=address, prefixlen=length, **flags)
+        for address, length, label in wanted - now:
+            more: dict[str, Any] = {"flags": 0x02} if ":" in address else {}  # nodad
+            if label:
+                more["label"] = label
+            self._call("addr", "add", index=index, address=address, prefixlen=length, **more)
 
     def close(self) -> None:
         with self._lock:
@@ -159,9 +167,9 @@ def have_bridge(links: Links, network: Network, name: str, alias: str) -> None:
     elif not link.alias:
         links.change(link.index, ifalias=alias)
     subnets = [(s, ipaddress.ip_network(s.cidr)) for s in network.subnets]
-    wanted = {(s.gateway, cidr.prefixlen) for s, cidr in subnets}
+    wanted: set[Address] = {(s.gateway, cidr.prefixlen, "") for s, cidr in subnets}
     if any(cidr.version == 4 for _, cidr in subnets):
-        wanted.add((METADATA, 32))
+        wanted.add((METADATA, 32, _METADATA_LABEL))
     has_ipv6 = any(cidr.version == 6 for _, cidr in subnets)
     for key, value in (("disable_ipv6", "0" if has_ipv6 else "1"), ("accept_ra", "0"), ("accept_dad", "0")):
         sysctl(name, "ipv6", key, value)

@@ -3,7 +3,7 @@
 Two tables, named after the installation; no other table is ever named. What a guest sends passes the bridge table
 first: only its own MAC and addresses, nothing that a server of addresses or routes would say, nothing but IPv4, IPv6
 and ARP. A tap whose rules are missing is shut: names with our prefix that are in no map entry are dropped. Then comes
-the inet table: from a guest the host itself hears DHCP, metadata, ping and neighbour discovery; outside is reached
+the inet table: from a guest the host itself hears DHCP, names, metadata, ping and neighbour discovery; outside is reached
 where the network says so, and only answers come back.
 """
 
@@ -170,11 +170,14 @@ def _inet_rules(table: str, metadata_port: int) -> list[tuple[str, Rule]]:
     ]
     dhcp = [_match(_meta("nfproto"), "==", "ipv4"), _match(_field("udp", "sport"), "==", 68),
             _match(_field("udp", "dport"), "==", 67)]  # fmt: skip
+    to_gateways = (to_gateway4, to_gateway6)
+    dns = [[to, _match(_field(p, "dport"), "==", 53), _ACCEPT] for to in to_gateways for p in ("udp", "tcp")]
     return [
         ("input", [guests_in, {"goto": {"target": "guest-to-host"}}]),
         ("guest-to-host", [answers, _ACCEPT]),
         ("guest-to-host", [*dhcp, _ACCEPT]),
         ("guest-to-host", [*metadata, _ACCEPT]),
+        *(("guest-to-host", rule) for rule in dns),
         ("guest-to-host", [to_gateway4, _match(_field("icmp", "type"), "==", "echo-request"), _ACCEPT]),
         ("guest-to-host", [to_gateway6, _match(_field("icmpv6", "type"), "==", "echo-request"), _ACCEPT]),
         ("guest-to-host", [_match(_field("icmpv6", "type"), "==", _set(_TO_HOST_ND)), _ACCEPT]),
