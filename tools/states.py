@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from nubila.model import attachment, image, node, operation, vm, volume
+from nubila.model import attachment, drift, image, node, operation, vm, volume
 
 NOUNS: dict[str, Mapping[StrEnum, frozenset[StrEnum]]] = {
     "vm": vm.TRANSITIONS,  # type: ignore[dict-item]
@@ -16,6 +16,7 @@ NOUNS: dict[str, Mapping[StrEnum, frozenset[StrEnum]]] = {
     "image": image.TRANSITIONS,  # type: ignore[dict-item]
     "node": node.TRANSITIONS,  # type: ignore[dict-item]
     "operation": operation.TRANSITIONS,  # type: ignore[dict-item]
+    "drift": drift.TRANSITIONS,  # type: ignore[dict-item]
 }
 
 

@@ -122,6 +122,7 @@ class Vm(Wire, frozen=True):
     starts: int = 1
     reboots: int = 0
     reboot_timeout_s: float = 60.0
+    repairs: int = 0
     virt_method: str = "qemu"
     cores: int = 1
     memory_mib: int = 256
@@ -164,6 +165,7 @@ class VmReport(Wire, frozen=True):
     power: Literal["on", "off"]
     starts: Count = 0
     reboots: Count = 0
+    repairs: Count = 0
     gone: bool = False
     since: str | None = None
     doing: str | None = None
@@ -177,12 +179,28 @@ class VmReport(Wire, frozen=True):
     ports_active: tuple[str, ...] = ()
 
 
+Shown = Annotated[str, Meta(max_length=1000)]
+
+
+class Drift(Wire, frozen=True):
+    """A field in which the node differs from what it is wished to be; see `model/drift.py` for the causes."""
+
+    kind: Annotated[str, Meta(max_length=40)]
+    thing: Shown
+    field: Annotated[str, Meta(max_length=300)]
+    wished: Shown
+    observed: Shown
+    cause: Literal["changed-outside", "next-start", "missing", "foreign", "orphan"]
+    vm_id: str | None = None
+
+
 class Reports(Wire, frozen=True):
     session: int
     fabric_epoch: int
     revision: int  # newest `Wanted.revision` that this node has
     vms: tuple[VmReport, ...] = ()
     foreign: tuple[str, ...] = ()  # what was found and is not ours, for showing only
+    drifts: Annotated[tuple[Drift, ...], Meta(max_length=1024)] | None = None  # all of them; None: as last time
 
 
 class Reported(Wire, frozen=True):

@@ -36,6 +36,7 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         power="on" if running else "off",
         starts=record.starts,
         reboots=record.reboots - 1 if trail.reboot is not None else record.reboots,
+        repairs=record.repairs,
         gone=record.gone and wanted.gone,
         since=record.since,
         doing=work.doing,

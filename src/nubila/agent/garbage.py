@@ -75,6 +75,10 @@ class Sweeper:
                 self._under_way.add(thing)
                 self._pool.submit(lambda worker, thing=thing: self._carry_out(worker, thing))  # type: ignore[misc]
 
+    def unknown(self) -> list[Thing]:
+        """What is ours and wished by nobody, as of the last sweep."""
+        return list(self._since)
+
     def _network(self, network_id: str) -> None:
         self._hands.forget_network(network_id)
         self._drivers.network.remove_network(network_id)

@@ -20,7 +20,7 @@ from nubila.agent.directory import Room, Rooms
 from nubila.agent.known import Facts, port_key
 from nubila.agent.pool import Call, Pool, Worker
 from nubila.drivers import DriverError
-from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Hypervisor
+from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Hypervisor, Shape
 from nubila.drivers.network import base as net
 from nubila.drivers.network.base import NetworkDriver
 from nubila.drivers.storage import base as sto
@@ -82,6 +82,7 @@ class Hands:
             p.Port: self._port,
             p.Seed: self._seed,
             p.Start: self._start,
+            p.Repair: lambda job, step: drivers.hypervisor.repair(self.domain(job)),
             p.AskStop: lambda job, step: drivers.hypervisor.ask_stop(job.wanted.vm_id, step.how),
             p.AskReboot: lambda job, step: drivers.hypervisor.ask_reboot(job.wanted.vm_id, step.how),
             p.Destroy: lambda job, step: drivers.hypervisor.destroy(job.wanted.vm_id),
@@ -198,6 +199,12 @@ class Hands:
 
     def _start(self, job: Job, step: p.Start) -> None:
         self._drivers.hypervisor.start(self.domain(job))
+
+    def shape(self, vm: Vm, facts: Facts) -> Shape:
+        """What the domain of this wish has, as far as it can be compared."""
+        paths = sorted(facts.volumes[d.volume_id] for d in vm.disks if d.volume_id in facts.volumes)
+        nics = tuple(sorted(n.mac.lower() for n in vm.nics))
+        return Shape(cores=vm.cores, memory_mib=vm.memory_mib, disks=tuple(paths), nics=nics)
 
     def domain(self, job: Job) -> Domain:
         """All that the hypervisor needs, from the wish and from what the steps before made."""

@@ -19,6 +19,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     starts: int = 0  # newest start that was begun
     reboots: int = 0  # newest reboot that was begun
     rebooted: int = 0  # newest reboot that is known to have happened
+    repairs: int = 0  # newest repair that was made
     halted: int = 0  # the start after which the guest shut itself down; 0: none
     made: tuple[str, ...] = ()  # volumes that were here when it was last started
     power: str = "off"

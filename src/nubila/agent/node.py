@@ -28,6 +28,7 @@ from nubila.agent.metadata import Metadata
 from nubila.agent.observer import Observer
 from nubila.agent.pool import Call, Pool, Worker
 from nubila.agent.reports import Reporter
+from nubila.agent.watch import Watch
 from nubila.agent.wish import Floor, Wishes
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor import base as hypervisor
@@ -89,6 +90,7 @@ class Agent:
         self.guests = Guests(self.wishes, self.lanes)
         self.sweeper = garbage.Sweeper(self.pool, drivers, self.rooms, self.hands)
         self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
+        self.watch = Watch(self.lanes, self.hands)
         self._session: Welcome | None = None
         self._foreign: dict[str, tuple[str, ...]] = {}
         self._parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
@@ -135,6 +137,7 @@ class Agent:
         for lane in self.lanes.lanes.values():
             lane.confirmed = False
         self.reporter.session(self.lanes.lanes)
+        self.watch.ledger.session()
         self.log.info("session.opened", session=welcome.session)
 
     def on_wanted(self, wanted: Wanted) -> None:
@@ -222,7 +225,13 @@ class Agent:
     def _post(self, batch: tuple[VmReport, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
         foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked)[:FOREIGN_MAX])
-        floor = self.wishes.floor
+        floor, drifts = self.wishes.floor, self.watch.ledger.news()
+
+        def answered(reported: Reported | None) -> None:
+            if reported is not None and drifts is not None:
+                self.watch.ledger.told(drifts)
+            done(reported)
+
         self.link.report(
             Reports(
                 session=self._session.session,
@@ -230,8 +239,9 @@ class Agent:
                 revision=floor.revision,
                 vms=batch,
                 foreign=foreign,
+                drifts=drifts,
             ),
-            done,
+            answered,
         )
 
     def _taken(self, report: VmReport) -> None:
@@ -254,11 +264,16 @@ class Agent:
             self.lanes.observe(lane, domains.get(vm_id), begun_s)
         self.sweeper.world["domain"] = list(domains)
         self._foreign["hypervisor"] = seen.foreign
+        self.watch.on_foreign("hypervisor", seen.foreign)
+
+    def on_shapes(self, seen: tuple[hypervisor.Shaped, ...], begun_s: float) -> None:
+        self.watch.on_shapes(seen, begun_s)
 
     def on_wires(self, seen: network.Observed, begun_s: float) -> None:
         self.sweeper.world["port"] = [p.port_id for p in seen.ports]
         self.sweeper.world["network"] = [n.network_id for n in seen.networks]
         self._foreign["network"] = seen.foreign
+        self.watch.on_foreign("network", seen.foreign)
         serving = {n.network_id for n in seen.networks if n.serving}
         for found in seen.networks:
             self._listen(found.network_id, found.bridge)
@@ -280,6 +295,7 @@ class Agent:
         self.sweeper.world["volume"] = list(found)
         self.sweeper.world["image"] = list(seen.images)
         self._foreign["storage"] = seen.foreign
+        self.watch.on_foreign("storage", seen.foreign)
 
     def waits_for_guest(self) -> bool:
         return any(lane.trail.asks or lane.trail.reboot for lane in list(self.lanes.lanes.values()))
@@ -339,6 +355,9 @@ class Agent:
             if self._full and right.fresh(now_s):
                 self.sweeper.world["directory"] = self.rooms.found()
                 self.sweeper.sweep(garbage.known(e.vm for e in self.wishes.entries.values()), now_s)
+                self.watch.on_orphans(self.sweeper.unknown())
+                if self.watch.ledger.news() is not None:
+                    self.reporter.say()
         if self.pool.lost > LOST_THREADS_MAX or self.observer.hangs(now_s):
             self.log.error("agent.stuck", lost_threads=self.pool.lost)
             self._ended(None)

@@ -27,6 +27,7 @@ HYPERVISOR_EAGER_S = 0.2
 NETWORK_S = 5.0
 NETWORK_EAGER_S = 0.5  # while a guest's address is waited for
 STORAGE_S = 60.0
+SHAPES_S = 5.0
 AGAIN_S = 1.0  # after a look that failed
 HUNG_S = 60.0
 PAUSE_S = 0.1  # how soon it becomes eager
@@ -41,6 +42,8 @@ class Listener(Protocol):
 
     def on_disks(self, seen: storage.Observed, begun_s: float) -> None: ...
 
+    def on_shapes(self, seen: tuple[hypervisor.Shaped, ...], begun_s: float) -> None: ...
+
     def waits_for_guest(self) -> bool: ...
 
     def waits_for_address(self) -> bool: ...
@@ -50,7 +53,7 @@ class Observer:
     def __init__(self, loop: asyncio.AbstractEventLoop, drivers: Drivers, listener: Listener, name: str = ""):
         self._loop, self._drivers, self._listener = loop, drivers, listener
         self._stopped = threading.Event()
-        self.last_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0}  # 0: look now
+        self.last_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0, "shapes": 0.0}  # 0: look now
         self._thread = threading.Thread(target=self._run, name=f"observer{name}", daemon=True)
         self.looking_since_s: float | None = None
 
@@ -72,6 +75,7 @@ class Observer:
             "storage": (self._drivers.storage.observe, self._listener.on_disks, lambda: STORAGE_S),
             "network": (self._drivers.network.observe, self._listener.on_wires, self._network_s),
             "hypervisor": (self._drivers.hypervisor.observe, self._listener.on_domains, self._hypervisor_s),
+            "shapes": (self._drivers.hypervisor.shapes, self._listener.on_shapes, lambda: SHAPES_S),
         }
         failing: set[str] = set()
         while not self._stopped.is_set():

@@ -23,6 +23,7 @@ from nubila.agent.steps import (
     RemoveDomain,
     RemovePort,
     RemoveVolume,
+    Repair,
     Seed,
     Start,
     Step,
@@ -50,6 +51,13 @@ def plan(
         return _remove(wanted, record) if fresh else []
     if domain is not None and domain.running and domain.epoch < wanted.epoch:
         return [RemoveDomain()] if fresh else []
+    if (
+        fresh
+        and domain is not None
+        and record.repairs < wanted.repairs
+        and wanted.power == ("on" if domain.running else "off")
+    ):
+        return [*_ensure(wanted, facts, wires=True), Repair(), Note(repairs=wanted.repairs)]
     if wanted.power == "off":
         return _off(wanted, facts, trail, now_s) if facts.running and fresh else _serve(wanted, facts)
     if facts.running:
@@ -103,14 +111,15 @@ def _images(wanted: Vm, facts: Facts) -> list[Step]:
     ]
 
 
-def _ensure(wanted: Vm, facts: Facts) -> list[Step]:
+def _ensure(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
     volumes: list[Step] = [Volume(d) for d in wanted.disks if d.volume_id not in facts.volumes]
-    return volumes + _serve(wanted, facts)
+    return volumes + _serve(wanted, facts, wires=wires)
 
 
-def _serve(wanted: Vm, facts: Facts) -> list[Step]:
-    """What a vm needs around it, running or about to: done at once and always, control plane or not."""
-    if not facts.running and wanted.power == "off":
+def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
+    """What a vm needs around it, running or about to: done at once and always, control plane or not. `wires`: a
+    definition names its taps, also of a vm that is off."""
+    if not facts.running and wanted.power == "off" and not wires:
         return []
     steps: list[Step] = []
     for nic in wanted.nics:

@@ -79,6 +79,11 @@ class Reporter:
         if self._open and not self._under_way and not self._failures and now_s - self._sent_s >= HEARTBEAT_S:
             self._send(empty=True)
 
+    def say(self) -> None:
+        """Something beside the vms is to be told; it goes with the next report, and that one goes now."""
+        if self._open and not self._under_way and not self._failures:
+            self._send(empty=True)
+
     def flush(self) -> None:
         """The last job has ended: nothing more is about to come."""
         if self._dirty and not self._under_way and not self._failures:

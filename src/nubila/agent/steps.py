@@ -18,6 +18,7 @@ class Note(Step, frozen=True, kw_only=True, omit_defaults=True):
     starts: int | None = None
     reboots: int | None = None
     rebooted: int | None = None
+    repairs: int | None = None
     halted: int | None = None
     gone: bool | None = None
 
@@ -45,6 +46,10 @@ class Seed(Step, frozen=True):
 
 class Start(Step, frozen=True):
     pass
+
+
+class Repair(Step, frozen=True):
+    """Define the domain as wished, and take away what somebody added while it ran."""
 
 
 class AskStop(Step, frozen=True):
@@ -107,6 +112,7 @@ DOING: dict[type[Step], str] = {
     Port: "making the port",
     Seed: "writing the seed",
     Start: "starting",
+    Repair: "making its definition as wished",
     AskStop: "asking the guest to stop",
     AskReboot: "rebooting",
     Destroy: "stopping",

@@ -70,6 +70,15 @@ def _left(found: Json) -> str | None:
     return None if since_s is None else table.span(1 - since_s)
 
 
+def _thing(found: Json) -> str:
+    """A VM by its name, anything else by the name that it has on its node."""
+    return str(found.get("vm") or table.pick(found, "thing") or "")
+
+
+def _kind_of_thing(found: Json) -> object:
+    return (found.get("status") or {}).get("kind")
+
+
 def _cidrs(found: Json) -> list[str]:
     return [str(s.get("cidr") if isinstance(s, dict) else s) for s in table.pick(found, "subnets") or []]
 
@@ -172,6 +181,20 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "project": (NAME, ID, Column("SUSPENDED", "suspended"), Column("DESCRIPTION", "description"), AGE, LABELS),
     "user": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
     "operator": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
+    "drift": (
+        ID,
+        STATE,
+        Column("CAUSE", "cause"),
+        Column("KIND", _kind_of_thing),
+        Column("THING", _thing),
+        Column("FIELD", "field"),
+        Column("WISHED", "wished"),
+        Column("OBSERVED", "observed"),
+        AGE,
+        Column("NODE", "node"),
+        Column("IGNORED UNTIL", "ignore_until", wide=True),
+        Column("WHY", "ignore_reason", wide=True),
+    ),
     "node": (
         NAME,
         ID,

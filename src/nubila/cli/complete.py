@@ -40,6 +40,7 @@ LISTS: dict[str, tuple[str, bool]] = {
     "project": ("/v1/projects", True),
     "user": ("/v1/users", True),
     "node": ("/v1/nodes", True),
+    "drift": ("/v1/drifts", True),
 }
 
 

@@ -27,6 +27,7 @@ WHERE: dict[str, str] = {
     "keypair": "/v1/keypairs/",
     "project": "/v1/projects/",
     "node": "/v1/nodes/",
+    "drift": "/v1/drifts/",
 }
 
 

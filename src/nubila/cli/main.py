@@ -31,6 +31,8 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "token": ("account:token", "API tokens: create list delete", "Your project"),
     "me": ("account:me", "who you are", "Your project"),
     "node": ("node:app", "machines: list show change", "Operators"),
+    "drift": ("drift:app", "what hosts have and nobody wishes: list show repair adopt ignore heed", "Operators"),
+    "orphans": ("drift:orphans", "what was left on hosts: list", "Operators"),
     "join-token": ("node:join_token", "let a machine join: create", "Operators"),
     "user": ("account:user", "people: create list show change token", "Operators"),
     "operator": ("account:operator", "who operates: create list", "Operators"),

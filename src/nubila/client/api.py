@@ -241,3 +241,22 @@ class OperatorApi(Shared):
 
     def change_node(self, node: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/nodes/{s(node)}", body, how)
+
+    def drifts(self, find: Find = ALL, **only: str | None) -> Iterator[Json]:
+        """`only`: cause, node and vm narrow the list."""
+        return self.pages("/v1/drifts", find, **only)
+
+    def drift(self, drift: str) -> Json:
+        return self._one(f"/v1/drifts/{s(drift)}")
+
+    def repair_drift(self, drift: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/drifts/{s(drift)}/repair", how=how)
+
+    def adopt_drift(self, drift: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/drifts/{s(drift)}/adopt", how=how)
+
+    def ignore_drift(self, drift: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/drifts/{s(drift)}/ignore", body, how)
+
+    def heed_drift(self, drift: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/drifts/{s(drift)}/ignore", how=how)

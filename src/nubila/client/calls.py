@@ -92,10 +92,10 @@ class Calls:
         found: Json = response.json() if response.body else {}
         return found
 
-    def pages(self, path: str, find: Find = ALL) -> Iterator[Json]:
-        """Every object of a list, page after page, up to `find.limit`."""
+    def pages(self, path: str, find: Find = ALL, **only: str | None) -> Iterator[Json]:
+        """Every object of a list, page after page, up to `find.limit`. `only`: filters that this list alone has."""
         left = find.limit
-        query: Query = find.query()
+        query: Query = {**find.query(), **{k: v for k, v in only.items() if v is not None}}
         while True:
             page = self.get(path, query)
             for item in page["items"]:

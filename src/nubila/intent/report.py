@@ -42,6 +42,7 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         power=report.power,
         starts=report.starts,
         reboots=report.reboots,
+        repairs=report.repairs,
         gone=gone,
         since=report.since,
         doing=report.doing,
@@ -80,7 +81,11 @@ def _operations(
     for op in view["operations"]:
         op_spec = msgspec.convert(op["spec"], operation.Spec)
         before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
-        counted = {operation.Verb.START: status.starts, operation.Verb.REBOOT: status.reboots}.get(op_spec.verb)
+        counted = {
+            operation.Verb.START: status.starts,
+            operation.Verb.REBOOT: status.reboots,
+            operation.Verb.REPAIR: status.repairs,
+        }.get(op_spec.verb)
         becomes = operation.state(
             op_spec,
             was=operation.State(op["state"]),

@@ -38,6 +38,7 @@ PREFIX: dict[str, str] = {
     "plan": "plan",
     "call": "call",
     "question": "qst",
+    "drift": "drf",
 }
 KIND = {prefix: kind for kind, prefix in PREFIX.items()}
 

@@ -38,6 +38,7 @@ class Verb(StrEnum):
     STOP = "stop"
     REBOOT = "reboot"
     REMOVE = "remove"
+    REPAIR = "repair"
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ DEADLINE_S: dict[Verb, float] = {
     Verb.STOP: 120.0,
     Verb.REBOOT: 120.0,
     Verb.REMOVE: 120.0,
+    Verb.REPAIR: 60.0,
 }
 
 
@@ -99,4 +101,5 @@ GOAL: dict[Verb, dict[str, str]] = {
     Verb.STOP: {"stopped": "stopped"},
     Verb.REBOOT: {"running": "running"},
     Verb.REMOVE: {},
+    Verb.REPAIR: {"running": "running", "stopped": "stopped"},
 }

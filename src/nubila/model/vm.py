@@ -80,6 +80,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     starts: int = 1
     reboots: int = 0
     reboot_timeout_s: float = 60.0
+    repairs: int = 0  # its domain made as wished once more, after a change from outside
     boot_string: BootString = ""
     user_data_secret: str | None = None  # id in the vault
     user_data_sha256: str | None = None
@@ -101,6 +102,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     power: str = "off"  # what the hypervisor says: on | off
     starts: int = 0
     reboots: int = 0
+    repairs: int = 0
     gone: bool = False
     since: str | None = None  # when the power state was first seen
     doing: str | None = None  # the step under way, for progress

@@ -17,7 +17,7 @@ from nubila.errors import NubilaError
 from nubila.intent.asking import Asking
 from nubila.intent.carry import Carrier
 from nubila.model.draft import Draft, Row
-from nubila.reconcile import operation, vm
+from nubila.reconcile import drift, operation, vm
 from nubila.store.database import Retry
 from nubila.store.work import WorkStore
 from nubila.telemetry import log
@@ -37,6 +37,7 @@ class Noun(msgspec.Struct, frozen=True):
 NOUNS: tuple[Noun, ...] = (
     Noun("vm", vm.step, vm.draft),
     Noun("operation", operation.step, operation.draft, "operation.overdue"),
+    Noun("drift", drift.step, drift.draft),
 )
 
 

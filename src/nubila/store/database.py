@@ -51,6 +51,7 @@ CLAIMS: dict[str, tuple[type[errors.NubilaError], str]] = {
     "attachment_active_key": (errors.Conflict, "attachment"),
     "attachment_epoch_key": (errors.Conflict, "attachment"),
     "subnet_cidr_key": (errors.Conflict, "subnet"),
+    "drift_thing_key": (errors.Conflict, "drift"),
 }
 _NAME_KEY = re.compile(r"(\w+)_name_key")
 

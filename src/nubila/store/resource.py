@@ -91,11 +91,16 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "operation": ("resource_kind", "resource_id", "node_id", "deadline_at", "ended_at"),
     "token": ("account_id", "plane"),
     "keypair": ("user_id",),
+    "drift": ("node_id", "vm_id", "cause", "thing_kind"),
 }
 
 
 # kind -> what is looked up beside the row
 DERIVED: dict[str, dict[str, str]] = {
+    "drift": {
+        "node_name": "(select n.name from node n where n.id = drift.node_id)",
+        "vm_name": "(select v.name from vm v where v.id = drift.vm_id)",
+    },
     "port": {
         "addresses": "(select string_agg(host(a.address), ' ' order by family(a.address), a.address) from address a where a.port_id = port.id)",
         "vm_name": "(select v.name from vm v where v.id = port.vm_id)",

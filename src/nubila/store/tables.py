@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from nubila.model import attachment, catalog, image, network, node, operation, vm, volume
+from nubila.model import attachment, catalog, drift, image, network, node, operation, vm, volume
 
 metadata = sa.MetaData(
     naming_convention={
@@ -287,6 +287,19 @@ decision = sa.Table(
     sa.CheckConstraint("(vm_id is null) = (node_id is null)", name="placed_has_both"),
     sa.Index("decision_vm_idx", "vm_id"),
 )
+drift_ = _resource(
+    "drift",
+    sa.Column("node_id", UUID, nullable=False),
+    sa.Column("vm_id", UUID),
+    sa.Column("thing_kind", sa.Text, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    *_states(drift.State, tombstone="resolved"),
+    # one line of a thing and field at a time; the kind of thing is short, the name begins with the thing
+    sa.Index(
+        "drift_thing_key", "node_id", "thing_kind", "name", unique=True, postgresql_where=sa.text("removed_at is null")
+    ),
+    project=False,
+)
 
 # --- narrow tables: never in the change log
 secret = sa.Table(
@@ -419,6 +432,7 @@ TABLES: tuple[Table, ...] = (
     Table(address, logged=True),
     Table(attachment_, logged=True, transitions=attachment.TRANSITIONS),
     Table(operation_, logged=True, transitions=operation.TRANSITIONS),
+    Table(drift_, logged=True, transitions=drift.TRANSITIONS),
     Table(allocation),
     Table(decision),
     Table(secret),

@@ -16,6 +16,8 @@ SNAPSHOT: dict[str, str] = {
     "vm": "select to_jsonb(v)::text as row from vm v where v.removed_at is null and v.state = 'stopped' and v.spec->>'power' = 'on' order by v.id limit 200",
     "operation": """select to_jsonb(o)::text as row from operation o where o.ended_at is null and o.deadline_at < now()
                      and not coalesce((o.status->>'overdue')::boolean, false) order by o.deadline_at limit 200""",
+    "drift": """select to_jsonb(d)::text as row from drift d where d.removed_at is null and d.state = 'ignored'
+                 and (d.spec->>'ignore_until')::timestamptz <= now() order by d.id limit 200""",
 }
 
 # The fence grows when the lease moves to another holder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,10 +10,12 @@ from uuid import UUID
 from nubila import errors, protocol
 from nubila.api.context import ApiCall
 from nubila.api.route import Answer
+from nubila.intent import drift
 from nubila.intent import report as intent
 from nubila.model.draft import Draft
 from nubila.model.ids import parse
 from nubila.store.database import Retry
+from nubila.store.drift import DriftStore
 
 TRIES = 5
 
@@ -32,6 +35,8 @@ async def report(call: ApiCall) -> Answer:
             "The report is of another fabric epoch.",
             changed=[{"kind": "fabric", "was": body.fabric_epoch, "is_now": position["fabric_epoch"]}],
         )
+    if body.drifts is not None:
+        await _ledger(call, node_id, body.drifts)
     if not body.vms:
         return Answer(body=protocol.Reported(taken=0))
     reports = {i: r for r in body.vms if (i := parse("vm", r.vm_id)) is not None}
@@ -48,6 +53,24 @@ async def report(call: ApiCall) -> Answer:
         c.notifier.tell([f"op:{row['id']}" for row in draft.update.get("operation", ())])
         return Answer(body=protocol.Reported(taken=len(reports) - len(refused), refused=tuple(refused)))
     raise AssertionError("unreachable")
+
+
+async def _ledger(call: ApiCall, node_id: UUID, found: Sequence[protocol.Drift]) -> None:
+    """The node's drifts as they are now: one read, a pure decision, one write when something differs."""
+    c, drifts = call.context, DriftStore(call.context.database)
+    for attempt in range(TRIES):
+        draft = Draft(actor=call.principal.actor, request=call.request_id, reason="report")
+        rows, now = await drifts.open(node_id)
+        drift.observe(rows, found, node_id, now, draft, c.carrier.mint)
+        if draft.is_empty():
+            return
+        try:
+            await c.database.commit(draft)
+        except Retry:
+            if attempt == TRIES - 1:
+                raise
+            continue
+        return
 
 
 def _draft(draft: Draft, views: list[dict[str, Any]], reports: dict[UUID, protocol.VmReport]) -> list[str]:

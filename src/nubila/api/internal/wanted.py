@@ -96,6 +96,7 @@ async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
         starts=spec.starts,
         reboots=spec.reboots,
         reboot_timeout_s=spec.reboot_timeout_s,
+        repairs=spec.repairs,
         virt_method=spec.virt_method,
         cores=spec.cores,
         memory_mib=spec.memory_mib,

@@ -70,6 +70,17 @@ def _plain(kind: str) -> Callable[[ApiCall, Record], dict[str, Any]]:
     return show
 
 
+def _drift(call: ApiCall, row: Record) -> dict[str, Any]:
+    extras: dict[str, Any] = {
+        "node_id": text("node", row["node_id"]),
+        "node": row["node_name"],
+        "vm_id": None if row["vm_id"] is None else text("vm", row["vm_id"]),
+        "vm": row["vm_name"],
+        "since": row["created_at"],
+    }
+    return json.resource("drift", row, viewer=call.viewer, **extras)
+
+
 SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
     "vm": vm_shown,
     "operation": operation_shown,
@@ -79,6 +90,7 @@ SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
     "volume": _volume,
     "node": _node,
     "network": _network,
+    "drift": _drift,
     "keypair": _plain("keypair"),
     "flavor": _plain("flavor"),
     "project": _plain("project"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, image, node, operation, simple, vm
+from nubila.api.noun import change, drift, image, node, operation, simple, vm
 from nubila.api.route import Route
 from nubila.intent import catalog
+from nubila.intent import drift as drifts
 from nubila.intent import image as images
 from nubila.intent import node as nodes
 
@@ -163,6 +164,19 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/nodes", "node.read", simple.lister("node", "nodes"), query=Q, listing=True),
     Route("GET", f"{V}/nodes/{{node}}", "node.read", simple.shower("node", "a node")),
     Route("PATCH", f"{V}/nodes/{{node}}", "node.change", node.change_node, body=nodes.NodeChange, errors=CLAIMS),
+    Route("GET", f"{V}/drifts", "drift.read", drift.list_drifts, query=drift.DriftQuery, listing=True),
+    Route("GET", f"{V}/drifts/{{drift}}", "drift.read", simple.shower("drift", "a drift")),
+    Route("POST", f"{V}/drifts/{{drift}}/repair", "drift.repair", drift.repair_drift, status=202, errors=CLAIMS),
+    Route("POST", f"{V}/drifts/{{drift}}/adopt", "drift.adopt", drift.adopt_drift, status=202, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/drifts/{{drift}}/ignore",
+        "drift.ignore",
+        drift.ignore_drift,
+        body=drifts.DriftIgnore,
+        errors=CLAIMS,
+    ),
+    Route("DELETE", f"{V}/drifts/{{drift}}/ignore", "drift.ignore", drift.heed_drift, errors=CLAIMS),
     Route("GET", f"{V}/vms", "vm.read", vm.list_vms, query=vm.VmQuery, listing=True),
     Route("GET", f"{V}/vms/{{vm}}", "vm.read", vm.show_vm),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),

@@ -75,6 +75,37 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     guest_agent: bool = False  # the guest agent's channel is connected
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be compared of a domain: as it is wished, as it is defined, as it runs. Lists are sorted."""
+
+    cores: int
+    memory_mib: int
+    disks: tuple[str, ...]  # paths of what the guest may write
+    nics: tuple[str, ...]  # MACs
+    title: str = ""
+    description: str = ""
+    autostart: bool = False  # a domain is started by its agent alone
+
+
+class Shaped(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain of ours as it stands in its definition, and as it runs."""
+
+    vm_id: str
+    epoch: int
+    defined: Shape
+    live: Shape | None = None
+
+
+def shape_of(domain: Domain) -> Shape:
+    """What a domain that is started from this has."""
+    return Shape(
+        cores=domain.cores,
+        memory_mib=domain.memory_mib,
+        disks=tuple(sorted(d.path for d in domain.disks)),
+        nics=tuple(sorted(n.mac.lower() for n in domain.nics)),
+    )
+
+
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     domains: tuple[Found, ...] = ()
     foreign: tuple[str, ...] = ()
@@ -85,6 +116,12 @@ class Hypervisor(Protocol):
 
     def observe(self) -> Observed:
         """All domains of this installation, and the names of others', in bulk."""
+
+    def shapes(self) -> tuple[Shaped, ...]:
+        """The shapes of all domains of this installation; cheap while nothing changed."""
+
+    def repair(self, domain: Domain) -> None:
+        """Define it as wished, and take away from it, while it runs, what is not wished. It is not stopped."""
 
     def start(self, domain: Domain) -> None:
         """Define and run it. A domain of this vm with another epoch or definition is replaced; one that runs stays."""

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from nubila.drivers.hypervisor.base import Capabilities, Domain, Found, Observed
+from nubila.drivers.hypervisor.base import (
+    Capabilities,
+    Domain,
+    Found,
+    Observed,
+    Shape,
+    Shaped,
+    shape_of,
+)
 from nubila.drivers.script import Script, Table
 
 
@@ -28,6 +36,8 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     boots: int = 0
     cores: int = 1
     memory_mib: int = 0
+    defined: Shape | None = None  # None: it was never defined in full
+    live: Shape | None = None
 
 
 class HypervisorWorld:
@@ -55,6 +65,18 @@ class HypervisorWorld:
         """The machine restarts: nothing runs, definitions stay, no one knows why anything ended."""
         for domain in self.domains.all():
             self.end(domain.vm_id, None)
+
+    def change(self, vm_id: str, *, live: bool = False, **fields: object) -> None:
+        """Somebody changes a domain by hand: its definition, and with `live` what runs too."""
+        with self.lock:
+            domain = self.domains.get(vm_id)
+            assert domain is not None
+            assert domain.defined is not None
+            runs = domain.live
+            if live and runs is not None:
+                runs = msgspec.structs.replace(runs, **fields)
+            defined = msgspec.structs.replace(domain.defined, **fields)
+            self.domains.put(vm_id, msgspec.structs.replace(domain, defined=defined, live=runs))
 
     def add_foreign(self, name: str) -> None:
         self.foreign = (*self.foreign, name)
@@ -114,9 +136,33 @@ class FakeHypervisor:
                         boots=was.boots if was else 0,
                         cores=domain.cores,
                         memory_mib=domain.memory_mib,
+                        defined=shape_of(domain),
+                        live=shape_of(domain),
                     )
                 )
         self.script.leave("start")
+
+    def shapes(self) -> tuple[Shaped, ...]:
+        self.script.enter("shapes")
+        return tuple(
+            Shaped(vm_id=d.vm_id, epoch=d.epoch, defined=d.defined, live=d.live if d.running else None)
+            for d in self.world.domains.all()
+            if d.defined is not None
+        )
+
+    def repair(self, domain: Domain) -> None:
+        self.script.enter("repair")
+        with self.world.lock:
+            was = self.world.domains.get(domain.vm_id)
+            if was is not None:
+                wished = shape_of(domain)
+                live = was.live and msgspec.structs.replace(
+                    was.live,
+                    disks=tuple(d for d in was.live.disks if d in wished.disks),
+                    nics=tuple(n for n in was.live.nics if n in wished.nics),
+                )
+                self.world.domains.put(domain.vm_id, msgspec.structs.replace(was, defined=wished, live=live))
+        self.script.leave("repair")
 
     def ask_stop(self, vm_id: str, how: str) -> bool:
         self.script.enter("ask_stop")

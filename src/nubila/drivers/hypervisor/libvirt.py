@@ -17,6 +17,7 @@ from nubila.drivers.hypervisor.base import Capabilities, Found, Observed, Option
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
+from nubila.drivers.hypervisor.libvirt_shape import Shapes
 
 _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest-shutdown",
@@ -47,6 +48,9 @@ class LibvirtHypervisor:
         self.ask_reboot = self._power.ask_reboot
         self.destroy = self._power.destroy
         self.remove = self._power.remove
+        self._shapes = Shapes(self.session, installation)
+        self.shapes = self._shapes.shapes
+        self.repair = self._shapes.repair
 
     def use_methods(self, virt_methods: tuple[str, ...]) -> None:
         """What works on this machine; `kvm.probe_kvm` finds out, once per boot."""

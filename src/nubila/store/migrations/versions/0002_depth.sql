@@ -4,3 +4,29 @@
 drop index operation_due_idx;
 drop index port_vm_idx;
 create index port_vm_idx on port (vm_id);
+
+create table drift (
+    id uuid not null,
+    name text not null,
+    labels jsonb default '{}' not null,
+    spec jsonb not null,
+    spec_schema smallint default '1' not null,
+    generation bigint default '1' not null,
+    status jsonb,
+    status_schema smallint default '1' not null,
+    observed_generation bigint default '0' not null,
+    state text not null,
+    version bigint default '1' not null,
+    created_at timestamp with time zone default now() not null,
+    updated_at timestamp with time zone default now() not null,
+    removed_at timestamp with time zone,
+    node_id uuid not null,
+    vm_id uuid,
+    thing_kind text not null,
+    cause text not null,
+    constraint drift_pk primary key (id),
+    constraint drift_state_known check (state in ('open', 'ignored', 'resolved')),
+    constraint drift_removed_has_time check ((state = 'resolved') = (removed_at is not null)),
+    constraint drift_observed_not_ahead check (observed_generation <= generation)
+) with (fillfactor = 70);
+create unique index drift_thing_key on drift (node_id, thing_kind, name) where removed_at is null;

@@ -136,6 +136,12 @@ create or replace trigger log_update after update on "operation" for each row ex
 
 create or replace trigger guard_state before update of state on "operation" for each row when (old.state is distinct from new.state) execute function guard_transition('running>cancelled', 'running>done', 'running>overtaken', 'waiting>cancelled', 'waiting>done', 'waiting>overtaken', 'waiting>running');
 
+create or replace trigger log_insert_delete after insert or delete on "drift" for each row execute function log_change('id', '');
+
+create or replace trigger log_update after update on "drift" for each row execute function log_change('id', '');
+
+create or replace trigger guard_state before update of state on "drift" for each row when (old.state is distinct from new.state) execute function guard_transition('ignored>open', 'ignored>resolved', 'open>ignored', 'open>resolved');
+
 create or replace trigger log_insert_delete after insert or delete on "inventory" for each row execute function log_change('node_id', '', 'used');
 
 create or replace trigger log_update after update of "total", "reserved" on "inventory" for each row execute function log_change('node_id', '', 'used');
@@ -618,6 +624,35 @@ begin
       end if;
     end loop; end if;
   end if;
+  if ff ? 'drift' then f := ff->'drift';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "drift" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "drift" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "drift" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
   if ff ? 'decision' then f := ff->'decision';
     if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
       select null::bigint, null::bigint, false into g, v, dead from "decision" t where t.id = (k.j->>'id')::uuid for key share;
@@ -1082,6 +1117,21 @@ begin
   if fi ? 'operation' then f := fi->'operation';
     insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
+  end if;
+  if fd ? 'drift' then f := fd->'drift'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "drift" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'drift' then f := fc->'drift'; for k in select j from jsonb_array_elements(f) j loop
+    update "drift" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "thing_kind" = case when k.j ? 'thing_kind' then r."thing_kind" else t."thing_kind" end, "cause" = case when k.j ? 'cause' then r."cause" else t."cause" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"drift", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'drift', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'drift' then f := fi->'drift';
+    insert into "drift" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "vm_id", "thing_kind", "cause")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."vm_id", r."thing_kind", r."cause" from jsonb_populate_recordset(null::"drift", f) r order by r."id";
   end if;
   if fd ? 'allocation' then f := fd->'allocation'; for k in select j from jsonb_array_elements(f) j loop
     delete from "allocation" t where t."holder_id" = (k.j->>'holder_id')::UUID and t."class" = (k.j->>'class')::TEXT and t."node_id" = (k.j->>'node_id')::UUID;

@@ -1,0 +1,69 @@
+"""What the looks at the world say about drift. Called by the core in the event loop's thread; changes nothing.
+
+A vm that is being worked on is left out: it is about to be as wished, or its own report says why not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nubila.agent import drift
+from nubila.agent.hands import Hands
+from nubila.agent.lanes import Lane, Lanes
+from nubila.drivers.hypervisor.base import Shaped
+from nubila.protocol import Drift
+
+# driver -> the kind of what it calls foreign
+FOREIGN: dict[str, str] = {"hypervisor": "domain", "network": "link", "storage": "file"}
+
+
+class Watch:
+    def __init__(self, lanes: Lanes, hands: Hands):
+        self.ledger = drift.Ledger()
+        self._lanes, self._hands = lanes, hands
+        self._shapes: dict[str, list[Drift]] = {}  # vm -> what was seen when nobody worked on it
+
+    def on_shapes(self, seen: Iterable[Shaped], begun_s: float) -> None:
+        shapes = {(s.vm_id, s.epoch): s for s in seen}
+        told: dict[str, list[Drift]] = {}
+        for vm_id, lane in self._lanes.lanes.items():
+            if lane.wanted.gone:
+                continue
+            if _busy(lane, begun_s):
+                told[vm_id] = self._shapes.get(vm_id, [])
+                continue
+            told[vm_id] = drift.missing(vm_id, _lost(lane))
+            found = shapes.get((vm_id, lane.wanted.epoch))
+            if found is not None:
+                wished = self._hands.shape(lane.wanted, lane.facts)
+                told[vm_id] += drift.compare(vm_id, wished, found)
+        self._shapes = told
+        self.ledger.look("shapes", [d for drifts in told.values() for d in drifts])
+
+    def on_foreign(self, driver: str, names: Iterable[str]) -> None:
+        self.ledger.look(driver, drift.foreign(FOREIGN[driver], names), at_once=driver == "storage")
+
+    def on_orphans(self, things: Iterable[tuple[str, str]]) -> None:
+        orphans = [
+            Drift(kind=kind, thing=name, field="there", wished="", observed="there", cause="orphan")
+            for kind, name in things
+            if kind not in UNUSED
+        ]
+        self.ledger.look("orphans", orphans)
+
+
+# What no vm here needs just now is no error, only no use.
+UNUSED = frozenset({"network", "image"})
+
+
+def _busy(lane: Lane, begun_s: float) -> bool:
+    return lane.job is not None or lane.asks is not None or lane.image is not None or lane.touched_s >= begun_s
+
+
+def _lost(lane: Lane) -> list[str]:
+    """Disks that were here when it last ran."""
+    return [
+        d.volume_id
+        for d in lane.wanted.disks
+        if d.volume_id in lane.record.made and d.volume_id not in lane.facts.volumes
+    ]

@@ -1,0 +1,122 @@
+"""What a libvirt domain looks like in the fields that can be compared with a wish, and taking away what is too much.
+
+Read from libvirt's own XML: whatever changed a domain, virsh or its files, shows there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import libvirt
+from lxml import etree
+
+from nubila.drivers.hypervisor import libvirt_xml
+from nubila.drivers.hypervisor.base import Domain, Shape, Shaped, shape_of
+from nubila.drivers.hypervisor.libvirt_session import Session, mapped
+
+_KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+
+class Shapes:
+    """Reads the shapes of our domains, again only when libvirt wrote something; and makes one as it is wished."""
+
+    def __init__(self, session: Session, installation: str):
+        self._session, self._installation = session, installation
+        self._read: dict[str, tuple[tuple[int, ...], Shaped]] = {}  # name of a domain -> as last read
+
+    def shapes(self) -> tuple[Shaped, ...]:
+        found: dict[str, Shaped] = {}
+        try:
+            for domain in self._session.open().listAllDomains():
+                if self._session.is_ours(domain):
+                    name, marks = domain.name(), self._marks(domain.name())
+                    known = self._read.get(name)
+                    if known is None or known[0] != marks:
+                        known = self._read[name] = (marks, read(domain))
+                    found[name] = known[1]
+        except libvirt.libvirtError as e:
+            raise mapped(e) from e
+        for name in set(self._read) - set(found):
+            self._read.pop(name, None)
+        return tuple(found.values())
+
+    def repair(self, domain: Domain) -> None:
+        connection = self._session.open()
+        xml = libvirt_xml.build(domain, self._installation, str(self._session.console(domain.vm_id)))
+        name = libvirt_xml.name_of(domain.vm_id, domain.epoch)
+        try:
+            connection.defineXML(xml).setAutostart(0)
+            for other in self._session.of(connection, domain.vm_id):
+                if other.name() == name and other.isActive():
+                    restore(other, shape_of(domain))
+        except libvirt.libvirtError as e:
+            raise mapped(e) from e
+
+    def _marks(self, name: str) -> tuple[int, ...]:
+        """When libvirt last wrote what it knows of a domain: definition, state of what runs, link to start it."""
+        daemons = self._session.daemons
+        etc, run = daemons.directory / "etc" / "qemu", daemons.run / "qemu"
+        return tuple(_written(d / f"{name}.xml") for d in (etc, run, etc / "autostart"))
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def read(domain: libvirt.virDomain) -> Shaped:
+    """Both halves of one domain of ours."""
+    named = libvirt_xml.parse_name(domain.name())
+    assert named is not None, "ours are named so"
+    autostart = bool(domain.autostart())
+    live = parse(domain.XMLDesc(), autostart) if domain.isActive() else None
+    defined = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), autostart)
+    return Shaped(vm_id=named[0], epoch=named[1], defined=defined, live=live)
+
+
+def parse(xml: str, autostart: bool) -> Shape:
+    root = etree.fromstring(xml, _PARSER)
+    cpus = root.find("vcpu")
+    cores = 0 if cpus is None else int(cpus.get("current") or cpus.text or 0)
+    memory = root.find("currentMemory")
+    if memory is None:
+        memory = root.find("memory")
+    return Shape(
+        cores=cores,
+        memory_mib=0 if memory is None else int(memory.text or 0) * _KIB[memory.get("unit", "KiB")] // 1024,
+        disks=tuple(sorted(source for d in root.iterfind("devices/disk") if (source := writable(d)))),
+        nics=tuple(sorted(mac for n in root.iterfind("devices/interface") if (mac := mac_of(n)))),
+        title=(root.findtext("title") or "")[:200],
+        description=(root.findtext("description") or "")[:200],
+        autostart=autostart,
+    )
+
+
+def writable(disk: etree._Element) -> str:
+    """Where the bytes of a disk are; '' for a medium that is only read, as seeds and ISOs are."""
+    source = disk.find("source")
+    if disk.get("device", "disk") != "disk" or source is None:
+        return ""
+    return next((str(source.get(k)) for k in ("file", "dev", "name", "volume", "dir") if source.get(k)), "?")
+
+
+def mac_of(nic: etree._Element) -> str:
+    mac = nic.find("mac")
+    return "" if mac is None else str(mac.get("address", "")).lower()
+
+
+def strip(domain: libvirt.virDomain, wished: Shape) -> None:
+    """Ask a running domain to give back the disks and interfaces that are not wished. The guest may take its time."""
+    devices = etree.fromstring(domain.XMLDesc(), _PARSER).find("devices")
+    if devices is None:
+        return
+    extra = [d for d in devices.iterfind("disk") if (s := writable(d)) and s not in wished.disks]
+    extra += [n for n in devices.iterfind("interface") if (m := mac_of(n)) and m not in wished.nics]
+    for device in extra:
+        try:
+            domain.detachDeviceFlags(etree.tostring(device, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() not in (libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_OPERATION_FAILED):
+                raise
