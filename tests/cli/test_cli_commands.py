@@ -118,6 +118,16 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         "/v1/nodes/h",
         {"maintenance": True, "maintenance_reason": "disks"},
     ),
+    ("drift repair drf-1", OP, "POST", "/v1/drifts/drf-1/repair", None),
+    ("drift adopt drf-1", OP, "POST", "/v1/drifts/drf-1/adopt", None),
+    (
+        "drift ignore drf-1 --hours 3 --reason known",
+        OP,
+        "POST",
+        "/v1/drifts/drf-1/ignore",
+        {"hours": 3, "reason": "known"},
+    ),
+    ("drift heed drf-1", OP, "DELETE", "/v1/drifts/drf-1/ignore", None),
 )
 # these show a secret, or are a plan's own
 UNPLANNED = ("plan apply", "plan discard", "token create", "user token", "join-token create")
@@ -150,6 +160,10 @@ READS: tuple[tuple[str, str, str, bool], ...] = (
     ("token list", U, "/v1/tokens", True),
     ("me", U, "/v1/me", False),
     ("me --as operator", OP, "/v1/me", False),
+    ("drift list", OP, "/v1/drifts", True),
+    ("drift list --cause foreign --node h", OP, "/v1/drifts", True),
+    ("drift show drf-1", OP, "/v1/drifts/drf-1", False),
+    ("orphans list", OP, "/v1/drifts", True),
     ("node list", OP, "/v1/nodes", True),
     ("node show h", OP, "/v1/nodes/h", False),
     ("user list", OP, "/v1/users", True),

@@ -41,6 +41,7 @@ class Rig(Protocol):
     def guest_shutdown(self, vm_id: str) -> None: ...
     def boots(self, vm_id: str) -> int: ...
     def add_foreign(self, name: str) -> None: ...
+    def change(self, vm_id: str) -> None: ...
     def has_foreign(self, name: str) -> bool: ...
     def done(self) -> None: ...
 
@@ -78,6 +79,15 @@ class FakeRig:
     def boots(self, vm_id: str) -> int:
         domain = self.driver.world.domains.get(vm_id)
         return domain.boots if domain else 0
+
+    def change(self, vm_id: str) -> None:
+        """Somebody names it, lets libvirt start it, and gives it an interface, all behind our back."""
+        defined = self.driver.world.domains.get(vm_id)
+        assert defined is not None
+        assert defined.defined is not None
+        nics = tuple(sorted((*defined.defined.nics, "52:54:00:de:ad:01")))
+        self.driver.world.change(vm_id, live=True, nics=nics)
+        self.driver.world.change(vm_id, title="mine", autostart=True)
 
     def add_foreign(self, name: str) -> None:
         self.driver.world.add_foreign(name)
@@ -131,6 +141,17 @@ class LibvirtRig:
 
     def boots(self, vm_id: str) -> int:
         return self.driver.read_console(vm_id, 1 << 20).count(b"BOOT SECTOR RUNS")
+
+    def change(self, vm_id: str) -> None:
+        import libvirt
+
+        domain = next(d for d in self._connection().listAllDomains() if d.name().startswith(vm_id))
+        both = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_AFFECT_LIVE
+        domain.attachDeviceFlags(
+            "<interface type='user'><mac address='52:54:00:de:ad:01'/><model type='virtio'/></interface>", both
+        )
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "mine", None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.setAutostart(1)
 
     def add_foreign(self, name: str) -> None:
         self._connection().defineXML(

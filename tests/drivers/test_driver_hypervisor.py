@@ -10,6 +10,7 @@ import pytest
 from driver_rigs import RIGS, Rig, found, vm_id, wait_for
 
 from nubila.drivers.hypervisor import DRIVERS
+from nubila.drivers.hypervisor.base import Shape, shape_of
 
 
 def test_every_driver_is_tested() -> None:
@@ -59,6 +60,34 @@ def test_started_twice_it_runs_once_and_a_new_agent_finds_it(rig: Rig) -> None:
     rig.driver.remove(wish.vm_id)
     rig.driver.remove(wish.vm_id)
     assert found(rig.driver, wish.vm_id) is None
+
+
+def test_a_domain_changed_by_hand_shows_it_and_is_repaired_while_it_runs(rig: Rig) -> None:
+    wish = rig.domain(30)
+    rig.driver.start(wish)
+    assert shaped(rig, wish.vm_id) == (shape_of(wish), shape_of(wish))
+    rig.change(wish.vm_id)
+    seen = shaped(rig, wish.vm_id)
+    for shape in seen:
+        assert shape is not None
+        assert len(shape.nics) == len(wish.nics) + 1
+    defined = seen[0]
+    assert defined is not None
+    assert (defined.title, defined.autostart) == ("mine", True)
+    was = found(rig.driver, wish.vm_id)
+    rig.driver.repair(wish)
+    rig.driver.repair(wish)
+    assert shaped(rig, wish.vm_id)[0] == shape_of(wish)
+    assert found(rig.driver, wish.vm_id) == was  # the same process runs on
+    rig.driver.destroy(wish.vm_id)
+    assert shaped(rig, wish.vm_id) == (shape_of(wish), None)
+    rig.driver.remove(wish.vm_id)
+    assert [s for s in rig.driver.shapes() if s.vm_id == wish.vm_id] == []
+
+
+def shaped(rig: Rig, vm_id: str) -> tuple[Shape | None, Shape | None]:
+    one = next(s for s in rig.driver.shapes() if s.vm_id == vm_id)
+    return one.defined, one.live
 
 
 def test_a_destroyed_domain_stays_defined_and_starts_again(rig: Rig) -> None:

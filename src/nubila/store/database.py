@@ -173,9 +173,10 @@ def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:
     """What a failed commit means, by SQLSTATE and constraint; unknown ones are inside errors."""
     if e.sqlstate == STALE:
         changed: list[dict[str, Any]] = msgspec.json.decode(e.detail or "[]")
-        if str(e) == "quota":
+        claim = str(e.args[0])  # as text the error carries its detail too
+        if claim == "quota":
             return quota_exceeded(changed[0])
-        return Retry(str(e), changed)
+        return Retry(claim, changed)
     constraint = getattr(e, "constraint_name", None) or ""
     if constraint in CLAIMS:
         return Retry(CLAIMS[constraint][1], [{"kind": CLAIMS[constraint][1], "was": "free", "is_now": "taken"}])

@@ -5,6 +5,7 @@ Read from libvirt's own XML: whatever changed a domain, virsh or its files, show
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import libvirt
@@ -17,6 +18,7 @@ from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 _KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
+
 class Shapes:
     """Reads the shapes of our domains, again only when libvirt wrote something; and makes one as it is wished."""
 
@@ -27,15 +29,20 @@ class Shapes:
     def shapes(self) -> tuple[Shaped, ...]:
         found: dict[str, Shaped] = {}
         try:
-            for domain in self._session.open().listAllDomains():
-                if self._session.is_ours(domain):
-                    name, marks = domain.name(), self._marks(domain.name())
-                    known = self._read.get(name)
-                    if known is None or known[0] != marks:
-                        known = self._read[name] = (marks, read(domain))
-                    found[name] = known[1]
+            domains = [d for d in self._session.open().listAllDomains() if self._session.is_ours(d)]
         except libvirt.libvirtError as e:
             raise mapped(e) from e
+        for domain in domains:
+            name, marks = domain.name(), self._marks(domain.name())
+            known = self._read.get(name)
+            if known is None or known[0] != marks:
+                try:
+                    known = self._read[name] = (marks, read(domain))
+                except libvirt.libvirtError as e:
+                    if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # removed in between
+                        continue
+                    raise mapped(e) from e
+            found[name] = known[1]
         for name in set(self._read) - set(found):
             self._read.pop(name, None)
         return tuple(found.values())
@@ -107,11 +114,19 @@ def mac_of(nic: etree._Element) -> str:
     return "" if mac is None else str(mac.get("address", "")).lower()
 
 
-def strip(domain: libvirt.virDomain, wished: Shape) -> None:
-    """Ask a running domain to give back the disks and interfaces that are not wished. The guest may take its time."""
+def restore(domain: libvirt.virDomain, wished: Shape) -> None:
+    """Bring a running domain as near to the wish as its guest allows: what is too much is taken away, memory and
+    cores are set back within what it was started with. The guest may take its time; what it refuses stays."""
     devices = etree.fromstring(domain.XMLDesc(), _PARSER).find("devices")
     if devices is None:
         return
+    live = parse(domain.XMLDesc(), False)
+    with contextlib.suppress(libvirt.libvirtError):  # more than it was started with: the next start brings it
+        if live.memory_mib != wished.memory_mib:
+            domain.setMemoryFlags(wished.memory_mib * 1024, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    with contextlib.suppress(libvirt.libvirtError):
+        if live.cores != wished.cores:
+            domain.setVcpusFlags(wished.cores, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     extra = [d for d in devices.iterfind("disk") if (s := writable(d)) and s not in wished.disks]
     extra += [n for n in devices.iterfind("interface") if (m := mac_of(n)) and m not in wished.nics]
     for device in extra:
