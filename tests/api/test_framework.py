@@ -119,8 +119,10 @@ async def test_fields_parameter(world: toy.Toy) -> None:
     assert (await request(world.user, "GET", "/v1/things/one", query="fields=name", token=world.token)).json == {
         "name": "one"
     }
-    listed = await request(world.user, "GET", "/v1/things", query="fields=id,nothing", token=world.token)
+    listed = await request(world.user, "GET", "/v1/things", query="fields=id", token=world.token)
     assert listed.json["items"] == [{"id": "thing-1"}]
+    wrong = await request(world.user, "GET", "/v1/things", query="fields=id,nothing", token=world.token)
+    assert (wrong.status, wrong.json["field"]) == (422, "fields")
 
 
 async def test_head_and_options(world: toy.Toy) -> None:

@@ -306,3 +306,24 @@ def test_why_begins_with_the_sentence(cli: Cli, fake: Fake) -> None:
     assert lines[0] == why["summary"]
     assert lines[2].split() == ["WHO", "WAITS", "FOR", "SINCE", "S"]
     assert "deadline_in_s  100.0" in lines
+
+
+def test_a_list_of_two_is_no_change(cli: Cli, fake: Fake) -> None:
+    effect = {
+        "action": "create",
+        "kind": "port",
+        "id": "port-1",
+        "details": {"addresses": ["10.0.0.5", "fd00::5"], "size": {"was": 1, "becomes": 2}},
+    }
+    fake.on("GET", "/v1/plans/plan-1", Canned({"id": "plan-1", "effects": [effect]}))
+    out = cli("plan", "show", "plan-1").out
+    assert "10.0.0.5, fd00::5" in out
+    assert "1 -> 2" in out
+    assert out.count("->") == 1
+
+
+def test_more_gateways_than_subnets_are_refused(cli: Cli, fake: Fake) -> None:
+    ran = cli("network", "create", "n", "--subnet", "10.1.0.0/24", "--gateway", "10.1.0.1", "--gateway", "10.1.0.2")
+    assert ran.code == 2
+    assert "2 gateways were given for 1 subnets" in ran.err
+    assert not fake.asked

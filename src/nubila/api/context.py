@@ -28,7 +28,7 @@ from nubila.represent.page import Page, next_link
 from nubila.store.database import Database, Record
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
-from nubila.store.resource import AccountStore, Filter, ResourceStore
+from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.vm import VmStore
 
 CLOCK_S = 1.0  # a waiter looks at least this often, hint or not
@@ -186,6 +186,21 @@ def listed(call: ApiCall, kind: str, rows: list[Record], show: Callable[[Record]
     return Answer(body=json.listing([show(r) for r in rows], link))
 
 
+def _state(kind: str, wanted: str | None) -> str | None:
+    """A state to filter by. Raises Invalid for one that no object of the kind can be in: the answer would be empty."""
+    known = states(kind)
+    if wanted is None or not known or wanted in known:
+        return wanted
+    why = (
+        " 'unknown' is shown while a node is silent; the list keeps the state before it." if wanted == "unknown" else ""
+    )
+    raise errors.Invalid(
+        f"state: '{wanted[:80]}' is no state of a {kind.replace('_', ' ')}. Known are: {', '.join(known)}.{why}",
+        field="state",
+        where="query",
+    )
+
+
 def filtered(call: ApiCall, kind: str, **more: Any) -> Filter:
     """The filter that the query asks for, within what the caller sees."""
     after = None
@@ -204,7 +219,7 @@ def filtered(call: ApiCall, kind: str, **more: Any) -> Filter:
     return Filter(
         project_id=project_of(call),
         name=getattr(call.query, "name", None),
-        state=getattr(call.query, "state", None),
+        state=_state(kind, getattr(call.query, "state", None)),
         labels=labels,
         limit=call.page.limit,
         after=after,

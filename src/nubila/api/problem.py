@@ -5,12 +5,13 @@ What is not a NubilaError or a decoding error is `internal`: its text stays in t
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from nubila.api import words
 from nubila.errors import (
     BadRequest,
     Invalid,
@@ -24,8 +25,6 @@ from nubila.errors import (
 MEDIA = "application/problem+json"
 RETRY_AFTER_S = 1
 WORDS_MAX = 500  # of what is repeated from a request
-
-_AT = re.compile(r"^(.*?)(?: - at `(.*)`)?$", re.DOTALL)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -70,34 +69,42 @@ def known_error(error: BaseException) -> NubilaError:
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def undecodable(error: Exception, kind: Any) -> NubilaError:
-    """One of UNDECODABLE, about a JSON body that was to be a `kind`."""
+def undecodable(error: Exception, kind: Any, raw: bytes = b"") -> NubilaError:
+    """One of UNDECODABLE, about a JSON body that was to be a `kind` and came as `raw`."""
     if isinstance(error, msgspec.ValidationError):
-        return invalid(error, where="body", kind=kind)
+        return invalid(error, where="body", kind=kind, sent=_decoded(raw))
     if isinstance(error, RecursionError):
         return TooLarge("The body is nested too deeply.")
-    return BadRequest(f"The body is not valid JSON: {str(error)[:WORDS_MAX]}.")
+    if isinstance(error, UnicodeDecodeError):
+        return BadRequest(f"The body is not valid JSON: byte {error.start} is not UTF-8.")
+    said = str(error).removeprefix("JSON is malformed: ")
+    if "surrogate" in said or ("truncated" in said and _whole(raw)):
+        said = "half of a surrogate pair (an escape from \\ud800 to \\udfff alone) is no character"
+    elif "truncated" in said:
+        said = f"it ends after {len(raw)} bytes, in the middle"
+    return BadRequest(f"The body is not valid JSON: {said[:WORDS_MAX]}.")
 
 
-def invalid(error: msgspec.ValidationError, *, where: str, kind: Any = None) -> Invalid:
-    """`kind`: the struct that was decoded, for naming what it knows and describing what a field takes."""
-    m = _AT.match(str(error))
-    said, path = (m[1], m[2] or "$") if m else (str(error), "$")
-    field = path.removeprefix("$").removeprefix(".") or where
-    field = field.replace("[...]", "[]")
-    hint = _hint(kind, said, field)
-    return Invalid(f"{field}: {said[:WORDS_MAX]}.{hint}", field=field, where=where)
+def invalid(error: msgspec.ValidationError, *, where: str, kind: Any = None, sent: Any = None) -> Invalid:
+    """`kind`: the struct that was wanted, for saying what a field takes; `sent`: what came, for naming keys in it."""
+    field, sentence = words.told(error, where, kind, sent)
+    return Invalid(sentence, field=field, where=where)
 
 
-def _hint(kind: Any, said: str, field: str) -> str:
-    if kind is None:
-        return ""
-    fields = {f.encode_name: f for f in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
-    if "unknown field" in said and field in ("body", "query"):
-        return f" Known are: {', '.join(sorted(fields))}."
-    info = fields[field].type if field in fields else None
-    text = str((getattr(info, "extra_json_schema", None) or {}).get("description", ""))
-    return f" It takes {text.rstrip('.')}." if text else ""
+def _whole(raw: bytes) -> bool:
+    """Whether nothing is missing at its end: another decoder, which lets half surrogates pass, gets through."""
+    try:
+        json.loads(raw)
+    except ValueError:
+        return False
+    return True
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except UNDECODABLE:
+        return None
 
 
 def _encode(body: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ bits, no nesting that a later encoder could trip over.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -37,10 +38,8 @@ class Common(msgspec.Struct, frozen=True):
     """The parameters that the framework itself understands; a route accepts those that make sense for it."""
 
     plan: bool = False
-    wait: Annotated[float, msgspec.Meta(ge=0, le=300, description="seconds, at most 300")] = 0.0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=page.LIMIT_MAX, description="a number from 1 to 1000")] = (
-        page.LIMIT_DEFAULT
-    )
+    wait: Annotated[float, msgspec.Meta(ge=0, le=300, description="seconds")] = 0.0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=page.LIMIT_MAX)] = page.LIMIT_DEFAULT
     after: str | None = None
     fields: str | None = None
 
@@ -105,6 +104,7 @@ class BodyReader:
         self._kind = kind
         self._decoder = msgspec.json.Decoder(kind)
         self._any = _holds_any(info, set())
+        self._strict = strict
         self.optional = isinstance(info, inspect.StructType) and not any(f.required for f in info.fields)
 
     def read(self, raw: bytes, content_type: str | None) -> Any:
@@ -117,8 +117,10 @@ class BodyReader:
             body = self._decoder.decode(raw)
             if self._suspicious(raw):
                 check_storable(msgspec.json.decode(raw))
+            if self._strict:
+                json.loads(raw, object_pairs_hook=_each_once)
         except problem.UNDECODABLE as e:
-            raise problem.undecodable(e, self._kind) from None
+            raise problem.undecodable(e, self._kind, raw) from None
         return body
 
     def _suspicious(self, raw: bytes) -> bool:
@@ -126,6 +128,16 @@ class BodyReader:
         if b"\\u0000" in raw or _LONG_NUMBER.search(raw):
             return True
         return self._any and raw.count(b"{") + raw.count(b"[") > DEPTH_MAX
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two values for one key, which is meant would be a guess."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise Invalid(f"The key '{twice[:80]}' is given twice in one object.", field=twice[:80], where="body")
+    return found
 
 
 def check_storable(value: Any) -> None:
@@ -244,7 +256,7 @@ def _convert(values: dict[str, Any], kind: type[Any]) -> Any:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as e:
-        raise problem.invalid(e, where="query", kind=kind) from None
+        raise problem.invalid(e, where="query", kind=kind, sent=values) from None
 
 
 def _bounded(query: msgspec.Struct) -> None:

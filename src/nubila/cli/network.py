@@ -6,7 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values
+from nubila.cli import exits, flow, values
+from nubila.cli.exits import Failure
 from nubila.cli.options import Common, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
@@ -37,6 +38,12 @@ def create(
 ) -> int:
     """Create a network with its subnets."""
     session = Session(options)
+    if len(gateway or ()) > len(subnet):
+        raise Failure(
+            f"{len(gateway or ())} gateways were given for {len(subnet)} subnets.",
+            fix="Give at most one --gateway for each --subnet, in their order.",
+            code=exits.USAGE,
+        )
     subnets = []
     for i, cidr in enumerate(subnet):
         own = gateway[i] if gateway is not None and i < len(gateway) else None

@@ -79,8 +79,6 @@ def _words(effect: Json) -> str:
 def _change(value: Any) -> str:
     if isinstance(value, Mapping) and "was" in value:
         return f"{table.cell(value['was'])} -> {table.cell(value.get('becomes', value.get('is_now', value.get('is'))))}"
-    if isinstance(value, list) and len(value) == 2:
-        return f"{table.cell(value[0])} -> {table.cell(value[1])}"
     return table.cell(value)
 
 

@@ -22,7 +22,14 @@ class ImageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     format: image.Format
     public: bool = True
     os: Annotated[str, msgspec.Meta(max_length=63)] = "linux"
-    login: Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[a-z_][a-z0-9_-]*$")] = "root"
+    login: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=32,
+            pattern=r"^[a-z_][a-z0-9_-]*$",
+            description="an account's name: lower-case letters, digits, '_' and '-', not beginning with a digit or '-'",
+        ),
+    ] = "root"
     min_disk_gib: Annotated[int, msgspec.Meta(ge=0, le=1024 * 1024)] = 0
     min_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] = 0
     labels: Labels = {}

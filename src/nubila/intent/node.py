@@ -14,7 +14,7 @@ from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins
 from nubila.model import node
 from nubila.model.draft import Drafted, Effect, Row
-from nubila.model.fields import Labels, Name, Reason
+from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Name, Reason
 from nubila.model.ids import text
 from nubila.protocol import Hello
 
@@ -34,8 +34,8 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     maintenance: bool | None = None
     maintenance_reason: Reason | None = None
     cpu_overcommit: Annotated[float, msgspec.Meta(ge=0.1, le=64)] | None = None
-    reserved_memory_mib: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    reserved_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MEMORY_MIB_MAX)] | None = None
+    reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0, le=SIZE_GIB_MAX)] | None = None
     labels: Labels | None = None
 
 
@@ -137,6 +137,8 @@ def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> 
     object_id = UUID(row["id"])
     if not columns:
         return Drafted(draft=draft, status=200, refers={"node": object_id})
+    if status is not None and (short := _offers_less(body, row, spec, status, inventory)) is not None:
+        return short
     state = node.state(spec, status, was=node.State(row["state"]))
     draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
     if status is not None:
@@ -146,6 +148,30 @@ def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> 
     }
     effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
+def _offers_less(
+    body: NodeChange, row: Row, spec: node.Spec, status: node.Status, inventory: list[Row]
+) -> errors.NubilaError | None:
+    """Why the change cannot be: more reserved than there is, or less left than VMs hold already."""
+    for field, has, unit in (
+        ("reserved_memory_mib", status.memory_mib, "MiB of memory"),
+        ("reserved_disk_gib", status.disk_gib, "GiB of disk"),
+    ):
+        asked = getattr(body, field)
+        if asked is not None and asked > has:
+            return errors.Invalid(f"{field} is {asked}, and node '{row['name']}' has {has} {unit}.", field=field)
+    held = {i["class"]: i for i in inventory}
+    for class_, (total, reserved) in node.inventory(spec, status).items():
+        was = held.get(class_.value)
+        offered = total - reserved
+        if was is not None and offered < was["used"] and offered < was["total"] - was["reserved"]:
+            return errors.Conflict(
+                f"Node '{row['name']}' would offer {offered} {class_.value}, and what is placed there holds {was['used']}.",
+                offered={"class": class_.value, "would_be": offered, "used": was["used"]},
+                fix="Keep back less, or put the node into maintenance: then it gets nothing new.",
+            )
+    return None
 
 
 def _inventory(draft: Any, row: Row, spec: node.Spec, status: node.Status, present: list[Row]) -> None:

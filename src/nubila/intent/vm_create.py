@@ -10,6 +10,7 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, wish
+from nubila.intent.refusing import refused
 from nubila.model import catalog, image, network, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
@@ -220,24 +221,6 @@ def _over_quota(needs: dict[str, int], quota: dict[str, list[int]]) -> errors.Qu
                 quota={"class": class_, "limit": limit, "used": used, "asked": amount, "left": left},
             )
     return None
-
-
-def refused(refusal: Refusal, request: Request, operator: bool) -> errors.NoCapacity:
-    """The refusal in words and numbers; tenants see no node and no count of nodes."""
-    change = ", or ".join(f"{k} = {v}" for k, v in refusal.would_fit.items())
-    fields: dict[str, Any] = {"would_fit": refusal.would_fit}
-    if refusal.nearest is not None:
-        fields["short_of"] = refusal.nearest.short
-    worst = "; ".join(f"{k} by {v}" for k, v in (refusal.nearest.short if refusal.nearest else {}).items())
-    if operator:
-        fields["refusal"] = builtins(refusal)
-    detail = (
-        f"No node can hold this VM: the nearest one falls short in {worst}."
-        if worst
-        else "No node can hold this VM: there is none."
-    )
-    kept = msgspec.json.encode({"request": request, "refusal": refusal}).decode()
-    return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), inside=kept, **fields)
 
 
 def _virt_method(body: VmCreate, node: Node) -> str:

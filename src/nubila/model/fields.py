@@ -6,30 +6,43 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from nubila.model.ids import SHAPE
+
 Visibility = Literal["tenant", "operator", "never"]
 
 # Where a field is shown is data beside the field: history, plans, lists, HTML and MessagePack obey this one mark.
 OPERATOR = Meta(extra={"visibility": "operator"})
 NEVER = Meta(extra={"visibility": "never"})
 
-# '$' alone also matches before a last line feed.
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$(?!\n)"
+# '$' alone also matches before a last line feed. What looks like an id would be taken for another object's.
+NAME_PATTERN = rf"^(?!{SHAPE}$)" + r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$(?!\n)"
 Name = Annotated[
     str,
     Meta(
         pattern=NAME_PATTERN,
         min_length=1,
         max_length=63,
-        description="1-63 characters: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit.",
+        description="1-63 characters: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, "
+        "and not in the form of an id",
     ),
 ]
-LabelKey = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$(?!\n)", max_length=63)]
+LabelKey = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$(?!\n)",
+        max_length=63,
+        description="1-63 characters: lower-case letters, digits, '.', '_', '/' and '-', starting and ending with a letter or "
+        "digit",
+    ),
+]
 LabelValue = Annotated[str, Meta(max_length=255)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
 
 Cores = Annotated[int, Meta(ge=1, le=1024, description="virtual CPU cores")]
-MemoryMib = Annotated[int, Meta(ge=16, le=16 * 1024 * 1024, description="memory in MiB")]
-SizeGib = Annotated[int, Meta(ge=1, le=1024 * 1024, description="size in GiB")]
+MEMORY_MIB_MAX = 16 * 1024 * 1024
+SIZE_GIB_MAX = 1024 * 1024
+MemoryMib = Annotated[int, Meta(ge=16, le=MEMORY_MIB_MAX, description="memory in MiB")]
+SizeGib = Annotated[int, Meta(ge=1, le=SIZE_GIB_MAX, description="size in GiB")]
 TimeoutS = Annotated[float, Meta(ge=1, le=3600, description="seconds")]
 Reference = Annotated[str, Meta(min_length=1, max_length=80, description="an id or a name")]
 UserData = Annotated[str, Meta(max_length=65536, description="passed to the guest unchanged; kept encrypted")]

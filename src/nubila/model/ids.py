@@ -45,7 +45,9 @@ KIND = {prefix: kind for kind, prefix in PREFIX.items()}
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32, lower case
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # as int() reads base 32
+SHAPE = r"[a-z]{2,4}-[0-7][0-9a-hjkmnp-tv-z]{25}"  # of any kind; no name may look like it
 _TEXT = re.compile(r"([a-z]{2,4})-([0-7][0-9a-hjkmnp-tv-z]{25})")
+_SHAPE = re.compile(SHAPE)
 
 Mint = Callable[[], UUID]
 
@@ -68,6 +70,11 @@ def parse(kind: str, value: str) -> UUID | None:
     if m is None or m[1] != PREFIX[kind]:
         return None
     return UUID(int=int(m[2].translate(_DIGITS), 32))
+
+
+def shaped(value: str) -> bool:
+    """Whether it looks like an id, of whatever kind, so that it cannot be a name."""
+    return _SHAPE.fullmatch(value) is not None
 
 
 def host_handle(project_id: UUID, node_id: UUID) -> str:

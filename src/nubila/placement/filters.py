@@ -23,6 +23,8 @@ class Filter(msgspec.Struct, frozen=True):
     unit: str  # of the shortfall; '' for yes or no
     shortfall: Callable[[Request, Nodes], Ints]
     quantity: Quantity | None = None  # asking for less of this would help
+    one: str = ""  # completes 'the nearest one ...'; {} is the shortfall
+    fix: str = ""  # what to do about it, where asking for less is none
 
 
 def _missing(passes: object) -> Ints:
@@ -68,12 +70,28 @@ def disk(request: Request, nodes: Nodes) -> Ints:
 
 
 FILTERS: tuple[Filter, ...] = (
-    Filter("running", "are not running (enrolling or in maintenance)", "", running),
-    Filter("heard-from", "have not been heard from lately", "s", heard_from),
-    Filter("zone", "are in another zone", "", zone),
-    Filter("virt-method", "do not offer the virt method", "", virt_method),
-    Filter("physical-cores", "have fewer physical cores than the VM asks for", "cores", cores_of_one_node, "cores"),
-    Filter("cores", "have too few cores left", "cores", cores, "cores"),
-    Filter("memory", "have too little memory left", "MiB", memory, "memory_mib"),
-    Filter("disk", "have too little disk left", "GiB", disk, "disk_gib"),
-)
+    Filter(
+        "running", "are not running (enrolling or in maintenance)", "", running,
+        one="takes no new VMs now", fix="Try again later, or ask your operator for a node that is not in maintenance.",
+    ),
+    Filter(
+        "heard-from", "have not been heard from lately", "s", heard_from,
+        one="has been silent for {} too long", fix="Try again when the node is back.",
+    ),
+    Filter(
+        "zone", "are in another zone", "", zone,
+        one="is in another zone", fix="Ask for another zone, or for none.",
+    ),
+    Filter(
+        "virt-method", "do not offer the virt method", "", virt_method,
+        one="does not offer the virt method", fix="Leave the virt method out: the best that a node offers is taken.",
+    ),
+    Filter(
+        "physical-cores", "have fewer physical cores than the VM asks for", "cores", cores_of_one_node, "cores",
+        one="has {} fewer than the VM asks for",
+    ),
+    Filter("cores", "have too few cores left", "cores", cores, "cores", one="lacks {}"),
+    Filter("memory", "have too little memory left", "MiB", memory, "memory_mib", one="lacks {} of memory"),
+    Filter("disk", "have too little disk left", "GiB", disk, "disk_gib", one="lacks {} of disk"),
+)  # fmt: skip
+BY_NAME = {f.name: f for f in FILTERS}

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from nubila.errors import Invalid
 from nubila.model import ids
 from nubila.model.fields import Visibility
 from nubila.represent import visibility
@@ -64,13 +65,30 @@ def listing(items: Iterable[object], next_link: str | None) -> bytes:
     return _ENCODER.encode({"items": list(items), "next": next_link})
 
 
+# fields that an object has only at times: asking for one is never a mistake
+AT_TIMES = frozenset({"last_state"})
+
+
 def pick(encoded: bytes, names: frozenset[str]) -> bytes:
-    """`?fields=`: only the named fields, of each item in a list."""
+    """`?fields=`: only the named fields, of each item in a list. Raises Invalid for a field that nothing there has."""
     body = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
     if "items" in body:
         items = msgspec.json.decode(body["items"], type=list[dict[str, msgspec.Raw]])
+        if items:
+            _known(names, frozenset(k for item in items for k in item))
         return _ENCODER.encode({**body, "items": [{k: v for k, v in item.items() if k in names} for item in items]})
+    _known(names, frozenset(body))
     return _ENCODER.encode({k: v for k, v in body.items() if k in names})
+
+
+def _known(names: frozenset[str], there: frozenset[str]) -> None:
+    unknown = sorted(names - there - AT_TIMES)
+    if unknown:
+        raise Invalid(
+            f"fields: there is no field '{unknown[0][:80]}'. Known are: {', '.join(sorted(there))}.",
+            field="fields",
+            where="query",
+        )
 
 
 def _part(value: Any, kind: type | None, viewer: Visibility) -> Any:

@@ -6,6 +6,7 @@ Spec, status and labels stay text: a list is passed through, not decoded and enc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from nubila import errors
+from nubila.model import network
 from nubila.store import tables
 from nubila.store.database import Database, Record
 
@@ -94,6 +96,14 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "drift": ("node_id", "vm_id", "cause", "thing_kind"),
 }
 
+
+def states(kind: str) -> tuple[str, ...]:
+    """The states that a kind's objects can be in, in the order of their life; () when they are not listed anywhere."""
+    return tuple(s.value for s in tables.BY_NAME[kind].transitions or STATES.get(kind, ()))
+
+
+# kinds whose steps from state to state are guarded by nobody
+STATES: dict[str, tuple[StrEnum, ...]] = {"port": tuple(network.PortState)}
 
 # kind -> what is looked up beside the row
 DERIVED: dict[str, dict[str, str]] = {

@@ -20,7 +20,7 @@ from nubila.api.route import Answer
 from nubila.intent import node as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Caller, Done
-from nubila.model.ids import text
+from nubila.model.ids import shaped, text
 
 
 async def ca(call: ApiCall) -> Answer:
@@ -71,6 +71,8 @@ async def _make(call: ApiCall, body: protocol.Enrol, joined: dict[str, Any], key
         or re.sub(r"[^a-z0-9.-]", "-", body.fqdn.lower().split(".")[0])[:40].strip("-.")
         or "node"
     )
+    if shaped(wished):  # it would be taken for another object's id
+        wished = "node"
 
     for name in (wished, f"{wished}-{text('node', node_id)[-6:]}"):
 

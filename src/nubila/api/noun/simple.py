@@ -33,6 +33,7 @@ from nubila.intent import catalog as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.catalog import ProjectRole
+from nubila.model.fields import Name
 from nubila.model.ids import text
 
 RANK = {ProjectRole.READER: 0, ProjectRole.MEMBER: 1, ProjectRole.OWNER: 2}
@@ -330,7 +331,7 @@ class FirstOperator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Become the first operator, with the one-use secret that the control plane wrote to a file."""
 
     secret: str
-    name: str = "admin"
+    name: Name = "admin"
 
 
 async def first_operator(call: ApiCall) -> Answer:

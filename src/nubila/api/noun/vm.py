@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -48,7 +48,9 @@ class VmQuery(msgspec.Struct, frozen=True):
 
 
 class ConsoleQuery(msgspec.Struct, frozen=True):
-    bytes: int = 16384
+    """How much of the end of a console."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 16384
 
 
 def vm_shown(call: ApiCall, row: Record) -> dict[str, Any]:
@@ -207,7 +209,7 @@ async def console(call: ApiCall) -> Answer:
     row = await _seen(call)
     c = call.context
     question = c.carrier.mint()
-    await c.nodes.ask(question, row["node_id"], row["id"], "console", max(1, min(call.query.bytes, 65536)))
+    await c.nodes.ask(question, row["node_id"], row["id"], "console", call.query.bytes)
     until = time.monotonic() + CONSOLE_WAIT_S
     c.notifier.tell([f"node:{row['node_id']}"])
     while (left := until - time.monotonic()) > 0 and not (call.departed or call.gate.stopping):
