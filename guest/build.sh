@@ -16,7 +16,7 @@ export LC_ALL=C
 # Not busybox-static: name look-ups of a static program want the very libc that it was built with.
 programs="busybox qemu-guest-agent dropbear-bin"
 libraries="libc6 libglib2.0-0 libnuma1 liburing2 libudev1 libpcre2-8-0 libcrypt1 libtomcrypt1 libtommath1 libgmp10 zlib1g libselinux1"
-modules="virtio_pci virtio_net virtio_blk virtio_console virtio_scsi sd_mod sr_mod virtio_balloon virtio-rng isofs button evdev"
+modules="virtio_pci virtio_net virtio_blk virtio_console virtio_scsi sd_mod sr_mod virtio_balloon virtio-rng isofs button evdev pvpanic-mmio"
 boot_mib=30    # FAT: boot loader, kernel, initrd
 data_mib=20    # ext4
 cmdline="console=tty0 console=ttyS0 quiet panic=5"

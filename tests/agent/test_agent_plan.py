@@ -10,14 +10,25 @@ from agent_control import vm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nubila.agent import effects
+from nubila.agent import account, effects
 from nubila.agent import plan as planning
 from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail
 from nubila.drivers.hypervisor.base import Found
 
-NEEDS_FRESH = (p.AskStop, p.AskReboot, p.Destroy, p.RemoveDomain, p.RemovePort, p.RemoveVolume, p.RemoveDirectory)
+NEEDS_FRESH = (
+    p.AskStop,
+    p.AskReboot,
+    p.Reset,
+    p.Suspend,
+    p.Resume,
+    p.Destroy,
+    p.RemoveDomain,
+    p.RemovePort,
+    p.RemoveVolume,
+    p.RemoveDirectory,
+)
 
 
 class World:
@@ -30,6 +41,8 @@ class World:
         self.fresh, self.alone = True, False
         self.running = self.defined = self.deaf = False
         self.reason: str | None = None
+        self.paused: str | None = None
+        self.resets: list[int] = []  # the number under which each was done
         self.volumes: dict[str, str] = {}
         self.images: set[str] = set()
         self.starts = 0
@@ -47,7 +60,12 @@ class World:
         if not self.defined:
             return None
         return Found(
-            vm_id=self.wanted.vm_id, epoch=1, running=self.running, reason=self.reason, guest_agent=not self.deaf
+            vm_id=self.wanted.vm_id,
+            epoch=1,
+            running=self.running,
+            reason=self.reason,
+            guest_agent=not self.deaf,
+            paused=self.paused if self.running else None,
         )
 
     def observe(self) -> None:
@@ -102,7 +120,7 @@ class World:
             assert {d.volume_id for d in self.wanted.disks} <= set(self.volumes)
             self.starts += 1
             self.running = self.defined = True
-            self.reason = None
+            self.reason = self.paused = None
         elif isinstance(step, p.Volume):
             self.volumes[step.disk.volume_id] = "/path"
             return "/path"
@@ -111,6 +129,7 @@ class World:
         elif isinstance(step, p.Port):
             return "tap"
         elif isinstance(step, p.AskStop):
+            assert self.paused is None  # it could not hear
             if not self.deaf:
                 self.end("guest-shutdown")
             return not (self.deaf and step.how == "agent")
@@ -118,6 +137,14 @@ class World:
             assert self.record.reboots >= self.wanted.reboots  # the number is noted before
             self.reboot_asks.append((self.record.reboots, step.how))
             return step.how == "reset" or not self.deaf
+        elif isinstance(step, p.Reset):
+            assert self.record.resets >= self.wanted.resets  # the number is noted before
+            self.resets.append(self.record.resets)
+            return True
+        elif isinstance(step, p.Suspend):
+            self.paused = "suspended"
+        elif isinstance(step, p.Resume):
+            self.paused = None
         elif isinstance(step, p.Destroy):
             self.end("destroyed")
         elif isinstance(step, p.RemoveDomain):
@@ -125,6 +152,12 @@ class World:
         elif isinstance(step, p.RemoveVolume):
             self.volumes.pop(step.volume_id, None)
         return None
+
+    def panic(self) -> None:
+        if self.running and self.wanted.on_crash == "preserve":
+            self.paused = "panicked"
+        elif self.running:
+            self.end("panicked")
 
     def end(self, reason: str | None) -> None:
         self.running, self.reason = False, reason
@@ -151,6 +184,12 @@ EVENTS: dict[str, Any] = {
     "off": lambda w: wish(w, power="off"),
     "off-hard": lambda w: wish(w, power="off", stop_mode="hard"),
     "reboot": lambda w: wish(w, reboots=w.wanted.reboots + 1),
+    "reset": lambda w: wish(w, resets=w.wanted.resets + 1),
+    "suspend": lambda w: wish(w, suspended=True),
+    "resume": lambda w: wish(w, suspended=False),
+    "policy-stop": lambda w: wish(w, on_crash="stop"),
+    "policy-preserve": lambda w: wish(w, on_crash="preserve"),
+    "panic": World.panic,
     "gone": lambda w: wish(w, gone=True),
     "crash": lambda w: w.running and w.end("crashed"),
     "guest-shutdown": lambda w: w.running and w.end("guest-shutdown"),
@@ -185,7 +224,12 @@ def test_every_life_ends_as_wished(events: list[str]) -> None:
         assert world.running or halted
         assert world.record.starts == world.wanted.starts
         if world.running:
-            assert world.record.reboots == world.wanted.reboots
+            kept = world.paused is not None  # what stands still is neither rebooted nor reset
+            assert kept or world.record.reboots == world.wanted.reboots
+            assert kept or world.record.resets == world.wanted.resets
+            assert (world.paused == "suspended") == (world.wanted.suspended and world.paused != "panicked")
+            assert world.paused != "panicked" or world.wanted.on_crash != "restart"
+    assert len(world.resets) == len(set(world.resets))
     # a number is acted on at most once, but for the reset that follows an agent that did not help
     assert world.noted_reboots == sorted(set(world.noted_reboots))
     asked = [a for a in world.reboot_asks if a[1] == "agent"]
@@ -210,7 +254,7 @@ def test_create_ensures_first_and_starts_last() -> None:
     world.step()
     steps = world.plan()
     assert [type(s) for s in steps] == [p.Note, p.Volume, p.Network, p.Port, p.Seed, p.Start]
-    assert steps[0] == p.Note(starts=1, reboots=0, rebooted=0)
+    assert steps[0] == p.Note(starts=1, reboots=0, rebooted=0, resets=0, reset_done=0)
 
 
 def test_adoption_serves_and_starts_nothing() -> None:
@@ -280,6 +324,60 @@ def test_reset_follows_when_the_agent_stays_silent() -> None:
     assert world.plan() == [p.Wait(p_ask.at_s + 30.0)]
     world.now_s += 31
     assert world.plan() == [p.AskReboot("reset")]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_reset_is_done_once_or_its_outcome_is_unknown(killed: bool) -> None:
+    world = World()
+    world.settle()
+    wish(world, resets=1)
+    assert world.plan() == [p.Note(resets=1), p.Reset()]
+    if killed:  # after the number was written, before or after the reset: nobody knows
+        world.record = p.apply_note(world.record, p.Note(resets=1))
+        world.restart_agent()
+    else:
+        world.step()
+    world.settle()
+    assert world.resets == ([] if killed else [1])
+    said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+    assert (said.resets, said.reason) == (1, account.RESET_UNKNOWN if killed else None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "how", "stays"),
+    [("restart", "crashed", False), ("restart", "panicked", False), ("stop", "crashed", True), ("stop", "panicked", True), ("preserve", "crashed", True)],
+)  # fmt: skip
+def test_what_follows_a_crash(policy: str, how: str, stays: bool) -> None:
+    world = World()
+    world.settle()
+    wish(world, on_crash=policy)
+    world.end(how)
+    world.observe()
+    world.settle()
+    assert world.running is not stays
+    said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+    assert effects.CRASHED[how] in (said.last_crash or "")
+    assert said.reason == (account.HALTED[how] if stays else None)
+    world.restart_agent()
+    world.settle()
+    assert world.running is not stays
+    wish(world, starts=2)
+    world.settle()
+    assert world.running
+
+
+def test_a_suspended_vm_that_ends_is_stopped_with_the_reason() -> None:
+    world = World()
+    world.settle()
+    wish(world, suspended=True)
+    world.settle()
+    assert world.paused == "suspended"
+    world.end(None)
+    world.restart_agent()
+    world.settle()
+    assert not world.running
+    said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+    assert (said.power, said.reason, said.failing) == ("off", account.HALTED["suspended"], False)
 
 
 def test_an_unchanged_power_state_keeps_its_time() -> None:

@@ -10,16 +10,23 @@ _POWER_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfd")  # PM1a control: sleep ty
 _AWAIT_BUTTON = bytes.fromhex("ba0206 b80001 ef fb f4 ba0006 ed f6c401 74f5")  # enable it, then halt until it is set
 _FLOOD = bytes.fromhex("baf803 b041 ee ebfd")
 
+_TICK = bytes.fromhex("baf803 b02e ee bb8000 31c9 e2fe 4b 75f9 ebf1")  # print a dot, count for a while, again
+_PANIC = bytes.fromhex("ba0505 b001 ee fb f4 ebfc")  # tell the pvpanic device, then halt
+
 OBEDIENT = "obedient"  # powers off when its power button is pressed
 DEAF = "deaf"  # takes no notice of anything
 SUICIDAL = "suicidal"  # powers itself off at once
 FLOODING = "flooding"  # writes to its console without end
+TICKING = "ticking"  # writes a dot to its console every so often
+PANICKING = "panicking"  # its kernel panics at once
 
 _PROGRAMS: dict[str, bytes] = {
     OBEDIENT: _PRINT + _AWAIT_BUTTON + _POWER_OFF,
     DEAF: _PRINT + bytes.fromhex("fb f4 ebfc"),
     SUICIDAL: _PRINT + _POWER_OFF,
     FLOODING: _FLOOD,
+    TICKING: _PRINT + _TICK,
+    PANICKING: _PRINT + _PANIC,
 }
 
 

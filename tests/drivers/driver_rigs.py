@@ -39,7 +39,9 @@ class Rig(Protocol):
     def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain: ...
     def crash(self, vm_id: str) -> None: ...
     def guest_shutdown(self, vm_id: str) -> None: ...
+    def panic(self, vm_id: str) -> None: ...
     def boots(self, vm_id: str) -> int: ...
+    def ticks(self, vm_id: str) -> int: ...
     def add_foreign(self, name: str) -> None: ...
     def change(self, vm_id: str) -> None: ...
     def has_foreign(self, name: str) -> bool: ...
@@ -57,6 +59,7 @@ class FakeRig:
         self._make, self._make_world = FakeHypervisor, HypervisorWorld
         self._path = place / "world"
         self.driver = FakeHypervisor(HypervisorWorld(self._path))
+        self._ticks = 0
 
     def again(self) -> Hypervisor:
         """A new process: it knows what the journal says."""
@@ -88,6 +91,14 @@ class FakeRig:
         nics = tuple(sorted((*defined.defined.nics, "52:54:00:de:ad:01")))
         self.driver.world.change(vm_id, live=True, nics=nics)
         self.driver.world.change(vm_id, title="mine", autostart=True)
+
+    def panic(self, vm_id: str) -> None:
+        self.driver.world.panic(vm_id)
+
+    def ticks(self, vm_id: str) -> int:
+        domain = self.driver.world.domains.get(vm_id)
+        self._ticks += domain is not None and domain.running and domain.paused is None
+        return self._ticks
 
     def add_foreign(self, name: str) -> None:
         self.driver.world.add_foreign(name)
@@ -135,8 +146,17 @@ class LibvirtRig:
 
     def guest_shutdown(self, vm_id: str) -> None:
         """By the guest's own code: its disk says so from the next boot on, and it is booted."""
+        self._boot_anew(vm_id, driver_guests.SUICIDAL)
+
+    def panic(self, vm_id: str) -> None:
+        self._boot_anew(vm_id, driver_guests.PANICKING)
+
+    def ticks(self, vm_id: str) -> int:
+        return self.driver.read_console(vm_id, 1 << 20).count(b".")
+
+    def _boot_anew(self, vm_id: str, kind: str) -> None:
         number = int(vm_id.removeprefix("vm-01"))
-        driver_guests.write_disk(self.place / "vms" / str(number) / "disk.raw", driver_guests.SUICIDAL)
+        driver_guests.write_disk(self.place / "vms" / str(number) / "disk.raw", kind)
         assert self.driver.ask_reboot(vm_id, "reset")
 
     def boots(self, vm_id: str) -> int:

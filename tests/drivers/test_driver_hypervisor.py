@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import driver_guests
+import msgspec
 import pytest
 from driver_rigs import RIGS, Rig, found, vm_id, wait_for
 
@@ -150,6 +152,59 @@ def test_a_reset_boots_the_same_domain_again(rig: Rig) -> None:
     assert rig.driver.ask_reboot(wish.vm_id, "reset") is True
     wait_for(lambda: rig.boots(wish.vm_id) == 2)
     assert found(rig.driver, wish.vm_id) == before
+    rig.driver.remove(wish.vm_id)
+
+
+def test_suspended_it_stands_still_until_it_is_resumed(rig: Rig) -> None:
+    if not rig.driver.capabilities().suspend:
+        pytest.skip("capability suspend")
+    wish = rig.domain(10, driver_guests.TICKING)
+    rig.driver.suspend(wish.vm_id)  # not there: nothing happens
+    rig.driver.start(wish)
+    wait_for(lambda: rig.ticks(wish.vm_id) > 2)
+    for _ in range(2):
+        rig.driver.suspend(wish.vm_id)
+    still = found(rig.driver, wish.vm_id)
+    assert still is not None
+    assert (still.running, still.paused) == (True, "suspended")
+    time.sleep(0.2)
+    ticks = rig.ticks(wish.vm_id)
+    time.sleep(1.0)
+    assert rig.ticks(wish.vm_id) == ticks
+    adopted = rig.again()
+    assert found(adopted, wish.vm_id) == still
+    adopted.close()
+    for _ in range(2):
+        rig.driver.resume(wish.vm_id)
+    wait_for(lambda: rig.ticks(wish.vm_id) > ticks)
+    on = found(rig.driver, wish.vm_id)
+    assert on is not None
+    assert (on.running, on.paused, on.pid) == (True, None, still.pid)
+    assert rig.boots(wish.vm_id) == 1  # it went on, it was not booted
+    rig.driver.remove(wish.vm_id)
+
+
+@pytest.mark.parametrize("policy", ["destroy", "preserve"])
+def test_a_panic_is_seen_as_one(rig: Rig, policy: str) -> None:
+    if not rig.driver.capabilities().panic:
+        pytest.skip("capability panic")
+    wish = msgspec.structs.replace(rig.domain(11), on_crash=policy)
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    rig.panic(wish.vm_id)
+    kept = policy == "preserve"  # the other one may be seen standing still for a moment
+    ended = wait_for(lambda: (d := found(rig.driver, wish.vm_id)) and (d.paused if kept else not d.running) and d)
+    if policy == "destroy":
+        assert (ended.running, ended.reason) == (False, "panicked")
+    else:
+        assert (ended.running, ended.paused) == (True, "panicked")
+        assert ended.pid is not None
+        rig.driver.resume(wish.vm_id)  # what crashed is no suspended vm
+        assert found(rig.driver, wish.vm_id) == ended
+        rig.driver.destroy(wish.vm_id)
+        off = found(rig.driver, wish.vm_id)
+        assert off is not None
+        assert (off.running, off.paused) == (False, None)
     rig.driver.remove(wish.vm_id)
 
 

@@ -24,7 +24,7 @@ from tests.fleet.tenant import Tenant, absent, refused
 
 # a valid body for every write, so that only the object it is about is wrong
 BODIES: dict[str, object] = {
-    "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
+    "vm.hold": {"reason": "why"}, "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
     "quota.change": {"quota": {"vms": 3}}, "member.change": {"role": "reader"}, "user.change": {"email": "x@y"}, "node.change": {"labels": {"a": "b"}},
 }  # fmt: skip
 MINE, FOREIGN = "mine", "foreign"
@@ -36,7 +36,7 @@ def pair(cloud: Installation) -> dict[str, Tenant]:
     both = {MINE: Tenant(cloud), FOREIGN: Tenant(cloud)}
     for tenant in both.values():
         tenant.owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
-        tenant.running("a")
+        tenant.running("a", user_data="x")
     return both
 
 

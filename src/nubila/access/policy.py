@@ -49,6 +49,12 @@ USER: dict[str, Rule] = META | {
     "vm.start": Rule(WRITERS, "project"),
     "vm.stop": Rule(WRITERS, "project"),
     "vm.reboot": Rule(WRITERS, "project"),
+    "vm.reset": Rule(WRITERS, "project"),
+    "vm.suspend": Rule(WRITERS, "project"),
+    "vm.resume": Rule(WRITERS, "project"),
+    "vm.hold": Rule(WRITERS, "project"),
+    "vm.unhold": Rule(WRITERS, "project"),
+    "vm.read_user_data": Rule(WRITERS, "project"),  # a secret; every read is kept in `call`
     "vm.console": Rule(WRITERS, "project"),  # consoles often show passwords
     "operation.read": Rule(READERS, "project"),
     "operation.cancel": Rule(WRITERS, "project"),
@@ -110,6 +116,8 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "volume.read": Rule(OPERATORS),
     "port.read": Rule(OPERATORS),
     "vm.read": Rule(OPERATORS),
+    "vm.hold": Rule(OPERATORS),
+    "vm.unhold": Rule(OPERATORS),
     "change.read": Rule(OPERATORS),
     "operation.read": Rule(OPERATORS),
     "operation.cancel": Rule(OPERATORS),

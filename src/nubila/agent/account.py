@@ -8,10 +8,19 @@ from __future__ import annotations
 import msgspec
 
 from nubila.agent.known import Facts, Record, Trail, port_key
-from nubila.agent.plan import backoff_s
+from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
 from nubila.protocol import Vm, VmReport
 
 GUEST_SHUT_DOWN = "the guest shut itself down"
+PRESERVED = "the guest's kernel panicked; it is kept as it was, by its crash policy, until it is stopped"
+# why it ended and stays down -> what is said
+HALTED: dict[str, str] = {
+    GUEST_SHUTDOWN: GUEST_SHUT_DOWN,
+    SUSPENDED: "it ended while it was suspended, so its memory is lost",
+    "crashed": "its QEMU process ended unexpectedly, and its crash policy leaves it stopped",
+    PANICKED: "the guest's kernel panicked, and its crash policy leaves it stopped",
+}
+RESET_UNKNOWN = "the agent was restarted during the reset, or lost sight of it; whether it was done is unknown"
 REBOOT_UNKNOWN = "the agent was restarted during the reboot; whether it was done is unknown"
 
 
@@ -25,10 +34,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -> VmReport:
     running = facts.running
-    reason = work.trouble or _crash(wanted, trail, running)
+    reason = work.trouble or _crash(wanted, record, trail, running)
     failing = reason is not None
     if reason is None:
-        reason = _why(wanted, record, trail, running)
+        reason = _why(wanted, facts, record, trail, running)
     return VmReport(
         vm_id=wanted.vm_id,
         epoch=wanted.epoch,
@@ -37,12 +46,15 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         starts=record.starts,
         reboots=record.reboots - 1 if trail.reboot is not None else record.reboots,
         repairs=record.repairs,
+        resets=record.resets - 1 if trail.reset is not None else record.resets,
+        paused=facts.domain.paused if running and facts.domain is not None else None,
         gone=record.gone and wanted.gone,
         since=record.since,
         doing=work.doing,
         progress=work.progress,
         reason=reason,
         failing=failing,
+        last_crash=record.last_crash,
         addressed_at=record.addressed_at,
         metadata_at=record.metadata_at,
         guest_agent=running and facts.domain is not None and facts.domain.guest_agent,
@@ -51,16 +63,22 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
     )
 
 
-def _crash(wanted: Vm, trail: Trail, running: bool) -> str | None:
+def _crash(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:
+    if record.halted and record.halted == record.starts:
+        return None
     if running or wanted.power == "off" or wanted.gone or trail.crashes == 0:
         return None
     times = "once" if trail.crashes == 1 else f"{trail.crashes} times in a row"
     return f"it ended unexpectedly {times}; it is started again {backoff_s(trail.crashes):g} s after that"
 
 
-def _why(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:
+def _why(wanted: Vm, facts: Facts, record: Record, trail: Trail, running: bool) -> str | None:
     if not running and record.halted and record.halted == record.starts and wanted.starts <= record.starts:
-        return GUEST_SHUT_DOWN
+        return HALTED[record.halted_by or GUEST_SHUTDOWN]
+    if running and facts.domain is not None and facts.domain.paused == PANICKED:
+        return PRESERVED
+    if running and record.reset_done < record.resets and trail.reset is None:
+        return RESET_UNKNOWN
     if running and record.rebooted < record.reboots and trail.reboot is None:
         return REBOOT_UNKNOWN
     return None

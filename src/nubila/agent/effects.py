@@ -15,10 +15,11 @@ import msgspec
 from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail, port_key
-from nubila.agent.plan import GUEST_SHUTDOWN
+from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED
 from nubila.drivers.hypervisor.base import Found
 from nubila.protocol import Vm
 
+CRASHED: dict[str, str] = {"crashed": "its QEMU process ended unexpectedly", PANICKED: "the guest's kernel panicked"}
 STEADY_S = 60.0  # after running that long, earlier crashes no longer count
 
 Effect = Callable[[Facts, Trail, Vm, Any, Any, float], None]
@@ -26,13 +27,15 @@ Effect = Callable[[Facts, Trail, Vm, Any, Any, float], None]
 
 def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at_s: float) -> None:
     facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True)
-    trail.started_s, trail.ended_s, trail.reboot, trail.asks = at_s, None, None, ()
+    trail.started_s, trail.ended_s, trail.reboot, trail.reset, trail.asks = at_s, None, None, None, ()
 
 
 def _ended(facts: Facts, trail: Trail, vm: Vm, step: p.Destroy, answer: None, at_s: float) -> None:
     if facts.domain is not None:
+        if facts.domain.paused == PANICKED:  # what was ended had ended by itself before
+            _count_end(trail, facts.domain, at_s)
         facts.domain = msgspec.structs.replace(
-            facts.domain, running=False, pid=None, reason="destroyed", guest_agent=False
+            facts.domain, running=False, pid=None, reason="destroyed", guest_agent=False, paused=None
         )
     trail.asks = ()
 
@@ -61,6 +64,20 @@ def _port_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemovePort, answer
     facts.taps.pop(port_key(step.nic), None)
 
 
+def _suspended(facts: Facts, trail: Trail, vm: Vm, step: p.Suspend, answer: None, at_s: float) -> None:
+    if facts.domain is not None:
+        facts.domain = msgspec.structs.replace(facts.domain, paused=SUSPENDED)
+
+
+def _resumed(facts: Facts, trail: Trail, vm: Vm, step: p.Resume, answer: None, at_s: float) -> None:
+    if facts.domain is not None:
+        facts.domain = msgspec.structs.replace(facts.domain, paused=None)
+
+
+def _reset(facts: Facts, trail: Trail, vm: Vm, step: p.Reset, answer: bool | None, at_s: float) -> None:
+    trail.reset = None
+
+
 def _asked_stop(facts: Facts, trail: Trail, vm: Vm, step: p.AskStop, answer: bool, at_s: float) -> None:
     known = [a for a in trail.asks if (a.how, a.at_s) != (step.how, at_s)]  # it may have been let go of before
     trail.asks = (*known, Ask(step.how, at_s, answer))
@@ -79,6 +96,9 @@ EFFECTS: dict[type[p.Step], Effect] = {
     p.Start: _started,
     p.AskStop: _asked_stop,
     p.AskReboot: _asked_reboot,
+    p.Reset: _reset,
+    p.Suspend: _suspended,
+    p.Resume: _resumed,
     p.Destroy: _ended,
     p.RemoveDomain: _removed,
     p.RemovePort: _port_removed,
@@ -95,6 +115,10 @@ def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, obj
             effect(facts, trail, job.wanted, step, answer, at_s)
         if type(step) is p.Start:
             notes["made"] = tuple(d.volume_id for d in job.wanted.disks)
+        if type(step) is p.Reset and answer:
+            notes["reset_done"] = record.resets
+    if job.error is not None and isinstance(job.steps[0], p.Reset):
+        trail.reset = None
     if job.error is not None and trail.reboot is not None and isinstance(job.steps[0], p.AskReboot):
         trail.reboot = msgspec.structs.replace(trail.reboot, ok=False)
     return notes | power(record, facts.running)
@@ -113,7 +137,19 @@ def observed(
         trail.started_s, trail.ended_s = now_s, None
     if was and not facts.running:
         _count_end(trail, found, now_s)
-    return True, power(record, facts.running)
+    crash = _crash(before, found)
+    return True, power(record, facts.running) | crash
+
+
+def _crash(before: Found | None, found: Found | None) -> dict[str, object]:
+    """What the record keeps of a crash that was seen to happen."""
+    if before is None or not before.running or found is None:
+        return {}
+    if found.paused == PANICKED and before.paused != PANICKED:
+        return {"last_crash": f"{timestamp()}: {CRASHED[PANICKED]}"}
+    if not found.running and found.reason in CRASHED and before.paused != PANICKED:
+        return {"last_crash": f"{timestamp()}: {CRASHED[found.reason]}"}
+    return {}
 
 
 def power(record: Record, running: bool) -> dict[str, object]:

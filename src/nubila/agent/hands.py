@@ -27,11 +27,15 @@ from nubila.drivers.storage import base as sto
 from nubila.drivers.storage.base import Storage
 from nubila.model import ids
 from nubila.protocol import NetworkView, Vm
+from nubila.telemetry import log
+
+LOG = log.get(part="agent")
 
 DEADLINE_S = 30.0
 DEADLINES_S: dict[type[p.Step], float] = {p.AskStop: 1.0, p.AskReboot: 1.0, p.Volume: 300.0, p.RemoveVolume: 300.0}
 ASKS: frozenset[type[p.Step]] = frozenset({p.AskStop, p.AskReboot})  # wait for the guest
-ACTS: frozenset[type[p.Step]] = frozenset({p.Start, p.AskReboot})  # on a counter
+ACTS: frozenset[type[p.Step]] = frozenset({p.Start, p.AskReboot, p.Reset})  # on a counter
+SPENT = ACTS - {p.Start}  # whose number is spent once it is noted: a changed wish cannot take it back
 
 
 class Cancelled(Exception):
@@ -85,6 +89,9 @@ class Hands:
             p.Repair: lambda job, step: drivers.hypervisor.repair(self.domain(job)),
             p.AskStop: lambda job, step: drivers.hypervisor.ask_stop(job.wanted.vm_id, step.how),
             p.AskReboot: lambda job, step: drivers.hypervisor.ask_reboot(job.wanted.vm_id, step.how),
+            p.Reset: self._reset,
+            p.Suspend: lambda job, step: drivers.hypervisor.suspend(job.wanted.vm_id),
+            p.Resume: lambda job, step: drivers.hypervisor.resume(job.wanted.vm_id),
             p.Destroy: lambda job, step: drivers.hypervisor.destroy(job.wanted.vm_id),
             p.RemoveDomain: lambda job, step: drivers.hypervisor.remove(job.wanted.vm_id),
             p.RemovePort: lambda job, step: drivers.network.remove_port(step.nic.port_id),
@@ -149,7 +156,7 @@ class Hands:
     def steps(self, job: Job, steps: list[p.Step], worker: Worker) -> None:
         for step in steps:
             kind = type(step)
-            if job.cancelled and kind is not p.AskReboot:  # whose number is already spent
+            if job.cancelled and kind not in SPENT:
                 raise Cancelled
             if kind in ACTS:
                 self._durable(job.gate)
@@ -206,6 +213,14 @@ class Hands:
         nics = tuple(sorted(n.mac.lower() for n in vm.nics))
         return Shape(cores=vm.cores, memory_mib=vm.memory_mib, disks=tuple(paths), nics=nics)
 
+    def _reset(self, job: Job, step: p.Reset) -> bool | None:
+        """None: it failed in a way that leaves open whether it was done. It is never repeated."""
+        try:
+            return self._drivers.hypervisor.ask_reboot(job.wanted.vm_id, "reset")
+        except DriverError as e:
+            LOG.warning("vm.reset-unknown", vm_id=job.wanted.vm_id, reason=e.reason)
+            return None
+
     def domain(self, job: Job) -> Domain:
         """All that the hypervisor needs, from the wish and from what the steps before made."""
         vm, room = job.wanted, self._room(job)
@@ -244,6 +259,7 @@ class Hands:
             nics=nics,
             seed=str(room.path / seed.NAME),
             serial_number=vm.vm_id,
+            on_crash="preserve" if vm.on_crash == "preserve" else "destroy",
         )
 
 

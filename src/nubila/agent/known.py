@@ -20,7 +20,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reboots: int = 0  # newest reboot that was begun
     rebooted: int = 0  # newest reboot that is known to have happened
     repairs: int = 0  # newest repair that was made
-    halted: int = 0  # the start after which the guest shut itself down; 0: none
+    resets: int = 0  # newest reset that was begun
+    reset_done: int = 0  # newest reset that is known to have happened
+    halted: int = 0  # the start after which it ended and stays down; 0: none
+    halted_by: str = ""  # why: a key of `account.HALTED`
+    last_crash: str | None = None
     made: tuple[str, ...] = ()  # volumes that were here when it was last started
     power: str = "off"
     since: str | None = None  # when that power state was first seen
@@ -57,6 +61,7 @@ class Trail(msgspec.Struct, kw_only=True):
 
     asks: tuple[Ask, ...] = ()  # to stop, since the wish is to be off
     reboot: Ask | None = None  # one under way
+    reset: Ask | None = None  # one under way
     crashes: int = 0  # in a row
     started_s: float | None = None  # when this process started or first saw it running
     ended_s: float | None = None  # when it was seen to have ended by itself

@@ -235,6 +235,8 @@ class Lanes:
         body = [s for s in steps if type(s) not in INLINE]
         if isinstance(body[0], p.AskReboot):  # from now on it is under way, and not reported as done
             lane.trail.reboot = Ask(body[0].how, time.monotonic())
+        if isinstance(body[0], p.Reset):
+            lane.trail.reset = Ask("reset", time.monotonic())
         lane.done_steps = steps
         lane.again = False
         lane.job = Job(lane.wanted, lane.facts, body, gate, self._handed_back)

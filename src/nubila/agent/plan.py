@@ -24,9 +24,12 @@ from nubila.agent.steps import (
     RemovePort,
     RemoveVolume,
     Repair,
+    Reset,
+    Resume,
     Seed,
     Start,
     Step,
+    Suspend,
     Volume,
     Wait,
 )
@@ -35,6 +38,9 @@ from nubila.protocol import Vm
 ASK_AGAIN_S = 5.0  # a guest that still boots does not hear the first press of the button
 CRASH_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 GUEST_SHUTDOWN = "guest-shutdown"
+SUSPENDED = "suspended"
+PANICKED = "panicked"
+CRASHES = frozenset({"crashed", PANICKED})
 NEWER = "a newer epoch of this vm runs here than is wished; it is left alone"
 
 
@@ -64,7 +70,8 @@ def plan(
         steps = _serve(wanted, facts)
         if record.starts < wanted.starts:
             steps.append(Note(starts=wanted.starts))
-        return steps + _reboot(wanted, facts, record, trail, now_s, fresh)
+        hold = _hold(wanted, facts) if fresh else []
+        return steps + (hold or _again(wanted, facts, record, trail, now_s, fresh))
     return _on(wanted, facts, record, trail, now_s) if fresh or alone else []
 
 
@@ -79,14 +86,17 @@ def backoff_s(failures: int) -> float:
 def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) -> list[Step]:
     """It does not run and shall: start it, unless its guest shut itself down after the newest start."""
     notes: list[Step] = []
-    if record.starts < wanted.starts or record.reboots < wanted.reboots:
-        reboots = max(wanted.reboots, record.reboots)  # a start does what a reboot would have done
-        notes.append(Note(starts=max(wanted.starts, record.starts), reboots=reboots, rebooted=reboots))
+    if record.starts < wanted.starts or record.reboots < wanted.reboots or record.resets < wanted.resets:
+        # a start does what a reboot or a reset would have done
+        reboots, resets = max(wanted.reboots, record.reboots), max(wanted.resets, record.resets)
+        starts = max(wanted.starts, record.starts)
+        notes.append(Note(starts=starts, reboots=reboots, rebooted=reboots, resets=resets, reset_done=resets))
     if record.starts >= wanted.starts:
         if record.halted == record.starts:
             return []
-        if _ended_by_guest(facts) and trail.reboot is None:
-            return [Note(halted=record.starts)]
+        why = _stays_down(wanted, facts, trail)
+        if why is not None:
+            return [Note(halted=record.starts, halted_by=why)]
         due_s = (trail.ended_s or 0.0) + backoff_s(trail.crashes)
         if trail.ended_s is not None and now_s < due_s:
             return [Wait(due_s)]
@@ -99,8 +109,32 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
     return images or [*notes, *_ensure(wanted, facts), Seed(), Start()]
 
 
-def _ended_by_guest(facts: Facts) -> bool:
-    return facts.domain is not None and facts.domain.reason == GUEST_SHUTDOWN
+def _stays_down(wanted: Vm, facts: Facts, trail: Trail) -> str | None:
+    """Why a vm that ended by itself is not started again, or None."""
+    ended = None if facts.domain is None else facts.domain.reason
+    if ended == GUEST_SHUTDOWN and trail.reboot is None:
+        return GUEST_SHUTDOWN
+    if wanted.suspended:
+        return SUSPENDED
+    return ended if ended in CRASHES and wanted.on_crash != "restart" else None
+
+
+def _hold(wanted: Vm, facts: Facts) -> list[Step]:
+    """Stop and continue its vCPUs. What stands still for another reason is left as it is."""
+    paused = None if facts.domain is None else facts.domain.paused
+    if paused == PANICKED:
+        return [Destroy()] if wanted.on_crash == "restart" else []
+    if wanted.suspended and paused is None:
+        return [Suspend()]
+    return [Resume()] if paused == SUSPENDED and not wanted.suspended else []
+
+
+def _again(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float, fresh: bool) -> list[Step]:
+    if facts.domain is not None and facts.domain.paused is not None:
+        return []
+    if record.resets < wanted.resets and trail.reset is None and fresh:
+        return [Note(resets=wanted.resets), Reset()]  # at most once: the number is on disk before
+    return _reboot(wanted, facts, record, trail, now_s, fresh)
 
 
 def _images(wanted: Vm, facts: Facts) -> list[Step]:
@@ -155,8 +189,11 @@ def _reboot(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float
 
 def _off(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
     """Guest agent, then the ACPI button, again and again, then at the timeout the plug."""
-    if wanted.stop_mode == "hard":
+    paused = None if facts.domain is None else facts.domain.paused
+    if wanted.stop_mode == "hard" or paused == PANICKED:
         return [Destroy()]
+    if paused == SUSPENDED:
+        return [Resume()]  # it could not hear
     if not trail.asks:
         return [AskStop("agent" if facts.domain is not None and facts.domain.guest_agent else "acpi")]
     last = trail.asks[-1]

@@ -19,7 +19,10 @@ class Note(Step, frozen=True, kw_only=True, omit_defaults=True):
     reboots: int | None = None
     rebooted: int | None = None
     repairs: int | None = None
+    resets: int | None = None
+    reset_done: int | None = None
     halted: int | None = None
+    halted_by: str | None = None
     gone: bool | None = None
 
 
@@ -62,6 +65,18 @@ class AskReboot(Step, frozen=True):
 
 class Rebooted(Step, frozen=True):
     """The reboot under way was seen to have happened; it is over."""
+
+
+class Reset(Step, frozen=True):
+    pass
+
+
+class Suspend(Step, frozen=True):
+    pass
+
+
+class Resume(Step, frozen=True):
+    pass
 
 
 class Destroy(Step, frozen=True):
@@ -115,6 +130,9 @@ DOING: dict[type[Step], str] = {
     Repair: "making its definition as wished",
     AskStop: "asking the guest to stop",
     AskReboot: "rebooting",
+    Reset: "resetting",
+    Suspend: "suspending",
+    Resume: "resuming",
     Destroy: "stopping",
     RemoveDomain: "removing the domain",
     RemovePort: "removing the port",

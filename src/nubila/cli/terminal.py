@@ -34,6 +34,8 @@ STATE_COLOURS: dict[str, str] = {
     "starting": "yellow",
     "stopping": "yellow",
     "rebooting": "yellow",
+    "suspended": "yellow",
+    "crashed": "red",
     "waiting": "yellow",
     "maintenance": "yellow",
     "overtaken": "dim",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values
+from nubila.cli import flow, values, vm_more
 from nubila.cli.options import Either, Listing, Write, named, noun, source, verb
 from nubila.cli.session import Session
 from nubila.cli.vm_inside import console, ssh
@@ -42,6 +42,10 @@ def create(
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable.")] = None,
     power: Annotated[Literal["on", "off"] | None, Parameter(help="'off' leaves it stopped.")] = None,
     virt_method: Annotated[str | None, Parameter(help="kvm, qemu, ...; chosen if not given.")] = None,
+    on_crash: Annotated[
+        Literal["restart", "stop", "preserve"] | None, Parameter(help="What follows when it crashes.")
+    ] = None,
+    protected: Annotated[bool | None, Parameter(negative="", help="It cannot be deleted until unprotected.")] = None,
     options: Write = Write(),
 ) -> int:
     """Create a VM, and wait until it runs."""
@@ -58,6 +62,8 @@ def create(
         labels=values.labels(label),
         power=power,
         virt_method=virt_method,
+        on_crash=on_crash,
+        protected=protected,
     )
     session = Session(options)
     return flow.change(lambda how: session.user.create_vm(body, how), options, session, "created")
@@ -160,5 +166,15 @@ def placement(vm: Vm, /, *, options: Either = Either()) -> int:
     return flow.one(Session(options).either(options.as_).vm_placement(vm), options)
 
 
+verb(app, "reset", "nubila vm reset web")(vm_more.reset)
+verb(app, "suspend", "nubila vm suspend web")(vm_more.suspend)
+verb(app, "resume", "nubila vm resume web")(vm_more.resume)
+verb(app, "set", "nubila vm set web --on-crash stop")(vm_more.set_)
+verb(app, "protect", "nubila vm protect web")(vm_more.protect)
+verb(app, "unprotect", "nubila vm unprotect web")(vm_more.unprotect)
+verb(app, "hold", "nubila vm hold web --why 'evidence, ask Ann'")(vm_more.hold)
+verb(app, "unhold", "nubila vm unhold web", "nubila vm unhold vm-01k... --as operator")(vm_more.unhold)
+verb(app, "boot-string", "nubila vm boot-string web")(vm_more.boot_string)
+verb(app, "user-data", "nubila vm user-data web")(vm_more.user_data)
 verb(app, "console", "nubila vm console web", "nubila vm console web --bytes 2000")(console)
 verb(app, "ssh", "nubila vm ssh web", "nubila vm ssh web -- uname -a", "nubila vm ssh web --print")(ssh)

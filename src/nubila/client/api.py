@@ -28,6 +28,12 @@ class Shared(Calls):
     def vm(self, vm: str) -> Json:
         return self._one(f"/v1/vms/{s(vm)}")
 
+    def hold_vm(self, vm: str, reason: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/hold", {"reason": reason}, how)
+
+    def unhold_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/unhold", how=how)
+
     def vm_placement(self, vm: str) -> Json:
         return self._one(f"/v1/vms/{s(vm)}/placement")
 
@@ -112,6 +118,21 @@ class UserApi(Shared):
 
     def reboot_vm(self, vm: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
+
+    def reset_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/reset", how=how)
+
+    def suspend_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/suspend", how=how)
+
+    def resume_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/resume", how=how)
+
+    def vm_boot_string(self, vm: str) -> Json:
+        return self._one(f"/v1/vms/{s(vm)}/boot-string")
+
+    def vm_user_data(self, vm: str) -> Json:
+        return self._one(f"/v1/vms/{s(vm)}/user-data")
 
     def vm_console(self, vm: str, *, max_bytes: int | None = None) -> bytes:
         """The last bytes that the guest wrote to its console, as they are: they may hold terminal sequences."""

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
-from nubila.intent.vm import _leave
+from nubila.intent.vm import _leave, barred
 from nubila.model import operation, vm
 from nubila.model.draft import Drafted, Effect, Row
 from nubila.model.ids import text
@@ -19,6 +20,9 @@ CANCELLING: dict[operation.Verb, str] = {
     operation.Verb.START: "The VM is wished stopped again.",
     operation.Verb.STOP: "The VM is wished running again; its guest may have been told to stop already.",
     operation.Verb.REBOOT: "No reboot is wished any more; the guest may have been told already.",
+    operation.Verb.RESET: "No reset is wished any more; it may have been done already.",
+    operation.Verb.SUSPEND: "The VM is wished to go on.",
+    operation.Verb.RESUME: "The VM is wished suspended again; its guest may have gone on for a moment.",
     operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
 }
 
@@ -34,6 +38,15 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
         )
         return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
     row = view["vm"]
+    wish_spec = msgspec.convert(row["spec"], vm.Spec)
+    if wish_spec.holds and (held := barred(row, wish_spec)) is not None:
+        return held
+    if spec.verb is operation.Verb.CREATE and wish_spec.protected:
+        return errors.Conflict(
+            f"Cancelling would remove VM '{row['name']}', which is protected against removal.",
+            state=row["state"],
+            fix="Take the protection away first.",
+        )
     wished = _back(spec, msgspec.convert(row["spec"], vm.Spec))
     status = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
     generation = row["generation"] + 1
@@ -78,5 +91,9 @@ def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
             return replace(wished, power=vm.Power.ON, starts=wished.starts + 1)
         case operation.Verb.REBOOT:
             return replace(wished, reboots=max(0, (spec.count or 1) - 1))
+        case operation.Verb.RESET:
+            return replace(wished, resets=max(0, (spec.count or 1) - 1))
+        case operation.Verb.SUSPEND | operation.Verb.RESUME:
+            return replace(wished, suspended=spec.verb is operation.Verb.RESUME)
         case _:
             return wished

@@ -20,6 +20,14 @@ from nubila.protocol import VmReport
 
 View = dict[str, Any]
 
+# verb -> field of the status that its number is compared with
+COUNTER: dict[operation.Verb, str] = {
+    operation.Verb.START: "starts",
+    operation.Verb.REBOOT: "reboots",
+    operation.Verb.RESET: "resets",
+    operation.Verb.REPAIR: "repairs",
+}
+
 
 def taken(report: VmReport, row: Row) -> str | None:
     """Why this report must be refused, or None."""
@@ -43,12 +51,15 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         starts=report.starts,
         reboots=report.reboots,
         repairs=report.repairs,
+        resets=report.resets,
+        paused=report.paused,
         gone=gone,
         since=report.since,
         doing=report.doing,
         progress=report.progress,
         reason=report.reason,
         failing=report.failing,
+        last_crash=report.last_crash,
         guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
     )
     # A report on an older wish says what is there, not yet what became of the new wish.
@@ -77,15 +88,11 @@ def _operations(
     report: VmReport, view: View, spec: vm.Spec, status: vm.Status, state: vm.State, draft: Draft, now: datetime
 ) -> bool:
     touched = False
-    wished = "stopped" if spec.power is vm.Power.OFF else "running"
+    wished = "stopped" if spec.power is vm.Power.OFF else "suspended" if spec.suspended else "running"
     for op in view["operations"]:
         op_spec = msgspec.convert(op["spec"], operation.Spec)
         before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
-        counted = {
-            operation.Verb.START: status.starts,
-            operation.Verb.REBOOT: status.reboots,
-            operation.Verb.REPAIR: status.repairs,
-        }.get(op_spec.verb)
+        counted = getattr(status, COUNTER[op_spec.verb]) if op_spec.verb in COUNTER else None
         becomes = operation.state(
             op_spec,
             was=operation.State(op["state"]),

@@ -1,4 +1,4 @@
-"""What may be wished of an existing vm: start, stop, reboot, rename, label, remove. Pure."""
+"""What may be wished of an existing vm: start, stop, reboot, rename, label, remove; and what all its verbs share. Pure."""
 
 from __future__ import annotations
 
@@ -31,72 +31,96 @@ class VmReboot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class VmChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rename or relabel a VM. The guest's host name stays."""
+    """Change a VM's name (the guest's host name stays), labels, crash policy or protection against removal."""
 
     name: Name | None = None
     labels: Labels | None = None
+    on_crash: vm.CrashPolicy | None = None
+    protected: bool | None = None
 
 
 def start(view: View, asking: Asking) -> Outcome:
-    row, spec = _opened(view)
-    if spec.gone:
-        return _leaving(row)
+    row, spec = opened(view)
+    if (no := barred(row, spec)) is not None:
+        return no
     if spec.power is vm.Power.ON and row["state"] not in (vm.State.STOPPED, vm.State.FAILED):
         return errors.Conflict(f"VM '{row['name']}' is {row['state']} already.", state=row["state"])
-    wished = msgspec.structs.replace(spec, power=vm.Power.ON, starts=_next(spec.starts, row, "starts"))
-    return _wished(view, asking, row, wished, operation.Verb.START, count=wished.starts)
+    wish_ = msgspec.structs.replace(
+        spec, power=vm.Power.ON, suspended=False, starts=next_number(spec.starts, row, "starts")
+    )
+    return wished(view, asking, row, wish_, operation.Verb.START, count=wish_.starts)
 
 
 def stop(body: VmStop, view: View, asking: Asking) -> Outcome:
-    row, spec = _opened(view)
-    if spec.gone:
-        return _leaving(row)
+    row, spec = opened(view)
+    if (no := barred(row, spec)) is not None:
+        return no
     if row["state"] == vm.State.STOPPED and spec.power is vm.Power.OFF:
         return errors.Conflict(f"VM '{row['name']}' is stopped already.", state=row["state"])
-    wished = msgspec.structs.replace(spec, power=vm.Power.OFF, stop_mode=body.mode, stop_timeout_s=body.timeout_s)
+    wish_ = msgspec.structs.replace(
+        spec, power=vm.Power.OFF, suspended=False, stop_mode=body.mode, stop_timeout_s=body.timeout_s
+    )
     deadline = (body.timeout_s if body.mode is vm.StopMode.CLEAN else 0) + 60
-    return _wished(view, asking, row, wished, operation.Verb.STOP, deadline_s=deadline)
+    return wished(view, asking, row, wish_, operation.Verb.STOP, deadline_s=deadline)
 
 
 def reboot(body: VmReboot, view: View, asking: Asking) -> Outcome:
-    row, spec = _opened(view)
-    if spec.gone:
-        return _leaving(row)
+    row, spec = opened(view)
+    if (no := barred(row, spec)) is not None:
+        return no
     if row["state"] not in (vm.State.RUNNING, vm.State.REBOOTING):
         return errors.Conflict(
             f"VM '{row['name']}' is {row['state']}; only a running VM can be rebooted.",
             state=row["state"],
             fix="Start it first.",
         )
-    wished = msgspec.structs.replace(spec, reboots=_next(spec.reboots, row, "reboots"), reboot_timeout_s=body.timeout_s)
-    return _wished(
-        view, asking, row, wished, operation.Verb.REBOOT, count=wished.reboots, deadline_s=body.timeout_s + 60
+    wish_ = msgspec.structs.replace(
+        spec, reboots=next_number(spec.reboots, row, "reboots"), reboot_timeout_s=body.timeout_s
     )
+    return wished(view, asking, row, wish_, operation.Verb.REBOOT, count=wish_.reboots, deadline_s=body.timeout_s + 60)
 
 
 def remove(view: View, asking: Asking) -> Outcome:
-    row, spec = _opened(view)
-    if spec.gone:
-        return _leaving(row)
-    wished = msgspec.structs.replace(spec, gone=True)
-    return _wished(view, asking, row, wished, operation.Verb.REMOVE)
+    row, spec = opened(view)
+    if (no := barred(row, spec)) is not None:
+        return no
+    if spec.protected:
+        return errors.Conflict(
+            f"VM '{row['name']}' is protected against removal.",
+            state=row["state"],
+            fix="Take the protection away first: PATCH it with \"protected\": false, or 'nubila vm unprotect'.",
+        )
+    wish_ = msgspec.structs.replace(spec, gone=True)
+    return wished(view, asking, row, wish_, operation.Verb.REMOVE)
 
 
 def change(body: VmChange, view: View, asking: Asking) -> Outcome:
-    row, spec = _opened(view)
-    if spec.gone:
-        return _leaving(row)
+    row, spec = opened(view)
+    if (no := barred(row, spec)) is not None:
+        return no
     columns: Row = {}
     if body.name is not None and body.name != row["name"]:
         columns["name"] = body.name
     if body.labels is not None and body.labels != row["labels"]:
         columns["labels"] = body.labels
+    given = {f: v for f in _CHANGED if (v := getattr(body, f)) is not None}
+    return amended(asking, row, msgspec.structs.replace(spec, **given), columns)
+
+
+# fields of VmChange that go into the spec as they are
+_CHANGED = ("on_crash", "protected")
+
+
+def amended(asking: Asking, row: Row, spec: vm.Spec, columns: Row) -> Outcome:
+    """A change that no operation follows: the node is told, and nothing has to happen there at once."""
     draft = asking.draft()
-    if not columns:
+    shown = {k: {"was": row[k], "becomes": v} for k, v in columns.items()} | differences(row, spec)
+    if not shown:
         return Drafted(draft=draft, status=200, refers={"vm": UUID(row["id"])})
+    if differences(row, spec):
+        columns = {**columns, "spec": builtins(spec)}
     draft.changes("vm", row, generation=row["generation"] + 1, **columns)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
-    shown = {k: {"was": row[k], "becomes": v} for k, v in columns.items()}
     return Drafted(
         draft=draft,
         status=200,
@@ -106,23 +130,45 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
     )
 
 
-def _opened(view: View) -> tuple[Row, vm.Spec]:
+def differences(row: Row, spec: vm.Spec) -> dict[str, Any]:
+    was = msgspec.convert(row["spec"], vm.Spec)
+    fields = was.__struct_fields__
+    return {f: {"was": a, "becomes": b} for f in fields if (a := getattr(was, f)) != (b := getattr(spec, f))}
+
+
+def opened(view: View) -> tuple[Row, vm.Spec]:
     return view["vm"], msgspec.convert(view["vm"]["spec"], vm.Spec)
 
 
-def _leaving(row: Row) -> errors.Conflict:
+def barred(row: Row, spec: vm.Spec) -> errors.NubilaError | None:
+    """Why nothing may be changed about this vm now, or None. Every verb of a vm, and of what belongs to it, asks."""
+    if spec.gone:
+        return leaving(row)
+    if spec.holds:
+        first = spec.holds[0]
+        lift = "An operator must lift it." if first.plane == "operator" else "Lift it: POST /v1/vms/{vm}/unhold."
+        return errors.Conflict(
+            f"VM '{row['name']}' is held by {first.by} since {first.since}: {first.reason}",
+            state=row["state"],
+            holds=builtins(spec.holds),
+            fix=lift,
+        )
+    return None
+
+
+def leaving(row: Row) -> errors.Conflict:
     return errors.Conflict(
         f"VM '{row['name']}' is being removed.", state=row["state"], fix="Wait until it is gone, or create another."
     )
 
 
-def _next(wished: int, row: Row, counter: str) -> int:
+def next_number(wished: int, row: Row, counter: str) -> int:
     """One more than what was ever wished or done, so that a cancelled wish is never taken for a new one."""
     done: int = (row["status"] or {}).get(counter, 0)
     return max(wished, done) + 1
 
 
-def _wished(
+def wished(
     view: View,
     asking: Asking,
     row: Row,
@@ -142,10 +188,7 @@ def _wished(
     effects = _leave(view, draft) if verb is operation.Verb.REMOVE else []
     op = wish(asking, draft, verb, kind="vm", row=row, generation=generation, count=count, deadline_s=deadline_s)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
-    was = msgspec.convert(row["spec"], vm.Spec)
-    shown = {
-        f: {"was": a, "becomes": b} for f in was.__struct_fields__ if (a := getattr(was, f)) != (b := getattr(spec, f))
-    }
+    shown = differences(row, spec)
     action = "remove" if verb is operation.Verb.REMOVE else "change"
     return Drafted(
         draft=draft,

@@ -38,6 +38,8 @@ class VmCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     disk_gib: SizeGib | None = None
     power: vm.Power = vm.Power.ON
     virt_method: Name | None = None
+    on_crash: vm.CrashPolicy = vm.CrashPolicy.RESTART
+    protected: bool = False
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -248,6 +250,8 @@ def _rows(
         flavor_id=text("flavor", UUID(flavor["id"])),
         image_id=text("image", UUID(picture["id"])),
         power=body.power,
+        on_crash=body.on_crash,
+        protected=body.protected,
         starts=1 if body.power is vm.Power.ON else 0,
         boot_string=body.boot_string,
         user_data_secret=None if sealed is None else text("secret", sealed.id),

@@ -37,6 +37,9 @@ class Verb(StrEnum):
     START = "start"
     STOP = "stop"
     REBOOT = "reboot"
+    RESET = "reset"
+    SUSPEND = "suspend"
+    RESUME = "resume"
     REMOVE = "remove"
     REPAIR = "repair"
 
@@ -67,6 +70,9 @@ DEADLINE_S: dict[Verb, float] = {
     Verb.START: 60.0,
     Verb.STOP: 120.0,
     Verb.REBOOT: 120.0,
+    Verb.RESET: 60.0,
+    Verb.SUSPEND: 60.0,
+    Verb.RESUME: 60.0,
     Verb.REMOVE: 120.0,
     Verb.REPAIR: 60.0,
 }
@@ -91,8 +97,13 @@ def state(
         done = begun and resource_state == GOAL[spec.verb].get(wished)
     if done:
         return State.DONE
+    if begun and spec.verb in NEEDS_RUNNING and resource_state == "stopped":
+        return State.OVERTAKEN
     return State.RUNNING if begun else State.WAITING
 
+
+# What a vm that ended meanwhile can no longer do.
+NEEDS_RUNNING = frozenset({Verb.RESET, Verb.SUSPEND, Verb.RESUME})
 
 # verb -> state that the vm's spec wishes -> state in which the verb is done
 GOAL: dict[Verb, dict[str, str]] = {
@@ -100,6 +111,9 @@ GOAL: dict[Verb, dict[str, str]] = {
     Verb.START: {"running": "running"},
     Verb.STOP: {"stopped": "stopped"},
     Verb.REBOOT: {"running": "running"},
+    Verb.RESET: {"running": "running"},
+    Verb.SUSPEND: {"suspended": "suspended"},
+    Verb.RESUME: {"running": "running"},
     Verb.REMOVE: {},
     Verb.REPAIR: {"running": "running", "stopped": "stopped"},
 }

@@ -18,6 +18,8 @@ class State(StrEnum):
     REBOOTING = "rebooting"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    SUSPENDED = "suspended"  # its vCPUs stand still, its memory is kept
+    CRASHED = "crashed"  # its guest panicked, and it is preserved as it was then
     FAILED = "failed"  # the node says why it cannot do what is wished, and goes on trying
     REMOVING = "removing"
     REMOVED = "removed"  # tombstone
@@ -26,29 +28,31 @@ class State(StrEnum):
 TERMINAL = frozenset({State.REMOVED})
 HOLDS_MEMORY = frozenset(State) - {State.REMOVED}
 
+# What the node may say of a vm in any order: it reports what it sees, and steps in between may be missed.
+_SEEN = frozenset(
+    {
+        State.STARTING,
+        State.RUNNING,
+        State.REBOOTING,
+        State.STOPPING,
+        State.STOPPED,
+        State.SUSPENDED,
+        State.CRASHED,
+        State.FAILED,
+    }
+)
+
 # was -> becomes. A trigger generated from this table refuses every other step.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.PENDING: frozenset(
-        {State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}
-    ),
-    State.STARTING: frozenset(
-        {State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING, State.REBOOTING}
-    ),
-    State.RUNNING: frozenset(
-        {State.REBOOTING, State.STOPPING, State.STOPPED, State.STARTING, State.FAILED, State.REMOVING}
-    ),
-    State.REBOOTING: frozenset(
-        {State.RUNNING, State.STARTING, State.STOPPING, State.STOPPED, State.FAILED, State.REMOVING}
-    ),
-    State.STOPPING: frozenset(
-        {State.STOPPED, State.RUNNING, State.STARTING, State.FAILED, State.REMOVING, State.REBOOTING}
-    ),
-    State.STOPPED: frozenset(
-        {State.STARTING, State.RUNNING, State.STOPPING, State.FAILED, State.REMOVING, State.REBOOTING}
-    ),
-    State.FAILED: frozenset(
-        {State.STARTING, State.RUNNING, State.STOPPING, State.STOPPED, State.REMOVING, State.REBOOTING}
-    ),
+    State.PENDING: _SEEN | {State.REMOVING},
+    State.STARTING: _SEEN - {State.STARTING} | {State.REMOVING},
+    State.RUNNING: _SEEN - {State.RUNNING} | {State.REMOVING},
+    State.REBOOTING: _SEEN - {State.REBOOTING} | {State.REMOVING},
+    State.STOPPING: _SEEN - {State.STOPPING} | {State.REMOVING},
+    State.STOPPED: _SEEN - {State.STOPPED} | {State.REMOVING},
+    State.SUSPENDED: _SEEN - {State.SUSPENDED} | {State.REMOVING},
+    State.CRASHED: _SEEN - {State.CRASHED} | {State.REMOVING},
+    State.FAILED: _SEEN - {State.FAILED} | {State.REMOVING},
     State.REMOVING: frozenset({State.REMOVED}),
     State.REMOVED: frozenset(),
 }
@@ -62,6 +66,23 @@ class Power(StrEnum):
 class StopMode(StrEnum):
     CLEAN = "clean"  # guest agent, then the ACPI button, then, at the timeout, as `hard`
     HARD = "hard"
+
+
+class CrashPolicy(StrEnum):
+    """What follows when it ends without anybody's wish: QEMU is gone, or the guest's kernel panicked."""
+
+    RESTART = "restart"  # after a pause that grows with each crash in a row
+    STOP = "stop"
+    PRESERVE = "preserve"  # a panicked guest is kept as it is, to be looked at; when QEMU is gone, as `stop`
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Why nothing may be changed. `plane` says whose it is: user | operator."""
+
+    plane: str
+    by: str
+    reason: str
+    since: str
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -81,10 +102,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     reboots: int = 0
     reboot_timeout_s: float = 60.0
     repairs: int = 0  # its domain made as wished once more, after a change from outside
+    resets: int = 0
+    suspended: bool = False
+    on_crash: CrashPolicy = CrashPolicy.RESTART
     boot_string: BootString = ""
     user_data_secret: str | None = None  # id in the vault
     user_data_sha256: str | None = None
     keys: tuple[str, ...] = ()  # OpenSSH public keys given to the guest
+    protected: bool = False  # against removal
+    holds: tuple[Hold, ...] = ()
     gone: bool = False  # wished removed
 
 
@@ -103,12 +129,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     starts: int = 0
     reboots: int = 0
     repairs: int = 0
+    resets: int = 0
+    paused: str | None = None  # why its vCPUs stand still while it is on: suspended | panicked | io-error | other
     gone: bool = False
     since: str | None = None  # when the power state was first seen
     doing: str | None = None  # the step under way, for progress
     progress: float | None = None  # 0..1 of that step, where it is known
     reason: str | None = None  # why it stopped, or why it is not as wished
     failing: bool = False  # `reason` keeps the node from doing what is wished; it goes on trying
+    last_crash: str | None = None  # when and how it last ended without anybody's wish
     guest: Guest = Guest()
 
 
@@ -124,4 +153,11 @@ def state(spec: Spec, status: Status | None, *, was: State | None = None) -> Sta
         return State.STOPPED if status.power == "off" else State.STOPPING
     if status.power != "on":
         return State.STARTING if status.starts < spec.starts or status.reason is None else State.STOPPED
-    return State.REBOOTING if status.reboots < spec.reboots else State.RUNNING
+    if status.paused in PAUSED:
+        return PAUSED[status.paused]
+    again = status.reboots < spec.reboots or status.resets < spec.resets
+    return State.REBOOTING if again else State.RUNNING
+
+
+# why its vCPUs stand still -> state
+PAUSED: dict[str, State] = {"suspended": State.SUSPENDED, "panicked": State.CRASHED}

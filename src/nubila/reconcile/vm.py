@@ -30,7 +30,7 @@ def step(snapshot: Sequence[Row], now: datetime) -> list[FollowGuest]:
 
 def draft(command: FollowGuest, asking: Asking) -> Draft:
     row = command.vm
-    spec = msgspec.structs.replace(msgspec.convert(row["spec"], vm.Spec), power=vm.Power.OFF)
+    spec = msgspec.structs.replace(msgspec.convert(row["spec"], vm.Spec), power=vm.Power.OFF, suspended=False)
     made = asking.draft()
     made.changes("vm", row, version=True, spec=builtins(spec), generation=row["generation"] + 1)
     made.wakes(UUID(row["node_id"]), UUID(row["id"]))

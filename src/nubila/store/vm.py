@@ -38,6 +38,7 @@ select now() as now, to_jsonb(v)::text as vm,
  (select jsonb_agg((select to_jsonb(d) from volume d where d.id = a.volume_id)) from attachment a
    where a.vm_id = v.id and a.state <> 'revoked')::text as volumes,
  (select jsonb_agg(to_jsonb(a)) from attachment a where a.vm_id = v.id and a.state <> 'revoked')::text as attachments,
+ (select m.capabilities from virt_method m where m.node_id = v.node_id and m.name = v.spec->>'virt_method')::text as capabilities,
  (select jsonb_agg(to_jsonb(l)) from allocation l where l.holder_id = any(
     v.id || array(select a.volume_id from attachment a where a.vm_id = v.id and a.state <> 'revoked')))::text as allocations
 from vm v
@@ -90,12 +91,17 @@ class VmStore:
     async def reported_view(self, vm_ids: Sequence[UUID], node_id: UUID) -> list[dict[str, Any]]:
         return [_decode_one(r) for r in await self._db.fetch(REPORTED, list(vm_ids), node_id)]
 
+    async def user_data_secret(self, vm_id: UUID) -> UUID | None:
+        secret: UUID | None = await self._db.value("select user_data_secret from vm where id = $1", vm_id)
+        return secret
+
     async def decision(self, vm_id: UUID) -> Record | None:
         return await self._db.row(DECISION, vm_id)
 
 
 def _decode_one(row: Record) -> dict[str, Any]:
-    out = decode(row, "vm", "operations", "ports", "addresses", "volumes", "attachments", "allocations")
+    out = decode(row, "vm", "operations", "ports", "addresses", "volumes", "attachments", "allocations", "capabilities")
+    out["capabilities"] = out["capabilities"] or {}
     for n in ("operations", "ports", "addresses", "volumes", "attachments", "allocations"):
         out[n] = out[n] or []
     return out

@@ -102,14 +102,14 @@ async def list_vms(call: ApiCall) -> Answer:
 
 async def show_vm(call: ApiCall) -> Answer:
     """Show a VM."""
-    row = await _seen(call)
+    row = await seen_vm(call)
     return Answer(
         body=vm_shown(call, row),
         etag=etag_of(row) + ("" if row["silent_s"] and row["silent_s"] < node.SILENT_AFTER_S else ".unknown"),
     )
 
 
-async def _seen(call: ApiCall) -> Record:
+async def seen_vm(call: ApiCall) -> Record:
     vm_id, name = ref("vm", call.params["vm"])
     row = None
     if vm_id is not None or project_of(call) is not None:
@@ -166,7 +166,7 @@ def _split(kind: str, refs: list[Reference]) -> tuple[list[str], list[UUID]]:
     return [r for r, i in parsed if i is None], [i for _, i in parsed if i is not None]
 
 
-async def _verb(call: ApiCall, permission: str, verb: Callable[[verbs.View, Asking], Outcome]) -> Answer:
+async def verb_on(call: ApiCall, permission: str, verb: Callable[[verbs.View, Asking], Outcome]) -> Answer:
     vm_id, name = ref("vm", call.params["vm"])
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
@@ -180,33 +180,33 @@ async def _verb(call: ApiCall, permission: str, verb: Callable[[verbs.View, Aski
 
 
 async def change_vm(call: ApiCall) -> Answer:
-    """Rename or relabel a VM."""
-    return await _verb(call, "vm.change", lambda view, asking: verbs.change(call.body, view, asking))
+    """Change a VM's name, labels, crash policy or protection."""
+    return await verb_on(call, "vm.change", lambda view, asking: verbs.change(call.body, view, asking))
 
 
 async def start_vm(call: ApiCall) -> Answer:
     """Start a VM."""
-    return await _verb(call, "vm.start", verbs.start)
+    return await verb_on(call, "vm.start", verbs.start)
 
 
 async def stop_vm(call: ApiCall) -> Answer:
     """Stop a VM: cleanly (guest agent, then ACPI, then at the timeout by force), or hard."""
-    return await _verb(call, "vm.stop", lambda view, asking: verbs.stop(call.body, view, asking))
+    return await verb_on(call, "vm.stop", lambda view, asking: verbs.stop(call.body, view, asking))
 
 
 async def reboot_vm(call: ApiCall) -> Answer:
     """Reboot a VM: asks the guest, and resets it at the timeout."""
-    return await _verb(call, "vm.reboot", lambda view, asking: verbs.reboot(call.body, view, asking))
+    return await verb_on(call, "vm.reboot", lambda view, asking: verbs.reboot(call.body, view, asking))
 
 
 async def remove_vm(call: ApiCall) -> Answer:
     """Remove a VM with the disks that were made for it."""
-    return await _verb(call, "vm.remove", verbs.remove)
+    return await verb_on(call, "vm.remove", verbs.remove)
 
 
 async def console(call: ApiCall) -> Answer:
     """The last output of a VM's serial console, as plain text."""
-    row = await _seen(call)
+    row = await seen_vm(call)
     c = call.context
     question = c.carrier.mint()
     await c.nodes.ask(question, row["node_id"], row["id"], "console", call.query.bytes)
@@ -229,7 +229,7 @@ async def console(call: ApiCall) -> Answer:
 
 async def placement(call: ApiCall) -> Answer:
     """Why the VM is where it is: the decision as it was made."""
-    row = await _seen(call)
+    row = await seen_vm(call)
     made = await call.context.vms.decision(row["id"])
     if made is None:
         raise errors.NotFound("No decision is stored for this VM.")

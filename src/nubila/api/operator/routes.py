@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, drift, image, node, operation, simple, vm
+from nubila.api.noun import change, drift, image, node, operation, simple, vm, vm_more
 from nubila.api.route import Route
-from nubila.intent import catalog
+from nubila.intent import catalog, vm_hold
 from nubila.intent import drift as drifts
 from nubila.intent import image as images
 from nubila.intent import node as nodes
@@ -179,6 +179,8 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", f"{V}/drifts/{{drift}}/ignore", "drift.ignore", drift.heed_drift, errors=CLAIMS),
     Route("GET", f"{V}/vms", "vm.read", vm.list_vms, query=vm.VmQuery, listing=True),
     Route("GET", f"{V}/vms/{{vm}}", "vm.read", vm.show_vm),
+    Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
+    Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
     Route(
         "GET",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, network, operation, simple, vm
+from nubila.api.noun import change, network, operation, simple, vm, vm_more
 from nubila.api.route import TEXT, Route
-from nubila.intent import catalog, vm_create
+from nubila.intent import catalog, vm_create, vm_hold
 from nubila.intent import network as networks
 from nubila.intent import vm as verbs
 
 V = "/v1"
 Q = simple.ListQuery
 CLAIMS = (errors.Conflict, errors.Stale, errors.QuotaExceeded, errors.NoCapacity, errors.Invalid)
+VERBS = (*CLAIMS, errors.Unsupported)
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/me", "me.read", simple.me),
@@ -35,6 +36,13 @@ ROUTES: tuple[Route, ...] = (
         held=True,
         errors=CLAIMS,
     ),
+    Route("POST", f"{V}/vms/{{vm}}/reset", "vm.reset", vm_more.reset_vm, status=202, held=True, errors=VERBS),
+    Route("POST", f"{V}/vms/{{vm}}/suspend", "vm.suspend", vm_more.suspend_vm, status=202, held=True, errors=VERBS),
+    Route("POST", f"{V}/vms/{{vm}}/resume", "vm.resume", vm_more.resume_vm, status=202, held=True, errors=VERBS),
+    Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
+    Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
+    Route("GET", f"{V}/vms/{{vm}}/boot-string", "vm.read", vm_more.boot_string),
+    Route("GET", f"{V}/vms/{{vm}}/user-data", "vm.read_user_data", vm_more.user_data),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),

@@ -15,6 +15,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     guest_agent: bool = True
     console_log: bool = True
     max_cores: int = 64
+    reset: bool = True
+    suspend: bool = True  # stop its vCPUs and keep its memory
+    panic: bool = True  # a panic of the guest is seen
     persistent: bool = True  # domains outlive the agent and the driver's own daemon
 
 
@@ -62,6 +65,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[DomainNic, ...]
     seed: str | None = None  # path of the NoCloud ISO
     serial_number: str = ""
+    on_crash: str = "destroy"  # of its guest's kernel: destroy | preserve
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +75,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     running: bool
     pid: int | None = None
-    reason: str | None = None  # of the last stop: 'guest-shutdown' | 'crashed' | 'destroyed' | None when unknown
+    # of the last stop: 'guest-shutdown' | 'panicked' | 'crashed' | 'destroyed' | None when unknown
+    reason: str | None = None
+    paused: str | None = None  # running, but its vCPUs stand still: 'suspended' | 'panicked' | 'io-error' | 'other'
     guest_agent: bool = False  # the guest agent's channel is connected
 
 
@@ -131,6 +137,12 @@ class Hypervisor(Protocol):
 
     def ask_reboot(self, vm_id: str, how: str) -> bool:
         """Have the guest reboot, by 'agent'; or force it, by 'reset'. True: it goes down. False: not that way."""
+
+    def suspend(self, vm_id: str) -> None:
+        """Stop its vCPUs; memory and devices stay. One that does not run, or stands still already, stays as it is."""
+
+    def resume(self, vm_id: str) -> None:
+        """Let its vCPUs go on after a suspend. One that does not run, or runs already, stays as it is."""
 
     def destroy(self, vm_id: str) -> None:
         """Power off at once. The definition stays."""

@@ -33,6 +33,8 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     running: bool = False
     pid: int | None = None
     reason: str | None = None
+    paused: str | None = None
+    on_crash: str = "destroy"
     boots: int = 0
     cores: int = 1
     memory_mib: int = 0
@@ -56,6 +58,16 @@ class HypervisorWorld:
 
     def crash(self, vm_id: str) -> None:
         self.end(vm_id, "crashed")
+
+    def panic(self, vm_id: str) -> None:
+        """The guest's kernel panics."""
+        domain = self.domains.get(vm_id)
+        if domain is None or not domain.running:
+            return
+        if domain.on_crash == "preserve":
+            self.domains.put(vm_id, msgspec.structs.replace(domain, paused="panicked"))
+        else:
+            self.end(vm_id, "panicked")
 
     def guest_shutdown(self, vm_id: str) -> None:
         """The guest powers itself off."""
@@ -84,14 +96,18 @@ class HypervisorWorld:
     def run(self, domain: FakeDomain) -> None:
         self.domains.put(
             domain.vm_id,
-            msgspec.structs.replace(domain, running=True, pid=next(self._pid), reason=None, boots=domain.boots + 1),
+            msgspec.structs.replace(
+                domain, running=True, pid=next(self._pid), reason=None, paused=None, boots=domain.boots + 1
+            ),
         )
 
     def end(self, vm_id: str, reason: str | None) -> None:
         with self.lock:
             domain = self.domains.get(vm_id)
             if domain is not None and domain.running:
-                self.domains.put(vm_id, msgspec.structs.replace(domain, running=False, pid=None, reason=reason))
+                self.domains.put(
+                    vm_id, msgspec.structs.replace(domain, running=False, pid=None, reason=reason, paused=None)
+                )
 
 
 class FakeHypervisor:
@@ -115,6 +131,7 @@ class FakeHypervisor:
                     running=d.running,
                     pid=d.pid,
                     reason=d.reason,
+                    paused=d.paused,
                     guest_agent=d.running and d.vm_id not in no_agent,
                 )
                 for d in self.world.domains.all()
@@ -138,6 +155,7 @@ class FakeHypervisor:
                         memory_mib=domain.memory_mib,
                         defined=shape_of(domain),
                         live=shape_of(domain),
+                        on_crash=domain.on_crash,
                     )
                 )
         self.script.leave("start")
@@ -168,7 +186,7 @@ class FakeHypervisor:
         self.script.enter("ask_stop")
         domain = self.world.domains.get(vm_id)
         heard = domain is not None and domain.running and not (how == "agent" and vm_id in self.world.no_agent)
-        if heard and vm_id not in self.world.deaf:
+        if domain is not None and heard and domain.paused is None and vm_id not in self.world.deaf:
             self.world.guest_shutdown(vm_id)
         self.script.leave("ask_stop")
         return heard
@@ -182,6 +200,20 @@ class FakeHypervisor:
                 self.world.domains.put(vm_id, msgspec.structs.replace(domain, boots=domain.boots + 1))
         self.script.leave("ask_reboot")
         return heard
+
+    def suspend(self, vm_id: str) -> None:
+        self._pause("suspend", vm_id, None, "suspended")
+
+    def resume(self, vm_id: str) -> None:
+        self._pause("resume", vm_id, "suspended", None)
+
+    def _pause(self, call: str, vm_id: str, was: str | None, becomes: str | None) -> None:
+        self.script.enter(call)
+        with self.world.lock:
+            domain = self.world.domains.get(vm_id)
+            if domain is not None and domain.running and domain.paused == was:
+                self.world.domains.put(vm_id, msgspec.structs.replace(domain, paused=becomes))
+        self.script.leave(call)
 
     def destroy(self, vm_id: str) -> None:
         self.script.enter("destroy")

@@ -26,7 +26,15 @@ _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "crashed",
 }
 # Not running as far as the world can tell: QEMU is gone.
-_OFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_NOSTATE})
+_OFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_NOSTATE})
+# (state, reason) -> why its vCPUs stand still; a crashed domain that is preserved still has its QEMU
+_PAUSED: dict[tuple[int, int], str | None] = {
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER): "suspended",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): "io-error",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "panicked",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP): None,
+    (libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED): "panicked",
+}
 # QEMU's last words; libvirtd itself sends one after a guest's own shutdown.
 _SIGNALLED = re.compile(rb"terminating on signal \d+ from pid \d+ \(([^)\n]*)\)")
 
@@ -46,6 +54,8 @@ class LibvirtHypervisor:
         self.start = self._power.start
         self.ask_stop = self._power.ask_stop
         self.ask_reboot = self._power.ask_reboot
+        self.suspend = self._power.suspend
+        self.resume = self._power.resume
         self.destroy = self._power.destroy
         self.remove = self._power.remove
         self._shapes = Shapes(self.session, installation)
@@ -102,6 +112,7 @@ class LibvirtHypervisor:
             epoch=named[1],
             running=running,
             pid=pid,
+            paused=_paused(state, reason) if running else None,
             reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
         )
@@ -109,11 +120,22 @@ class LibvirtHypervisor:
     def _why_off(self, name: str, reason: int) -> str | None:
         """libvirt takes a SIGTERM from outside, as when the machine goes down, for the guest's own shutdown."""
         if reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN:
-            said = _tail(self.daemons.directory / "log" / "qemu" / f"{name}.log", 4096).rpartition(b"starting up")[2]
-            signalled = _SIGNALLED.search(said)
+            signalled = _SIGNALLED.search(self._said(name))
             if signalled is not None and not signalled[1].endswith(b"libvirtd"):
                 return "crashed"
+        if reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED and self._by_libvirtd(name):
+            return "panicked"
         return _REASONS.get(reason)
+
+    def _by_libvirtd(self, name: str) -> bool:
+        """A QEMU that crashed has no last words; one whose guest panicked is ended by libvirtd."""
+        signalled = _SIGNALLED.search(self._said(name))
+        return signalled is not None and signalled[1].endswith(b"libvirtd")
+
+    def _said(self, name: str) -> bytes:
+        """QEMU's own words since its newest start."""
+        log = self.daemons.directory / "log" / "qemu" / f"{name}.log"
+        return _tail(log, 4096).rpartition(b"starting up")[2]
 
     def _has_agent(self, domain: libvirt.virDomain, name: str, pid: int) -> bool:
         """Asked until it is there; then it counts as there for the life of that QEMU."""
@@ -126,6 +148,11 @@ class LibvirtHypervisor:
             return int((self.daemons.run / "qemu" / f"{name}.pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+
+def _paused(state: int, reason: int) -> str | None:
+    still = state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_CRASHED)
+    return _PAUSED.get((state, reason), "other") if still else None
 
 
 def _tail(path: Path, max_bytes: int) -> bytes:

@@ -75,6 +75,22 @@ class Power:
             time.sleep(_REBOOT_LOOK_S)
         return True
 
+    def suspend(self, vm_id: str) -> None:
+        domain = self._session.running(vm_id)
+        try:
+            if domain is not None and domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+                domain.suspend()
+        except libvirt.libvirtError as e:
+            raise mapped(e) from e
+
+    def resume(self, vm_id: str) -> None:
+        domain = self._session.running(vm_id)
+        try:
+            if domain is not None and domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]:
+                domain.resume()
+        except libvirt.libvirtError as e:
+            raise mapped(e) from e
+
     def destroy(self, vm_id: str) -> None:
         try:
             for domain in self._session.of(self._session.open(), vm_id):

@@ -64,7 +64,7 @@ def build(domain: Domain, installation: str, console_log: str) -> str:
             _E.clock({"offset": "utc"}),
             _E.on_poweroff("destroy"),
             _E.on_reboot("restart"),
-            _E.on_crash("destroy"),
+            _E.on_crash(domain.on_crash),
             _devices(domain, console_log, vnc),
             _seclabel(domain),
         )
@@ -112,6 +112,7 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
         _E.graphics({"type": "vnc"}, _E.listen({"type": "socket", "socket": vnc})),
         _E.video(_E.model({"type": "vga", "vram": "16384", "heads": "1", "primary": "yes"})),
         _E.memballoon({"model": "virtio"}),
+        _E.panic({"model": "isa"}),
         _E.rng({"model": "virtio"}, _E.backend({"model": "random"}, "/dev/urandom")),
     )
 

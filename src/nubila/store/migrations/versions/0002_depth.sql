@@ -30,3 +30,7 @@ create table drift (
     constraint drift_observed_not_ahead check (observed_generation <= generation)
 ) with (fillfactor = 70);
 create unique index drift_thing_key on drift (node_id, thing_kind, name) where removed_at is null;
+-- a vm may be suspended, or crashed and preserved
+alter table vm drop constraint vm_state_known;
+alter table vm add constraint vm_state_known check (state in ('pending', 'starting', 'running', 'rebooting', 'stopping',
+  'stopped', 'suspended', 'crashed', 'failed', 'removing', 'removed'));

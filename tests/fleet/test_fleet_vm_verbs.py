@@ -1,0 +1,200 @@
+"""Reset, suspend, crash policy, protection, holds and reading back: over HTTP, on nodes that carry them out."""
+
+from __future__ import annotations
+
+from nubila.model.ids import parse
+from tests.fleet.installation import Installation, until
+from tests.fleet.puppet import puppet_of
+from tests.fleet.tenant import Tenant, refused
+
+
+def test_reset_and_suspend_reach_the_machine(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    before = cloud.domains()[vm["id"]]
+    done = owner.post("/v1/vms/a/reset?wait=20").ok()
+    assert (done["operation"]["state"], done["vm"]["state"]) == ("done", "running")
+    assert cloud.domains()[vm["id"]]["boots"] == before["boots"] + 1
+    done = owner.post("/v1/vms/a/suspend?wait=20").ok()
+    assert (done["operation"]["state"], done["vm"]["state"]) == ("done", "suspended")
+    domain = cloud.domains()[vm["id"]]
+    assert (domain["running"], domain["paused"], domain["pid"]) == (True, "suspended", before["pid"])
+    for word in ("suspend", "reset", "reboot", "start"):
+        refused(owner.post(f"/v1/vms/a/{word}"), 409, "conflict")
+    done = owner.post("/v1/vms/a/resume?wait=20").ok()
+    assert (done["operation"]["state"], done["vm"]["state"]) == ("done", "running")
+    assert cloud.domains()[vm["id"]]["paused"] is None
+    refused(owner.post("/v1/vms/a/resume"), 409, "conflict")
+    owner.post("/v1/vms/a/suspend?wait=20").ok()
+    stopped = owner.post("/v1/vms/a/stop?wait=20", {"mode": "clean", "timeout_s": 5}).ok()
+    assert stopped["vm"]["state"] == "stopped"
+    for word in ("suspend", "reset", "resume"):
+        refused(owner.post(f"/v1/vms/a/{word}"), 409, "conflict")
+    assert owner.post("/v1/vms/a/start?wait=20").ok()["vm"]["state"] == "running"
+
+
+def test_plans_of_the_verbs_show_what_they_change_and_change_nothing(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    for word, field, becomes in (("reset", "resets", 1), ("suspend", "suspended", True)):
+        plan = owner.post(f"/v1/vms/a/{word}?plan=1").ok()
+        assert plan["effects"][0]["details"][field]["becomes"] == becomes
+    assert cloud.domains()[vm["id"]]["paused"] is None
+    assert owner.post(f"/v1/plans/{plan['id']}/apply?wait=20").ok()["vm"]["state"] == "suspended"
+
+
+def test_a_suspend_that_waits_can_be_cancelled(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        vm_id = puppet.running(tenant, "a")
+        op = tenant.owner.post("/v1/vms/a/suspend").ok()["operation"]
+        assert puppet.wish(vm_id)["suspended"] is True
+        assert tenant.owner.post(f"/v1/operations/{op['id']}/cancel").ok()["cancelled"] == "yes"
+        assert not puppet.wish(vm_id).get("suspended")
+        op = tenant.owner.post("/v1/vms/a/reset").ok()["operation"]
+        assert tenant.owner.post(f"/v1/operations/{op['id']}/cancel").ok()["cancelled"] == "yes"
+        assert puppet.wish(vm_id).get("resets", 0) == 0
+
+
+def test_a_vm_that_ends_while_suspended_is_stopped_and_says_why(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        vm_id = puppet.running(tenant, "a")
+        op = tenant.owner.post("/v1/vms/a/suspend").ok()["operation"]
+        puppet.report(puppet.as_wished(vm_id, paused="suspended")).ok()
+        assert tenant.vm("a")["state"] == "suspended"
+        assert tenant.owner.get(f"/v1/operations/{op['id']}").ok()["state"] == "done"
+        puppet.report(puppet.as_wished(vm_id, power="off", reason="its memory is lost")).ok()
+        shown = tenant.vm("a")
+        assert (shown["state"], shown["status"]["reason"]) == ("stopped", "its memory is lost")
+        wished = until(
+            lambda: (w := puppet.wish(vm_id))["power"] == "off" and w, 15
+        )  # nobody starts it behind our back
+        assert not wished.get("suspended")
+
+
+def test_a_verb_whose_vm_ended_meanwhile_ends_too(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        vm_id = puppet.running(tenant, "a")
+        op = tenant.owner.post("/v1/vms/a/suspend").ok()["operation"]
+        puppet.report(puppet.as_wished(vm_id, power="off", reason="the guest shut itself down")).ok()
+        ended = tenant.owner.get(f"/v1/operations/{op['id']}").ok()
+        assert (ended["state"], ended["status"]["reason"]) == ("overtaken", "the guest shut itself down")
+
+
+def test_a_panic_that_is_preserved_is_shown_and_must_be_stopped(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        vm_id = puppet.running(tenant, "a")
+        assert tenant.owner.patch("/v1/vms/a", {"on_crash": "preserve"}).ok()["vm"]["spec"]["on_crash"] == "preserve"
+        assert puppet.wish(vm_id)["on_crash"] == "preserve"
+        crash = "2026-01-01T00:00:00Z: the guest's kernel panicked"
+        puppet.report(puppet.as_wished(vm_id, paused="panicked", reason="it panicked", last_crash=crash)).ok()
+        shown = tenant.vm("a")
+        assert (shown["state"], shown["status"]["reason"], shown["status"]["last_crash"]) == (
+            "crashed",
+            "it panicked",
+            crash,
+        )
+        for word in ("reset", "suspend", "resume", "reboot"):
+            refused(tenant.owner.post(f"/v1/vms/a/{word}"), 409, "conflict")
+        assert tenant.owner.post("/v1/vms/a/stop", {"mode": "hard"}).status == 202
+    refused(tenant.owner.patch("/v1/vms/a", {"on_crash": "explode"}), 422, "invalid")
+
+
+def test_what_a_virt_method_cannot_do_is_refused_with_its_name(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        puppet.running(tenant, "a")
+        cloud.sql(
+            'update virt_method set capabilities = \'{"reset": false, "suspend": false}\' where node_id = $1',
+            parse("node", puppet.id),
+        )
+        for word in ("reset", "suspend"):
+            told = refused(tenant.owner.post(f"/v1/vms/a/{word}"), 422, "unsupported")
+            assert puppet.method in told["detail"]
+
+
+def test_protected_it_cannot_be_removed_until_the_protection_is_taken_away(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a", protected=True)
+    refused(owner.delete("/v1/vms/a"), 409, "conflict")
+    refused(owner.delete("/v1/vms/a?plan=1"), 409, "conflict")
+    assert cloud.domains()[vm["id"]]["running"]
+    owner.patch("/v1/vms/a", {"protected": False}).ok()
+    assert owner.delete("/v1/vms/a?wait=20").ok()["vm"]["state"] == "removed"
+
+
+def test_protected_it_is_not_removed_by_a_cancelled_create_either(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        made = tenant.create("a", virt_method=puppet.method, protected=True)
+        refused(tenant.owner.post(f"/v1/operations/{made['operation']['id']}/cancel"), 409, "conflict")
+        assert not puppet.wish(made["vm"]["id"])["gone"]
+
+
+CHANGES = (
+    ("PATCH", "", {"name": "b"}), ("PATCH", "", {"labels": {"a": "1"}}), ("PATCH", "", {"protected": True}), ("DELETE", "", None),
+    ("POST", "/start", None), ("POST", "/stop", {}), ("POST", "/reboot", {}), ("POST", "/reset", None), ("POST", "/suspend", None),
+    ("POST", "/resume", None),
+)  # fmt: skip
+
+
+def test_a_hold_refuses_every_change_with_its_reason(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    tenant.running("a")
+    refused(owner.post("/v1/vms/a/unhold"), 409, "conflict")
+    shown = owner.post("/v1/vms/a/hold", {"reason": "evidence"}).ok()["vm"]
+    assert [(h["plane"], h["reason"]) for h in shown["spec"]["holds"]] == [("user", "evidence")]
+    for method, path, body in CHANGES:
+        told = refused(owner.call(method, f"/v1/vms/a{path}", body), 409, "conflict")
+        assert "evidence" in told["detail"]
+    after = tenant.vm("a")
+    assert (after["generation"], after["spec"]) == (shown["generation"], shown["spec"])
+    owner.post("/v1/vms/a/unhold").ok()
+    assert owner.patch("/v1/vms/a", {"labels": {"a": "1"}}).status == 200
+    refused(owner.post("/v1/vms/a/hold", {"reason": ""}), 422, "invalid")
+
+
+def test_an_operators_hold_is_lifted_by_operators_only(cloud: Installation, tenant: Tenant) -> None:
+    owner, operator = tenant.owner, cloud.operator()
+    vm = tenant.running("a")
+    owner.post("/v1/vms/a/hold", {"reason": "mine"}).ok()
+    operator.post(f"/v1/vms/{vm['id']}/hold", {"reason": "theirs"}).ok()
+    told = refused(owner.post("/v1/vms/a/stop", {}), 409, "conflict")
+    assert "theirs" in told["detail"]
+    assert "op-" not in str(told)  # who of them is not told
+    owner.post("/v1/vms/a/unhold").ok()  # one's own goes
+    refused(owner.post("/v1/vms/a/unhold"), 403, "forbidden")
+    refused(owner.post("/v1/vms/a/stop", {}), 409, "conflict")
+    operator.post(f"/v1/vms/{vm['id']}/unhold").ok()
+    assert owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()["vm"]["state"] == "stopped"
+
+
+def test_a_hold_also_stands_before_a_cancel(cloud: Installation, tenant: Tenant) -> None:
+    with puppet_of(cloud) as puppet:
+        made = tenant.create("a", virt_method=puppet.method)
+        tenant.owner.post("/v1/vms/a/hold", {"reason": "evidence"}).ok()
+        told = refused(tenant.owner.post(f"/v1/operations/{made['operation']['id']}/cancel"), 409, "conflict")
+        assert "evidence" in told["detail"]
+
+
+def test_boot_string_and_user_data_read_back_and_reading_the_secret_is_kept(
+    cloud: Installation, tenant: Tenant
+) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a", user_data="#!/bin/sh\nsecret word\n", boot_string="ks=1")
+    tenant.running("b")
+    assert owner.get("/v1/vms/a/boot-string").ok()["boot_string"] == "ks=1"
+    assert owner.get("/v1/vms/b/boot-string").ok()["boot_string"] == ""
+    refused(owner.get("/v1/vms/b/user-data"), 404, "not-found")
+    reads = (
+        "select count(*) from call where outcome = 'read-secret' and object_id = $1 and action = 'vm.read_user_data'"
+    )
+    assert cloud.sql(reads, parse("vm", vm["id"]))[0]["count"] == 0
+    answer = owner.get("/v1/vms/a/user-data")
+    assert answer.ok()["user_data"] == "#!/bin/sh\nsecret word\n"
+    assert answer.headers["cache-control"] == "no-store"
+    assert cloud.sql(reads, parse("vm", vm["id"]))[0]["count"] == 1
+    reader = cloud.caller("user", tenant.person(f"{tenant.name}-reader", "reader"))
+    refused(reader.get("/v1/vms/a/user-data"), 403, "forbidden")
+    assert reader.get("/v1/vms/a/boot-string").status == 200
+    assert "secret word" not in owner.get("/v1/vms/a").raw.decode()
+    other = Tenant(cloud)
+    refused(other.owner.get(f"/v1/vms/{vm['id']}/user-data"), 404, "not-found")
+    refused(cloud.operator().get(f"/v1/vms/{vm['id']}/user-data"), 404, "not-found")
