@@ -266,7 +266,7 @@ async def test_openapi(world: toy.Toy) -> None:
     body = create["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert document["components"]["schemas"][body]["additionalProperties"] is False
     names = {p["name"] for p in document["paths"]["/v1/things"]["get"]["parameters"]}
-    assert names == {"name", "size", "label", "limit", "after", "fields"}
+    assert names == {"name", "size", "label", "limit", "after", "fields", "as_of", "until"}
     assert document["paths"]["/healthz"]["get"]["security"] == []
     ids_seen = [o["operationId"] for p in document["paths"].values() for o in p.values()]
     assert len(ids_seen) == len(set(ids_seen))

@@ -20,6 +20,7 @@ from nubila.access.authenticate import PEER, Peer
 from nubila.access.principal import Principal
 from nubila.api import problem, read, table
 from nubila.api.meta import meta_routes
+from nubila.api.past import past_answer
 from nubila.api.read import Intake, Pairs
 from nubila.api.route import BYTES, JSON, TEXT, Answer, Call, Gate, Receive, Route, client_gone
 from nubila.api.table import Bound
@@ -183,7 +184,7 @@ class App:
         accept = headers.get(b"accept", "*/*")
         media = negotiate.choose(accept, bound.route.media) if accept != "*/*" else bound.route.media[0]
         call, common = await self._call(bound, values, scope, headers, receive, seen, who, request_id)
-        answer = await bound.route.handler(call)
+        answer = await _handled(bound.route, call, common)
         return _represented(answer, bound.route, call, common.fields, media, headers.get(b"if-none-match"))
 
     def _admit(self, bound: Bound, seen: Seen) -> None:
@@ -291,6 +292,12 @@ class App:
                 "request_id": request_id,
             }
         )
+
+
+async def _handled(route: Route, call: Call[Any, Any, Any], common: read.Common) -> Answer:
+    if common.as_of is None and common.until is None:
+        return await route.handler(call)
+    return await past_answer(route, call, common.as_of, common.until)
 
 
 def _stopping() -> Transient:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from nubila import errors
 from nubila.access.authority import Authority
 from nubila.access.vaultbox import VaultBox
+from nubila.api.moment import moment_of
 from nubila.api.route import Answer, Call
 from nubila.config import Settings
 from nubila.drivers.image_store.base import ImageStore
@@ -25,10 +26,13 @@ from nubila.model.draft import Row
 from nubila.model.ids import parse, text
 from nubila.represent import etag, json
 from nubila.represent.page import Page, next_link
+from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.resource import AccountStore, Filter, ResourceStore, states
+from nubila.store.past import PastDatabase
+from nubila.store.resource import AccountStore, Filter, ResourceStore
 from nubila.store.vm import VmStore
 
 CLOCK_S = 1.0  # a waiter looks at least this often, hint or not
@@ -54,6 +58,18 @@ class Context:
     authority: Authority
     images: ImageStore
     random_bytes: Callable[[int], bytes]
+
+    async def as_of(self, text: str) -> Context:
+        """The same context over the database as it was: a time of RFC 3339, or a cursor. Raises BadRequest, Gone."""
+        past = PastDatabase(self.database, await moment_of(text, self.fabric_epoch, ChangeStore(self.database)))
+        return replace(
+            self,
+            database=past,
+            resources=ResourceStore(past),
+            accounts=AccountStore(past),
+            vms=VmStore(past),
+            nodes=NodeStore(past),
+        )
 
     def random_int(self, bits: int) -> int:
         return int.from_bytes(self.random_bytes(-(-bits // 8)), "big") & (1 << bits) - 1

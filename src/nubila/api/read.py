@@ -34,6 +34,9 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+Moment = Annotated[str, msgspec.Meta(max_length=64, description="a time (RFC 3339) or a cursor of the change log")]
+
+
 class Common(msgspec.Struct, frozen=True):
     """The parameters that the framework itself understands; a route accepts those that make sense for it."""
 
@@ -42,6 +45,8 @@ class Common(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=page.LIMIT_MAX)] = page.LIMIT_DEFAULT
     after: str | None = None
     fields: str | None = None
+    as_of: Moment | None = None
+    until: Moment | None = None
 
 
 NOTHING = Common()

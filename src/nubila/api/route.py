@@ -21,6 +21,7 @@ from nubila.errors import NubilaError
 from nubila.model.catalog import Plane
 from nubila.model.fields import Visibility
 from nubila.represent.page import Page
+from nubila.store.tables import BY_NAME
 
 C = TypeVar("C")
 Q = TypeVar("Q")
@@ -32,6 +33,7 @@ JSON_MAX_BYTES = 1 << 20
 JSON = "application/json"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
+LOGGED = frozenset(name for name, t in BY_NAME.items() if t.logged)
 
 
 class NoQuery(msgspec.Struct, frozen=True):
@@ -91,6 +93,7 @@ class Call(Generic[C, Q, B]):
     chunks: Callable[[], AsyncIterator[bytes]]
     receive: Receive
     gate: Gate
+    as_of: str | None = None  # ?as_of=: then `context` reads the past
     departed: bool = False  # the client was seen gone while it was waited for: who waits in a loop ends it
 
     @property
@@ -166,11 +169,18 @@ class Route:
     upload: bool = False  # the body is read by the handler, as octets, with call.stream()
     max_bytes: int = JSON_MAX_BYTES
     media: tuple[str, ...] = (JSON,)  # what it can answer with, best first
+    past: bool = True  # False: reads what is not in the change log, though its noun is
     errors: tuple[type[NubilaError], ...] = ()  # that it raises beyond the common ones, for the OpenAPI document
 
     @property
     def writes(self) -> bool:
         return self.method not in ("GET", "HEAD")
+
+    @property
+    def has_past(self) -> bool:
+        """Reads a resource from tables that are in the change log: takes ?as_of=."""
+        noun, _, verb = self.permission.partition(".")
+        return self.past and self.method == "GET" and verb == "read" and noun in LOGGED and self.media[0] == JSON
 
     @property
     def summary(self) -> str:

@@ -129,6 +129,8 @@ def common(plane: Plane, route: Route) -> frozenset[str]:
         "wait": route.held or (route.writes and plane is not Plane.INTERNAL and not route.upload),
         "limit": route.listing,
         "after": route.listing,
+        "as_of": route.has_past and plane is not Plane.INTERNAL,
+        "until": route.has_past and plane is not Plane.INTERNAL,
         "fields": not route.writes and route.media[0] == "application/json",
     }
     return frozenset(name for name, takes in taken.items() if takes)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, values
+from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import Common, Either, Listing, Send, SendEither, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
@@ -205,3 +205,6 @@ class _Secret:
             os.close(self._handle)
             if not self._kept and self._path is not None:
                 self._path.unlink(missing_ok=True)
+
+
+history.of(user, "user", "users", plane="operator")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values
+from nubila.cli import flow, history, values
 from nubila.cli.options import Either, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
@@ -59,3 +59,6 @@ def delete(flavor: Annotated[str, named("flavor")], /, *, options: Write = Write
     return flow.change(
         lambda how: session.operator.delete_flavor(flavor, how), options, session, "deleted", plane="operator"
     )
+
+
+history.of(app, "flavor", "flavors")

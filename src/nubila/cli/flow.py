@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nubila.cli import columns, exits, planning, progress, table
+from nubila.cli import columns, exits, history, planning, progress, table
 from nubila.cli.options import Common, Listed, Plane, Send, Wait, Write
 from nubila.cli.session import Session
 from nubila.cli.terminal import line, paint, state_colour
@@ -35,6 +35,8 @@ def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> 
     """Prints a list in the asked form."""
     if options.as_json:
         print_json({"items": list(items), "next": None})
+    elif options.until is not None:
+        print(history.differences(items))
     elif options.output == "name":
         for item in items:
             print(line(item.get("name") or item.get("id")))
@@ -48,7 +50,8 @@ def one(found: Json, options: Common, text: Callable[[Json], str] | None = None)
     if options.json:
         print_json(found)
     else:
-        print(text(found) if text else describe(found))
+        differs = getattr(options, "until", None) is not None
+        print(history.changes(found) if differs else text(found) if text else describe(found))
     return exits.OK
 
 

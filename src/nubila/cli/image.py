@@ -9,7 +9,7 @@ from typing import IO, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, progress, table, values
+from nubila.cli import exits, flow, history, progress, table, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import Common, Either, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
@@ -146,3 +146,6 @@ def _hashed(source: IO[bytes], digest: Any) -> Iterator[bytes]:
     while piece := source.read(PIECE_BYTES):
         digest.update(piece)
         yield piece
+
+
+history.of(app, "image", "images")

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, values
+from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Write, named, noun, source, verb
+from nubila.cli.options import Listing, Past, Write, named, noun, source, verb
 from nubila.cli.session import Session
 
 app = noun("keypair", "SSH public keys that VMs let in.")
@@ -60,7 +60,7 @@ def list_(*, options: Listing = Listing()) -> int:
 
 
 @verb(app, "show", "nubila keypair show laptop")
-def show(keypair: Keypair, /, *, options: Common = Common()) -> int:
+def show(keypair: Keypair, /, *, options: Past = Past()) -> int:
     """Show a key pair."""
     return flow.one(Session(options).user.keypair(keypair), options)
 
@@ -87,3 +87,6 @@ def _generated(path: Path, name: str) -> Path:
     if done.returncode != 0:
         raise Failure(f"ssh-keygen failed: {done.stderr.strip() or done.stdout.strip()}")
     return public
+
+
+history.of(app, "keypair", "keypairs")

@@ -9,6 +9,8 @@ from cyclopts import Parameter
 from nubila.cli import exits, flow, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli import flow, history, values
+from nubila.cli.options import Listing, Past, Write, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("network", "Networks that VMs join.")
@@ -62,7 +64,7 @@ def list_(*, options: Listing = Listing()) -> int:
 
 
 @verb(app, "show", "nubila network show back")
-def show(network: Network, /, *, options: Common = Common()) -> int:
+def show(network: Network, /, *, options: Past = Past()) -> int:
     """Show a network."""
     return flow.one(Session(options).user.network(network), options)
 
@@ -72,3 +74,6 @@ def delete(network: Network, /, *, options: Write = Write()) -> int:
     """Delete a network that nothing uses."""
     session = Session(options)
     return flow.change(lambda how: session.user.delete_network(network, how), options, session, "deleted")
+
+
+history.of(app, "network", "networks")

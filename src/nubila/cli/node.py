@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, values
+from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Send, Write, named, noun, verb
+from nubila.cli.options import Listing, Past, Send, Write, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
 
@@ -25,7 +25,7 @@ def list_(*, options: Listing = Listing()) -> int:
 
 
 @verb(app, "show", "nubila node show host1")
-def show(node: Node, /, *, options: Common = Common()) -> int:
+def show(node: Node, /, *, options: Past = Past()) -> int:
     """Show a node with all that it reports."""
     return flow.one(Session(options).operator.node(node), options)
 
@@ -87,3 +87,6 @@ def _join(answer: flow.Json) -> str:
         line(answer.get("internal_url") or "the internal API"),
     )
     return f"For one machine, at {where}, until {until}:\n{line(answer.get('token'))}"
+
+
+history.of(app, "node", "nodes", plane="operator")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, progress, table
+from nubila.cli import exits, flow, history, progress, table
 from nubila.cli.options import Either, Listed, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
@@ -82,3 +82,6 @@ def _why(found: Json) -> str:
         parts.append(table.rows(found["chain"]))
     rest = {k: v for k, v in found.items() if k not in ("summary", "chain")}
     return "\n\n".join(p for p in [*parts, table.anything(rest)] if p)
+
+
+history.of(app, "operation", "operations")

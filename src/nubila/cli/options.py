@@ -19,6 +19,7 @@ Output = Literal["table", "wide", "json", "name"]
 _SESSION = "Session"
 _OUTPUT = "Output"
 _WRITE = "How the change is made"
+_TIME = "Time travel"
 
 
 As = Annotated[
@@ -48,7 +49,19 @@ class Common:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Either(Common):
+class Past(Common):
+    """For what is read: as it was at another moment."""
+
+    as_of: Annotated[
+        str | None,
+        Parameter(help="As it was then: a time such as 2026-01-31T12:00:00Z, or a cursor of a history.", group=_TIME),
+    ] = None
+    until: Annotated[str | None, Parameter(help="What changed from --as-of to then, or to 'now'.", group=_TIME)] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Either(Past):
     """For commands that both APIs offer."""
 
     as_: As = None

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, planning, values
+from nubila.cli import exits, flow, history, planning, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Either, Listing, Write, named, noun, verb
+from nubila.cli.options import Either, Listing, Past, Write, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("project", "Projects, which hold everything else.")
@@ -113,7 +113,7 @@ def member(
 
 
 @verb(quota, "show", "nubila quota show web")
-def quota_show(project: Project, /, *, options: Common = Common()) -> int:
+def quota_show(project: Project, /, *, options: Past = Past()) -> int:
     """Show what a project holds and may hold (operators)."""
     found = Session(options).operator.quota(project)
     return flow.one(found, options, lambda q: planning.quota(classes(q)))
@@ -155,3 +155,6 @@ def _text(found: flow.Json) -> str:
     inner = rest.get("project")
     about = {**inner, **{k: v for k, v in rest.items() if k != "project"}} if isinstance(inner, dict) else rest
     return "\n\n".join(part for part in (flow.describe(about), bars) if part)
+
+
+history.of(app, "project", "projects", plane="operator")

@@ -21,14 +21,20 @@ class Session:
         self.options = options
         self.contexts = contexts.load(options.contexts)
         self.context = self.contexts.get(options.context)
+        as_of, until = getattr(options, "as_of", None), getattr(options, "until", None)
+        self._moment = {k: v for k, v in (("as_of", as_of), ("until", until)) if v is not None}
 
     @cached_property
     def user(self) -> UserApi:
-        return UserApi(self._transport("user", self.context.user_url, self.context.user_token))
+        api = UserApi(self._transport("user", self.context.user_url, self.context.user_token))
+        api.moment = self._moment
+        return api
 
     @cached_property
     def operator(self) -> OperatorApi:
-        return OperatorApi(self._transport("operator", self.context.operator_url, self.context.operator_token))
+        api = OperatorApi(self._transport("operator", self.context.operator_url, self.context.operator_token))
+        api.moment = self._moment
+        return api
 
     def plane(self, wanted: Plane | None) -> Plane:
         """The API to ask where both could be: as asked, else the user's, else the only one that the context has."""

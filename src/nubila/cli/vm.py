@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from nubila.cli import flow, values, vm_more
+from nubila.cli import flow, history, values
 from nubila.cli.options import Either, Listing, Write, named, noun, source, verb
 from nubila.cli.session import Session
 from nubila.cli.vm_inside import console, ssh
@@ -178,3 +179,5 @@ verb(app, "boot-string", "nubila vm boot-string web")(vm_more.boot_string)
 verb(app, "user-data", "nubila vm user-data web")(vm_more.user_data)
 verb(app, "console", "nubila vm console web", "nubila vm console web --bytes 2000")(console)
 verb(app, "ssh", "nubila vm ssh web", "nubila vm ssh web -- uname -a", "nubila vm ssh web --print")(ssh)
+
+history.of(app, "vm", "vms")

@@ -70,10 +70,11 @@ class Calls:
     ) -> None:
         self.transport = transport
         self._attempts, self._sleep, self._clock = attempts, sleep, clock
+        self.moment: Json = {}  # 'as_of' and 'until' of every read
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """The JSON at `path`."""
-        return self.send("GET", path, query=query).json()
+        return self.send("GET", path, query={**self.moment, **(query or {})}).json()
 
     def tagged(self, path: str) -> tuple[Json, str | None]:
         """The JSON at `path`, and its ETag for If-Match."""

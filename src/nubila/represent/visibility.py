@@ -50,6 +50,12 @@ def strip(raw: str, kind: Any, viewer: Visibility) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(_drop(msgspec.json.decode(raw), hidden)) if hidden else raw)
 
 
+def dropped(value: Any, kind: Any, viewer: Visibility) -> Any:
+    """The same of JSON that was decoded already."""
+    hidden = shape(kind, viewer)
+    return _drop(value, hidden) if hidden else value
+
+
 def _keep(value: Any) -> Any:
     raise NotImplementedError(f"{type(value).__name__} cannot be shown")
 

@@ -69,7 +69,7 @@ class Retry(errors.Transient):
 
 class Database:
     def __init__(self, pool: asyncpg.Pool):
-        self._pool = pool
+        self.pool = pool
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
@@ -96,14 +96,14 @@ class Database:
 
     async def close(self) -> None:
         try:
-            await asyncio.wait_for(self._pool.close(), 5)
+            await asyncio.wait_for(self.pool.close(), 5)
         except TimeoutError:
-            self._pool.terminate()
+            self.pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
-            async with self._pool.acquire(timeout=10) as c:
+            async with self.pool.acquire(timeout=10) as c:
                 yield c
         except TimeoutError as e:
             raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from nubila.store import past_views
 from nubila.store.tables import TABLES, Table, metadata
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -36,36 +37,60 @@ create table change (
     project_id uuid,
     generation bigint,
     schema_number smallint not null default 1,
-    action text not null check (action in ('insert', 'update', 'delete')),
+    action text not null check (action in ('insert', 'update', 'delete', 'baseline')),
     content jsonb not null,
-    primary key (xid, seq)
+    fabric_epoch bigint not null default 1,  -- an adoption raises the default
+    primary key (fabric_epoch, xid, seq)
 );
-create index change_object_idx on change (object_id, xid, seq);
-create index change_project_idx on change (project_id, xid, seq);
+create index change_object_idx on change (object_id, seq);
+create index change_project_idx on change (project_id, fabric_epoch, xid, seq);
+create table seal (
+    block bigint primary key,
+    at timestamptz not null default clock_timestamp(),
+    fabric_epoch bigint not null,
+    low xid8 not null,
+    horizon xid8 not null,
+    count bigint not null,
+    digests bytea,
+    digest text not null,
+    previous text not null,
+    hash text not null
+);
 """
 
 FUNCTIONS = """\
 create or replace function log_change() returns trigger language plpgsql as $$
 declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
+    was jsonb;
+    -- one time for all rows of a commit: no moment lies between them
+    moment timestamptz := coalesce(nullif(current_setting('nubila.at', true), '')::timestamptz, clock_timestamp());
 begin
     -- arguments: the column that names the object, the one that names its project ('' for none), and columns to hide
     for i in 2 .. tg_nargs - 1 loop
         content := content - tg_argv[i];
     end loop;
-    insert into change (actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
-    values (
+    if tg_op = 'UPDATE' and tg_argv[0] <> 'id' then
+        -- a row that goes to another holder is gone from the one that had it
+        was := to_jsonb(old);
+        if was->>tg_argv[0] is not distinct from content->>tg_argv[0] then
+            was := null;
+        end if;
+    end if;
+    insert into change (at, actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
+    select moment,
         nullif(current_setting('nubila.actor', true), ''),
         nullif(current_setting('nubila.request', true), ''),
         nullif(current_setting('nubila.reason', true), ''),
         tg_table_name,
-        (content->>tg_argv[0])::uuid,
-        (content->>tg_argv[1])::uuid,
-        (content->>'generation')::bigint,
-        coalesce((content->>'spec_schema')::smallint, 1),
-        lower(tg_op),
-        content
-    );
+        (j->>tg_argv[0])::uuid,
+        (j->>tg_argv[1])::uuid,
+        (j->>'generation')::bigint,
+        coalesce((j->>'spec_schema')::smallint, 1),
+        v.action,
+        j
+      from (values (was, 'delete'), (content, lower(tg_op))) v(j, action)
+     where j is not null;
     return null;
 end $$;
 
@@ -93,7 +118,7 @@ def triggers() -> Iterator[str]:
     for t in TABLES:
         q = f'"{t.name}"'
         if t.logged:
-            named = next(c for c in ("id", "holder_id", "port_id", "node_id", "project_id") if c in t.table.c)
+            named = past_views.holder(t)
             project = "id" if t.name == "project" else "project_id" if "project_id" in t.table.c else ""
             args = ", ".join(f"'{c}'" for c in (named, project, *t.unlogged_columns))
             yield f"create or replace trigger log_insert_delete after insert or delete on {q} for each row execute function log_change({args});"
@@ -244,7 +269,8 @@ begin
   if bad <> '[]' then
     raise exception using errcode = '{STALE}', message = 'stale', detail = bad::text;
   end if;
-  -- rows
+  -- rows; their time is taken when what they rest on is locked, so that of one object later rows have later times
+  perform set_config('nubila.at', clock_timestamp()::text, true);
 {writes}
 {_CLAIMS}
   return out || jsonb_build_object('now', now());
@@ -254,7 +280,7 @@ end $commit$;
 
 def functions() -> str:
     """What follows from the tables, in words that hold on an empty database as well as on an older one."""
-    return "\n\n".join([FUNCTIONS, *triggers(), commit_function()]) + "\n"
+    return "\n\n".join([FUNCTIONS, *triggers(), commit_function(), *past_views.views()]) + "\n"
 
 
 def everything() -> str:

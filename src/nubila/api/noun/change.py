@@ -11,6 +11,8 @@ from nubila import errors
 from nubila.api.context import CLOCK_S, ApiCall, is_operator, project_of
 from nubila.api.route import Answer
 from nubila.model.ids import KIND, PREFIX, parse, text
+from nubila.model.shapes import SHAPES
+from nubila.represent import visibility
 from nubila.store.change import ChangeStore, Cursor
 from nubila.store.database import Record
 
@@ -33,7 +35,7 @@ async def list_changes(call: ApiCall) -> Answer:
     changes = ChangeStore(call.context.database)
     if call.query.after == "end":
         return Answer(body={"items": [], "cursor": str(await changes.end(epoch)), "reset": False})
-    cursor = Cursor(epoch, 0, 0) if call.query.after is None else Cursor.parse(call.query.after)
+    cursor = Cursor(epoch, 0, 0, of=0) if call.query.after is None else Cursor.parse(call.query.after)
     if cursor is None:
         raise errors.BadRequest(
             "'after' is not a cursor of the change log.", fix="Use the 'cursor' of an earlier answer, or 'end'."
@@ -60,25 +62,40 @@ async def list_changes(call: ApiCall) -> Answer:
         if rows or left <= 0 or call.gate.stopping or call.departed:
             break
         await call.until(call.context.hub.expect("change").wait(min(left, CLOCK_S)), min(left, CLOCK_S))
-    last = Cursor(epoch, rows[-1]["xid"], rows[-1]["seq"]) if rows else cursor
-    return Answer(body={"items": [_shown(call, r) for r in rows], "cursor": str(last), "reset": False})
+    last = cursor_of(call, rows[-1]) if rows else cursor
+    return Answer(body={"items": [change_shown(call, r) for r in rows], "cursor": str(last), "reset": False})
 
 
-def _shown(call: ApiCall, row: Record) -> dict[str, Any]:
-    content: dict[str, Any] = msgspec.json.decode(row["content"])
+def content_shown(call: ApiCall, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A logged row as this viewer may see it: by the columns of the table, and by the marks in spec and status."""
     if not is_operator(call):
         content = {k: v for k, v in content.items() if k not in OPERATOR_COLUMNS}
-    actor = row["actor"]
+    for part, shape in zip(("spec", "status"), SHAPES.get(kind, (None, None)), strict=True):
+        if shape is not None and content.get(part) is not None:
+            content[part] = visibility.dropped(content[part], shape, call.viewer)
+    return content
+
+
+def actor_shown(call: ApiCall, actor: str | None) -> str:
     if actor is not None and not is_operator(call) and not actor.startswith("user:"):
         actor = actor.partition(":")[0]
+    return actor or "changed in the database by hand"
+
+
+def cursor_of(call: ApiCall, row: Record) -> str:
+    return str(Cursor.at(call.context.fabric_epoch, row["fabric_epoch"], row["xid"], row["seq"]))
+
+
+def change_shown(call: ApiCall, row: Record) -> dict[str, Any]:
     return {
         "at": row["at"],
-        "actor": actor or "changed in the database by hand",
+        "cursor": cursor_of(call, row),
+        "actor": actor_shown(call, row["actor"]),
         "request": row["request"],
         "reason": row["reason"],
         "kind": row["kind"],
         "id": text(row["kind"], row["object_id"]) if row["kind"] in PREFIX and row["object_id"] else None,
         "action": row["action"],
         "generation": row["generation"],
-        "content": content,
+        "content": content_shown(call, row["kind"], msgspec.json.decode(row["content"])),
     }

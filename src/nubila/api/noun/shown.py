@@ -51,10 +51,14 @@ def _volume(call: ApiCall, row: Record) -> dict[str, Any]:
 def _node(call: ApiCall, row: Record) -> dict[str, Any]:
     silent = row["silent_s"]
     extras: dict[str, Any] = {
-        "last_report_age_s": None if silent is None else round(silent, 1),
+        "last_report_age_s": None if silent is None or call.as_of else round(silent, 1),
         "inventory": None if row["inventory"] is None else msgspec.Raw(row["inventory"].encode()),
     }
-    if row["state"] not in ("enrolling", "retired") and (silent is None or silent > node.SILENT_AFTER_S):
+    if (
+        call.as_of is None
+        and row["state"] not in ("enrolling", "retired")
+        and (silent is None or silent > node.SILENT_AFTER_S)
+    ):
         extras |= {"state": "unknown", "last_state": row["state"]}
     return json.resource("node", row, viewer=call.viewer, **extras)
 

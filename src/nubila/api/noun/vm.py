@@ -55,7 +55,7 @@ class ConsoleQuery(msgspec.Struct, frozen=True):
 
 def vm_shown(call: ApiCall, row: Record) -> dict[str, Any]:
     silent = row["silent_s"]
-    unknown = silent is None or silent > node.SILENT_AFTER_S
+    unknown = call.as_of is None and (silent is None or silent > node.SILENT_AFTER_S)
     extras: dict[str, Any] = {
         "addresses": (row["addresses"] or "").split(),
         "flavor": row["flavor_name"],
@@ -63,7 +63,7 @@ def vm_shown(call: ApiCall, row: Record) -> dict[str, Any]:
         "login": row["login"],
         "host": host_handle(row["project_id"], row["node_id"]),
         "observed_generation": row["observed_generation"],
-        "last_report_age_s": None if silent is None else round(silent, 1),
+        "last_report_age_s": None if silent is None or call.as_of else round(silent, 1),
     }
     if unknown and row["state"] not in ("removed",):
         extras |= {"state": "unknown", "last_state": row["state"]}

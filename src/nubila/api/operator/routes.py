@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nubila import errors
 from nubila.api.noun import change, drift, image, node, operation, simple, vm, vm_more
+from nubila.api.noun import change, drift, image, node, operation, simple, vm
+from nubila.api.noun.history import histories
 from nubila.api.route import Route
 from nubila.intent import catalog, vm_hold
 from nubila.intent import drift as drifts
@@ -15,7 +17,7 @@ Q = simple.ListQuery
 CLAIMS = (errors.Conflict, errors.Stale, errors.Invalid)
 UPLOAD_MAX_BYTES = 64 << 30
 
-ROUTES: tuple[Route, ...] = (
+ROWS: tuple[Route, ...] = (
     Route(
         "POST",
         f"{V}/first-operator",
@@ -182,6 +184,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
+    Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
     Route(
         "GET",
         f"{V}/networks",
@@ -204,7 +207,7 @@ ROUTES: tuple[Route, ...] = (
         listing=True,
     ),
     Route("GET", f"{V}/operations/{{operation}}", "operation.read", operation.show_operation, held=True),
-    Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation),
+    Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation, past=False),
     Route(
         "POST", f"{V}/operations/{{operation}}/cancel", "operation.cancel", operation.cancel_operation, errors=CLAIMS
     ),
@@ -221,3 +224,4 @@ ROUTES: tuple[Route, ...] = (
         errors=CLAIMS,
     ),
 )
+ROUTES = (*ROWS, *histories(ROWS))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from nubila import errors
 from nubila.api.noun import change, network, operation, simple, vm, vm_more
+from nubila.api.noun import change, network, operation, simple, vm
+from nubila.api.noun.history import histories
 from nubila.api.route import TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
 from nubila.intent import network as networks
@@ -14,7 +16,7 @@ Q = simple.ListQuery
 CLAIMS = (errors.Conflict, errors.Stale, errors.QuotaExceeded, errors.NoCapacity, errors.Invalid)
 VERBS = (*CLAIMS, errors.Unsupported)
 
-ROUTES: tuple[Route, ...] = (
+ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/me", "me.read", simple.me),
     Route("GET", f"{V}/project", "project.read", simple.own_project),
     Route("POST", f"{V}/vms", "vm.create", vm.create_vm, body=vm_create.VmCreate, status=201, held=True, errors=CLAIMS),
@@ -44,7 +46,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{V}/vms/{{vm}}/boot-string", "vm.read", vm_more.boot_string),
     Route("GET", f"{V}/vms/{{vm}}/user-data", "vm.read_user_data", vm_more.user_data),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
-    Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
+    Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route(
         "GET",
@@ -55,7 +57,7 @@ ROUTES: tuple[Route, ...] = (
         listing=True,
     ),
     Route("GET", f"{V}/operations/{{operation}}", "operation.read", operation.show_operation, held=True),
-    Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation),
+    Route("GET", f"{V}/operations/{{operation}}/why", "operation.read", operation.why_operation, past=False),
     Route(
         "POST", f"{V}/operations/{{operation}}/cancel", "operation.cancel", operation.cancel_operation, errors=CLAIMS
     ),
@@ -122,3 +124,4 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("DELETE", f"{V}/tokens/{{token}}", "token.remove", simple.remove_token, errors=CLAIMS),
 )
+ROUTES = (*ROWS, *histories(ROWS))

@@ -34,3 +34,25 @@ create unique index drift_thing_key on drift (node_id, thing_kind, name) where r
 alter table vm drop constraint vm_state_known;
 alter table vm add constraint vm_state_known check (state in ('pending', 'starting', 'running', 'rebooting', 'stopping',
   'stopped', 'suspended', 'crashed', 'failed', 'removing', 'removed'));
+-- the change log: rows of more than one fabric epoch, found by object in the order they were made
+alter table change add column fabric_epoch bigint not null default 1;
+alter table change drop constraint change_pkey;
+alter table change add primary key (fabric_epoch, xid, seq);
+alter table change drop constraint change_action_check;
+alter table change add constraint change_action_check check (action in ('insert', 'update', 'delete', 'baseline'));
+drop index change_object_idx;
+create index change_object_idx on change (object_id, seq);
+drop index change_project_idx;
+create index change_project_idx on change (project_id, fabric_epoch, xid, seq);
+create table seal (
+    block bigint primary key,
+    at timestamptz not null default clock_timestamp(),
+    fabric_epoch bigint not null,
+    low xid8 not null,
+    horizon xid8 not null,
+    count bigint not null,
+    digests bytea,
+    digest text not null,
+    previous text not null,
+    hash text not null
+);

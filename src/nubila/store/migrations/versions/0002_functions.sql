@@ -1,24 +1,35 @@
 create or replace function log_change() returns trigger language plpgsql as $$
 declare
     content jsonb := to_jsonb(case when tg_op = 'DELETE' then old else new end);
+    was jsonb;
+    -- one time for all rows of a commit: no moment lies between them
+    moment timestamptz := coalesce(nullif(current_setting('nubila.at', true), '')::timestamptz, clock_timestamp());
 begin
     -- arguments: the column that names the object, the one that names its project ('' for none), and columns to hide
     for i in 2 .. tg_nargs - 1 loop
         content := content - tg_argv[i];
     end loop;
-    insert into change (actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
-    values (
+    if tg_op = 'UPDATE' and tg_argv[0] <> 'id' then
+        -- a row that goes to another holder is gone from the one that had it
+        was := to_jsonb(old);
+        if was->>tg_argv[0] is not distinct from content->>tg_argv[0] then
+            was := null;
+        end if;
+    end if;
+    insert into change (at, actor, request, reason, kind, object_id, project_id, generation, schema_number, action, content)
+    select moment,
         nullif(current_setting('nubila.actor', true), ''),
         nullif(current_setting('nubila.request', true), ''),
         nullif(current_setting('nubila.reason', true), ''),
         tg_table_name,
-        (content->>tg_argv[0])::uuid,
-        (content->>tg_argv[1])::uuid,
-        (content->>'generation')::bigint,
-        coalesce((content->>'spec_schema')::smallint, 1),
-        lower(tg_op),
-        content
-    );
+        (j->>tg_argv[0])::uuid,
+        (j->>tg_argv[1])::uuid,
+        (j->>'generation')::bigint,
+        coalesce((j->>'spec_schema')::smallint, 1),
+        v.action,
+        j
+      from (values (was, 'delete'), (content, lower(tg_op))) v(j, action)
+     where j is not null;
     return null;
 end $$;
 
@@ -831,7 +842,8 @@ begin
   if bad <> '[]' then
     raise exception using errcode = 'NB409', message = 'stale', detail = bad::text;
   end if;
-  -- rows
+  -- rows; their time is taken when what they rest on is locked, so that of one object later rows have later times
+  perform set_config('nubila.at', clock_timestamp()::text, true);
 
   if fd ? 'project' then f := fd->'project'; for k in select j from jsonb_array_elements(f) j loop
     delete from "project" t where t."id" = (k.j->>'id')::UUID;
@@ -1332,3 +1344,260 @@ begin
   return out || jsonb_build_object('now', now());
 end $commit$;
 
+
+drop schema if exists past cascade;
+create schema past;
+
+create view past."node_seen" as select node_id, session, now() as seen_at, revision from public."node_seen";
+
+create view past."project" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."project" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'project' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."project", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."user" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."user" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'user' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."user", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."operator" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."operator" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'operator' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."operator", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."member" as
+select o.id as "project_id", r."user_id", r."role"
+  from public."project" o
+ cross join lateral (
+     select distinct on (c.content->>'user_id') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'member' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'user_id', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."member", c.content) r
+ where c.action <> 'delete';
+
+create view past."token" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."account_id", t."project_id", r."plane"
+  from public."token" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'token' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."token", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."keypair" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."user_id"
+  from public."keypair" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'keypair' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."keypair", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."node" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."node" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'node' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."node", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."join_token" as
+select t."id", r."spec", r."expires_at", r."used_at", r."node_id", r."created_at"
+  from public."join_token" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'join_token' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."join_token", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz;
+
+create view past."virt_method" as
+select o.id as "node_id", r."name", r."capabilities"
+  from public."node" o
+ cross join lateral (
+     select distinct on (c.content->>'name') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'virt_method' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'name', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."virt_method", c.content) r
+ where c.action <> 'delete';
+
+create view past."flavor" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."flavor" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'flavor' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."flavor", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."image" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."project_id", r."sha256"
+  from public."image" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'image' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."image", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."network" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
+  from public."network" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'network' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."network", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."subnet" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."network_id", r."cidr", r."gateway"
+  from public."subnet" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'subnet' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."subnet", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."vm" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret"
+  from public."vm" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'vm' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."vm", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."volume" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."image_id"
+  from public."volume" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'volume' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."volume", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."port" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."network_id", t."vm_id", r."node_id", r."epoch", r."mac"
+  from public."port" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'port' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."port", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."address" as
+select r."network_id", r."address", r."subnet_id", o.id as "port_id", r."origin"
+  from public."port" o
+ cross join lateral (
+     select distinct on (c.content->>'network_id', c.content->>'address') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'address' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'network_id', c.content->>'address', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."address", c.content) r
+ where c.action <> 'delete';
+
+create view past."attachment" as
+select t."id", t."project_id", t."volume_id", t."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') as "version"
+  from public."attachment" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'attachment' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."attachment", c.content) r
+ where c.action <> 'delete';
+
+create view past."operation" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."resource_kind", t."resource_id", r."node_id", r."deadline_at", r."ended_at"
+  from public."operation" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'operation' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."operation", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."inventory" as
+select o.id as "node_id", r."class", r."total", r."reserved", r."used"
+  from public."node" o
+ cross join lateral (
+     select distinct on (c.content->>'class') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'inventory' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'class', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."inventory", c.content) r
+ where c.action <> 'delete';
+
+create view past."quota" as
+select o.id as "project_id", r."class", r."amount", r."used"
+  from public."project" o
+ cross join lateral (
+     select distinct on (c.content->>'class') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'quota' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'class', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."quota", c.content) r
+ where c.action <> 'delete';
