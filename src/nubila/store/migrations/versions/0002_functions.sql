@@ -1578,6 +1578,18 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral jsonb_populate_record(null::public."operation", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
+create view past."drift" as
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", t."vm_id", r."thing_kind", r."cause"
+  from public."drift" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'drift' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."drift", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
 create view past."inventory" as
 select o.id as "node_id", r."class", r."total", r."reserved", r."used"
   from public."node" o
