@@ -4,8 +4,9 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 NAME ?= nubila
-PORT ?= 8440
-SUBNET ?= 10.77.0.0/24
+# Empty: as it was installed, else 8440 and 10.77.0.0/24.
+PORT ?=
+SUBNET ?=
 ACCEPT ?=
 PACKAGES ?=
 # 'make check T=tests/unit/test_ids.py', 'make test T=tests/up': only those tests
@@ -46,7 +47,7 @@ test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
 	@$(if $(T),true,tools/pytest 600 -m 'real or slow' $(FAST))
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
-dev: PORT := $(if $(filter 8440,$(PORT)),18440,$(PORT))
+dev: PORT := $(or $(PORT),18440)
 dev: ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
 	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "firewall $(ACCEPT)"
 	@tools/setup

@@ -5,21 +5,31 @@ A file (TOML) and environment variables `NUBILA_*` override defaults.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+# listening on all addresses -> the one at which this machine itself reaches it
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "nubila"  # of this installation: part of every OS name (users, directories, tables)
-    listen: str = "127.0.0.1"
-    user_port: int = 8440
-    operator_port: int = 8441
-    internal_port: int = 8442
+    listen: str = "127.0.0.1"  # an address of this machine; 0.0.0.0 or :: for all of them
+    names: tuple[str, ...] = ()  # names and addresses by which others reach it; the first is told to them
+    user_port: Port = 8440
+    operator_port: Port = 8441
+    internal_port: Port = 8442
     pool_size: int = 8  # database connections of one process
     long_poll_s: float = 25.0
     drivers: str = "real"  # 'fake': the agent runs the scriptable fakes
@@ -27,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     bus: bool = True  # False: no wake-ups between or inside processes, only the clock (fault tests)
     var: str = ""  # state; default /var/lib/NAME
-    run: str = ""  # sockets and pid files; default /run/NAME
+    run: str = ""  # sockets, and which processes run; default /run/NAME
 
     @property
     def var_dir(self) -> Path:
@@ -82,17 +92,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def pg_user(self) -> str:
         return f"{self.name}-pg"
 
+    # --- where it is reached
+    @property
+    def listens_everywhere(self) -> bool:
+        return self.listen in EVERYWHERE
+
     @property
     def internal_url(self) -> str:
-        return f"https://{self.listen}:{self.internal_port}"
+        """As reached from this machine; so are the next two."""
+        return self._url(self.internal_port)
 
     @property
     def user_url(self) -> str:
-        return f"https://{self.listen}:{self.user_port}"
+        return self._url(self.user_port)
 
     @property
     def operator_url(self) -> str:
-        return f"https://{self.listen}:{self.operator_port}"
+        return self._url(self.operator_port)
+
+    def elsewhere(self, port: int) -> str:
+        """As others reach a port of it; while it listens on loopback, that is this machine alone."""
+        return self._url(port, self.names[0]) if self.names else self._url(port)
+
+    def _url(self, port: int, host: str = "") -> str:
+        host = host or EVERYWHERE.get(self.listen, self.listen)
+        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 class BadSettings(ValueError):
@@ -101,13 +125,23 @@ class BadSettings(ValueError):
 
 def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from a file, then NUBILA_* variables. Unknown keys are errors, so that a typo is noticed."""
+    try:
+        return _load(file, environ)
+    except BadSettings as e:
+        raise BadSettings(f"{file}: {e}" if file is not None and file.exists() else str(e)) from None
+
+
+def _load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     values: dict[str, object] = {}
     if file is not None and file.exists():
-        values.update(tomllib.loads(file.read_text()))
+        try:
+            values.update(tomllib.loads(file.read_text()))
+        except ValueError as e:
+            raise BadSettings(str(e)) from e
     known = {f.name: f for f in msgspec.structs.fields(Settings)}
     for key, value in environ.items():
         if key.startswith("NUBILA_") and key[7:].lower() in known:
-            values[key[7:].lower()] = value
+            values[key[7:].lower()] = value.split(",") if key == "NUBILA_NAMES" and value else value
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise BadSettings(f"unknown settings: {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
@@ -115,6 +149,25 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as e:
         raise BadSettings(str(e)) from e
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]{0,11}", settings.name):
         raise BadSettings("name: 1-12 lower-case letters and digits, starting with a letter")
-    return settings
+    for key, host in (("listen", settings.listen), *(("names", n) for n in settings.names)):
+        if not _is_host(host):
+            raise BadSettings(f"{key}: '{host}' is neither an IP address nor a host name")
+    if any(n in EVERYWHERE for n in settings.names):
+        raise BadSettings("names: 0.0.0.0 and :: are no addresses that anybody can go to")
+    if len({settings.user_port, settings.operator_port, settings.internal_port}) < 3:
+        raise BadSettings("user_port, operator_port and internal_port: three different ports are needed")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return bool(_HOST.fullmatch(text)) and not text.replace(".", "").isdigit()
+    return "%" not in text

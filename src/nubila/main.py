@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 import uvloop
 
-from nubila import config
+from nubila import config, errors
 from nubila.access import authority, keyfile, tokens, vaultbox
 from nubila.access.authenticate import Authenticator, TokenRow
 from nubila.api.app import App, Refused, build
@@ -53,6 +54,9 @@ PLANES: dict[str, tuple[Plane, tuple[Route, ...], str]] = {
     "internal": (Plane.INTERNAL, INTERNAL, "internal_port"),
 }
 WORDS = (*PLANES, "reconcile")
+SERVE_HELP = """Run these parts of the control plane in one process; all of them, if none is named. Settings come from NUBILA_*
+variables. 'sudo make up' starts a supervisor, which runs this as the installation's own user."""
+OUTSIDE = (errno.EACCES, errno.EPERM, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EROFS, errno.ENOSPC)
 TOKEN_KEPT_S = 1.0
 
 
@@ -192,7 +196,7 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
     if "reconcile" in words:
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database), holder).run(stop)))
-    names = authority.server_names(settings.listen, [socket.gethostname()])
+    names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
     listeners = [
         Listener(
             app_of(w, context),
@@ -216,23 +220,49 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
 
 
 def serve(argv: list[str]) -> int:
+    if {"-h", "--help"} & set(argv):
+        print(f"Usage: nubila serve [{' | '.join(WORDS)}]...\n\n{SERVE_HELP}")
+        return 0
     words = argv or list(WORDS)
     unknown = [w for w in words if w not in WORDS]
     if unknown:
         print(f"serve: unknown '{unknown[0]}'; known are: {', '.join(WORDS)}", file=sys.stderr)
         return 2
-    settings = config.load()
-    log.setup(settings.log_level)
-    os.umask(0o077)
-    uvloop.run(run(settings, words))
-    return 0
+    return _guarded("serve", lambda settings: uvloop.run(run(settings, words)))
 
 
 def migrate(argv: list[str]) -> int:
     """Bring the database to this version; names the installation at the first time."""
     from nubila.store.migrate import run as run_migrations  # only here: Alembic is large
 
-    settings = config.load()
-    region = f"{settings.name}-{secrets.token_hex(4)}"
-    print(f"database schema {run_migrations(str(settings.pg_socket_dir), region)}")
-    return 0
+    if argv:
+        print("Usage: nubila migrate\n\nThe supervisor, which 'sudo make up' starts, runs it before the control plane.")
+        return 0 if {"-h", "--help"} & set(argv) else 2
+
+    def bring(settings: Settings) -> None:
+        region = f"{settings.name}-{secrets.token_hex(4)}"
+        print(f"database schema {run_migrations(str(settings.pg_socket_dir), region)}")
+
+    return _guarded("migrate", bring)
+
+
+def _guarded(word: str, act: Callable[[Settings], None]) -> int:
+    """What is wrong around the process, and not in it, ends in a sentence: it is read in a terminal or in its log."""
+    try:
+        settings = config.load()
+        log.setup(settings.log_level)
+        os.umask(0o077)
+        act(settings)
+        return 0
+    except errors.DatabaseAway as e:
+        why = (
+            f"the database of '{settings.name}' in {settings.pg_socket_dir} cannot be reached ({e.inside or e.detail})"
+        )
+    except config.BadSettings as e:
+        why = str(e)
+    except OSError as e:
+        if e.errno not in OUTSIDE:
+            raise
+        why = str(e)
+    print(f"nubila {word}: {why}. The supervisor runs this, which 'sudo make up' starts.", file=sys.stderr)
+    return 1

@@ -68,6 +68,14 @@ def test_context_is_chosen_by_option_and_environment(cli: Cli, monkeypatch: pyte
     assert "There is no context 'y'" in cli("vm", "list").err
 
 
+def test_without_any_context_make_up_is_named(cli: Cli, contexts_file: Path) -> None:
+    contexts_file.unlink()
+    ran = cli("vm", "list")
+    assert ran.code == 2
+    assert f"no contexts in {contexts_file}" in ran.err
+    assert "sudo make up" in ran.err
+
+
 def test_broken_file_and_bad_values(cli: Cli, contexts_file: Path) -> None:
     cli("context", "add", "plain", "--user-url", "http://10.1.1.1:1")
     contexts_file.write_text(contexts_file.read_text().replace('"plain"', '"plain", "user_token": "nbu_1_zzz"'))

@@ -24,7 +24,7 @@ from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
 from nubila.client.answers import ConnectionFailed, ProblemError
 from nubila.client.transport import Transport
-from nubila.config import Settings, load
+from nubila.config import BadSettings, Settings, load
 from nubila.protocol import Hello
 from nubila.telemetry import log
 
@@ -59,10 +59,15 @@ def main(argv: list[str]) -> int:
         "--nodes", type=int, default=1, help="so many fake nodes in this process, a token per line of the file"
     )
     arguments = parser.parse_args(argv)
-    settings = load(arguments.config)
+    try:
+        settings = load(arguments.config)
+    except BadSettings as e:
+        parser.error(str(e))
     log.setup(settings.log_level)
     if settings.drivers != "fake" and (arguments.nodes > 1 or arguments.name_suffix):
         parser.error("several agents on one machine need drivers = 'fake'")
+    if settings.drivers != "fake" and os.geteuid() != 0:
+        parser.error("it runs as root; 'sudo make up' starts it")
     return run(settings, nodes(settings, arguments.name_suffix, arguments.nodes, arguments.join_token_file))
 
 

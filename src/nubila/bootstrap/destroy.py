@@ -19,7 +19,7 @@ from nubila.config import Settings
 
 
 def destroy(name: str, clone: Path, *, packages: bool = False, adopt: bool = False) -> int:
-    install = open_install(name, clone, adopt=adopt)
+    install = open_install(name, clone, adopt=adopt, by_name=True)
     settings = install.settings if install else Settings(name=name)
     if install is None and settings.var_dir.exists() and any(settings.var_dir.iterdir()):
         print(f"{settings.var_dir} holds no installation that is known; it is left alone.")

@@ -17,7 +17,7 @@ PATIENCE_S = 150.0  # more than all children's together
 
 
 def down(name: str, clone: Path) -> int:
-    install = open_install(name, clone)
+    install = open_install(name, clone, by_name=True)
     if install is None:
         print(f"There is no installation '{name}': nothing to do.")
         return 0

@@ -12,11 +12,13 @@ import platform
 import re
 import shutil
 import subprocess
+import tomllib
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from nubila.bootstrap import owner, packages, processes
+from nubila.bootstrap.asked import DEFAULT_PORT, DEFAULT_SUBNET4, Asked
 from nubila.bootstrap.journal import Journal
 from nubila.bootstrap.owner import Owner
 
@@ -25,6 +27,7 @@ SYSCTLS: dict[str, str] = {
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
 }
+PORT_SETTINGS = ("user_port", "operator_port", "internal_port")
 ADVERTISED = 0x00050000  # flags of a default route of IPv6 that a router advertised
 
 
@@ -57,15 +60,24 @@ class Facts:
     users_to_add: tuple[str, ...] = ()
     dropping: tuple[str, ...] = ()  # firewall chains of others that drop what they do not know
     routes: tuple[str, ...] = ()  # of others, that overlap with the default network
-    subnet4: str = "10.77.0.0/24"
+    subnet4: str = DEFAULT_SUBNET4
+    port: int = DEFAULT_PORT  # the first of three: as installed, else as asked, else the default
+    asked_port: int | None = None  # said for this call
+    asked_subnet4: str | None = None
+    settings_wrong: str = ""  # why nubila.toml cannot be read
+    other_port: int = 9440  # three from here are free, and the network is nobody's: for proposals
+    other_subnet4: str = "10.78.0.0/24"
     sysctls: tuple[tuple[str, str, str], ...] = ()  # name, value now, value wanted; only those that differ
     packages: tuple[str, ...] = ()  # to be installed
     kvm: bool = False
 
 
-def gather(name: str, clone: Path, ports: tuple[int, ...], subnet4: str, var_dir: Path) -> Facts:
+def gather(ask: Asked, var_dir: Path) -> Facts:
+    name, clone = ask.name, ask.clone
     held = owner.read(var_dir)
-    subnet4 = held.subnet4 if held else subnet4
+    subnet4 = held.subnet4 if held else ask.subnet4 or DEFAULT_SUBNET4
+    ports, settings_wrong = _ports(var_dir, ask.port or DEFAULT_PORT)
+    listening, routes = _listening(), _routes()
     journal = Journal(var_dir)
     mine = [p for p in processes.all_of() if p.variable(processes.NAME_VARIABLE) == name]
     wanted = (name, f"{name}-pg")
@@ -80,7 +92,7 @@ def gather(name: str, clone: Path, ports: tuple[int, ...], subnet4: str, var_dir
         machine=platform.machine(),
         memory_mib=_memory_mib(),
         free_mib=_free_mib(var_dir),
-        listeners=tuple(_listeners(ports, {p.pid for p in mine})),
+        listeners=tuple(_listeners(listening, ports, {p.pid for p in mine})),
         owner=held,
         owner_alive=held is None or Path(held.clone).is_dir(),
         running=tuple(f"{p.program} (pid {p.pid})" for p in mine if p.runs() or p.program.startswith("postgres")),
@@ -91,8 +103,14 @@ def gather(name: str, clone: Path, ports: tuple[int, ...], subnet4: str, var_dir
         users=foreign,
         users_to_add=tuple(n for n in wanted if n not in there),
         dropping=tuple(_dropping(name)),
-        routes=tuple(_overlapping(subnet4, held is not None)),
+        routes=() if held else tuple(_overlapping(routes, subnet4)),  # else the network's own bridge has one
         subnet4=subnet4,
+        port=ports[0],
+        asked_port=ask.port,
+        asked_subnet4=ask.subnet4,
+        settings_wrong=settings_wrong,
+        other_port=_other_port(set(listening)),
+        other_subnet4=_other_subnet4(routes),
         sysctls=tuple((k, now, v) for k, v in _sysctls().items() if (now := _sysctl(k)) not in (v, "")),
         packages=tuple(packages.missing()),
         kvm=os.path.exists("/dev/kvm"),
@@ -168,20 +186,44 @@ def _sysctl(key: str) -> str:
         return ""
 
 
-def _listeners(ports: tuple[int, ...], ours: set[int]) -> list[Listener]:
-    inodes: dict[str, int] = {}
+def _ports(var_dir: Path, port: int) -> tuple[tuple[int, ...], str]:
+    """The three ports: of the settings there, else from `port` on; and why the settings cannot be read."""
+    usual = dict(zip(PORT_SETTINGS, range(port, port + 3), strict=True))
+    try:
+        found = tomllib.loads((var_dir / "nubila.toml").read_text())
+    except FileNotFoundError:
+        found = {}
+    except (OSError, ValueError) as e:
+        return tuple(usual.values()), str(e)
+    ports = {k: found.get(k, usual[k]) for k in PORT_SETTINGS}
+    wrong = [f"{k} = {v!r}" for k, v in ports.items() if not isinstance(v, int)]
+    return (tuple(usual.values()), f"no port: {', '.join(wrong)}") if wrong else (tuple(ports.values()), "")
+
+
+def _listening() -> dict[int, list[str]]:
+    """Port -> the sockets that listen on it."""
+    found: dict[int, list[str]] = {}
     for file in ("tcp", "tcp6"):
         for line in Path("/proc/net", file).read_text().splitlines()[1:]:
             fields = line.split()
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == "0A" and port in ports:
-                inodes[f"socket:[{fields[9]}]"] = port
+            if fields[3] == "0A":
+                found.setdefault(int(fields[1].rpartition(":")[2], 16), []).append(f"socket:[{fields[9]}]")
+    return found
+
+
+def _listeners(listening: dict[int, list[str]], ports: tuple[int, ...], ours: set[int]) -> list[Listener]:
     found = []
-    for inode, port in inodes.items():
-        pids = _holders(inode)
-        who = ", ".join(f"{p.program} (pid {p.pid})" for pid in sorted(pids) if (p := processes.read(pid)))
-        found.append(Listener(port, who or "an unknown process", bool(pids & ours)))
-    return sorted(found, key=lambda x: x.port)
+    for port in sorted(set(ports) & set(listening)):
+        for inode in listening[port]:
+            pids = _holders(inode)
+            who = ", ".join(f"{p.program} (pid {p.pid})" for pid in sorted(pids) if (p := processes.read(pid)))
+            found.append(Listener(port, who or "an unknown process", bool(pids & ours)))
+    return found
+
+
+def _other_port(taken: set[int]) -> int:
+    """The first of three free ones."""
+    return next(p for p in range(9440, 65440, 100) if not taken & {p, p + 1, p + 2})
 
 
 def _holders(inode: str) -> set[int]:
@@ -214,16 +256,23 @@ def _dropping(name: str) -> list[str]:
     ]
 
 
-def _overlapping(subnet4: str, installed: bool) -> list[str]:
-    """Routes of this host into the default network; once installed, the network's own bridge has one."""
+def _routes() -> list[tuple[IPv4Network, str]]:
+    """Where this host sends what, by which interface; the default route is left out."""
     ip = program("ip")
-    if ip is None or installed:
+    if ip is None:
         return []
     run = subprocess.run((ip, "-j", "-4", "route"), capture_output=True, text=True, check=False, timeout=20)
+    found = json.loads(run.stdout or "[]")
+    return [(IPv4Network(r["dst"]), r.get("dev", "?")) for r in found if r["dst"] not in ("default", "0.0.0.0/0")]
+
+
+def _overlapping(routes: list[tuple[IPv4Network, str]], subnet4: str) -> list[str]:
+    """Routes of this host into the default network."""
     wanted = IPv4Network(subnet4)
-    found = []
-    for route in json.loads(run.stdout or "[]"):
-        to = ip_network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
-        if to.prefixlen and to.overlaps(wanted):
-            found.append(f"{route['dst']} by {route.get('dev', '?')}")
-    return found
+    return [f"{to} by {dev}" for to, dev in routes if to.overlaps(wanted)]
+
+
+def _other_subnet4(routes: list[tuple[IPv4Network, str]]) -> str:
+    """A network that no route of this host leads into."""
+    candidates = (f"10.{n}.0.0/24" for n in (*range(78, 256), *range(78)))
+    return next((c for c in candidates if not _overlapping(routes, c)), "172.31.99.0/24")

@@ -17,10 +17,10 @@ import msgspec
 from nubila.bootstrap import owner, processes
 from nubila.bootstrap.journal import Entry, Journal
 from nubila.bootstrap.owner import Owner
-from nubila.config import Settings, load
+from nubila.config import BadSettings, Settings, load
 
+STATES = Path("/var/lib")
 SETTINGS_FILE = "nubila.toml"
-DEFAULT_SUBNET4 = "10.77.0.0/24"
 # What children find. The administrator's directories are not in every root's PATH.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -54,16 +54,26 @@ class Install:
         return self.clone / "build"
 
 
-def open_install(name: str, clone: Path, *, adopt: bool = False) -> Install | None:
-    """The installation that this clone holds; None: there is none. NotOurs: another clone holds it."""
-    var_dir = Path("/var/lib") / name
+def open_install(name: str, clone: Path, *, adopt: bool = False, by_name: bool = False) -> Install | None:
+    """The installation that this clone holds; None: there is none. NotOurs: another clone holds it. `by_name`: to stop
+    it, settings that cannot be used do no harm."""
+    var_dir = STATES / name
     held = owner.read(var_dir)
     if held is None:
         return None
     if held.clone != str(clone) and not (adopt and not Path(held.clone).is_dir()):
         raise NotOurs(f"{var_dir} belongs to the clone at {held.clone} (since {held.since}); work there")
-    settings = load(var_dir / SETTINGS_FILE, environ={"NUBILA_NAME": name})
-    return Install(settings, clone, held, Journal(var_dir))
+    return Install(_settings(name, var_dir / SETTINGS_FILE, by_name), clone, held, Journal(var_dir))
+
+
+def _settings(name: str, file: Path, by_name: bool) -> Settings:
+    try:
+        return load(file, environ={"NUBILA_NAME": name})
+    except BadSettings as e:
+        if not by_name:
+            raise
+        print(f"{e}\nThe name '{name}' alone says what is to be stopped.", flush=True)
+        return Settings(name=name)
 
 
 def claim(
@@ -91,7 +101,10 @@ def claim(
 
 def environment(settings: Settings, role: str) -> dict[str, str]:
     """What a child of the supervisor gets: the settings, and whose and what it is. Nothing of the caller's."""
-    values = {f"NUBILA_{k.upper()}": str(v) for k, v in msgspec.to_builtins(settings).items() if v != ""}
+    said = {
+        k: ",".join(v) if isinstance(v, (list, tuple)) else str(v) for k, v in msgspec.to_builtins(settings).items()
+    }
+    values = {f"NUBILA_{k.upper()}": v for k, v in said.items() if v}
     return {
         "PATH": PATH,
         "LANG": "C.UTF-8",

@@ -1,101 +1,124 @@
 """The words of `python -m nubila` that belong to bootstrap: up, down, destroy, dev, supervise, preflight.
 
-Called by the Makefile (through `__main__`) as root. Exit status 0: done, or nothing to do.
+Called by the Makefile (through `__main__`) as root. Exit status 0: done, or nothing to do. What a person may get wrong
+ends in a sentence, never in a traceback.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 from nubila.bootstrap import preflight as checks
+from nubila.bootstrap.asked import DEFAULT_PORT, DEFAULT_SUBNET4, Asked, Unusable, asked
 from nubila.bootstrap.destroy import destroy as destroy_all
 from nubila.bootstrap.down import down as go_down
-from nubila.bootstrap.install import DEFAULT_SUBNET4, NotOurs
+from nubila.bootstrap.install import NotOurs, open_install
 from nubila.bootstrap.packages import PackageFailure
 from nubila.bootstrap.postgres import DatabaseFailure
 from nubila.bootstrap.runtime import RuntimeFailure
 from nubila.bootstrap.supervisor import supervise as run_supervisor
+from nubila.config import BadSettings
 
-FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure)
-
-
-def up(argv: list[str], drivers: str = "real") -> int:
-    from nubila.bootstrap.fabric import NotComing
-    from nubila.bootstrap.up import up as go_up
-    from nubila.client.answers import ConnectionFailed, ProblemError
-
-    a = _parse("up", argv)
-    os.umask(0o022)
-    try:
-        return go_up(a.name, a.clone.resolve(), a.port, a.subnet, adopt="adopt" in a.accept, drivers=drivers)
-    except ProblemError as e:
-        print(f"make up: {e}\n{e.fix} (request {e.request_id}; logs: /var/lib/{a.name}/log)", file=sys.stderr)
-        return 1
-    except (*FAILURES, NotComing, ConnectionFailed) as e:
-        print(f"make up: {e}", file=sys.stderr)
-        return 1
+FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure, BadSettings)
 
 
-def dev(argv: list[str]) -> int:
-    """A throw-away fabric with fake drivers: up, wait for Ctrl-C, destroy."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    a = _parse("dev", argv)
-    try:
-        if (code := up(argv, drivers="fake")) == 0:
-            print(
-                "\nTry './nubila vm create web --flavor tiny --image nubila-mini'. Ctrl-C removes it all.", flush=True
-            )
-            signal.pause()
-    except KeyboardInterrupt:
-        code = 0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return destroy([f"--name={a.name}", str(a.clone)]) or code
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def up(argv: list[str]) -> int:
+    return _as_root("up", argv, _up)
 
 
 def down(argv: list[str]) -> int:
-    a = _parse("down", argv)
-    return _guarded("make down", lambda: go_down(a.name, a.clone.resolve()))
+    return _as_root("down", argv, lambda a: go_down(a.name, a.clone))
 
 
 def destroy(argv: list[str]) -> int:
-    a = _parse("destroy", argv)
-    adopt = "adopt" in a.accept
-    return _guarded("make destroy", lambda: destroy_all(a.name, a.clone.resolve(), packages=a.packages, adopt=adopt))
+    return _as_root("destroy", argv, _destroy)
+
+
+def dev(argv: list[str]) -> int:
+    return _as_root("dev", argv, _dev)
 
 
 def supervise(argv: list[str]) -> int:
+    """Its settings come from the environment; `make up` starts it."""
+    if argv or os.geteuid() != 0:
+        print("nubila supervise: 'sudo make up' starts it; it takes no words, and runs as root.", file=sys.stderr)
+        return 0 if {"-h", "--help"} & set(argv) else 2
     os.umask(0o022)
-    return run_supervisor(argv)
+    try:
+        return run_supervisor(argv)
+    except BadSettings as e:
+        print(f"supervise: {e}", file=sys.stderr)
+        return 1
 
 
 def preflight(argv: list[str]) -> int:
     return checks.main(argv)
 
 
-def _parse(word: str, argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"nubila {word}")
-    parser.add_argument("--name", default="nubila")
-    parser.add_argument("--port", type=int, default=8440)
-    parser.add_argument("--subnet", default=DEFAULT_SUBNET4)
-    parser.add_argument("--accept", default="")
-    parser.add_argument("--packages", action="store_true", help="destroy: also the Debian packages that were installed")
-    parser.add_argument("clone", type=Path)
-    return parser.parse_args(argv)
-
-
-def _guarded(what: str, act: object) -> int:
-    assert callable(act)
+def _as_root(word: str, argv: list[str], act: Callable[[Asked], int]) -> int:
     try:
-        return int(act())
+        a = asked(word, argv)
+        if os.geteuid() != 0:
+            print(f"You are not root: run 'sudo make {word}'.", file=sys.stderr)
+            return 1
+        return act(a)
+    except Unusable as e:
+        print(e, file=sys.stderr)
     except FAILURES as e:
-        print(f"{what}: {e}", file=sys.stderr)
+        print(f"make {word}: {e}", file=sys.stderr)
+    return 1
+
+
+def _up(a: Asked, drivers: str = "real") -> int:
+    from nubila.bootstrap.fabric import NotComing
+    from nubila.bootstrap.up import up as go_up
+    from nubila.client.answers import ConnectionFailed, ProblemError
+
+    os.umask(0o022)
+    port, subnet4 = a.port or DEFAULT_PORT, a.subnet4 or DEFAULT_SUBNET4
+    try:
+        return go_up(a.name, a.clone, port, subnet4, adopt="adopt" in a.accepted, drivers=drivers)
+    except ProblemError as e:
+        print(f"make up: {e}\n{e.fix} (request {e.request_id}; logs: /var/lib/{a.name}/log)", file=sys.stderr)
         return 1
+    except (NotComing, ConnectionFailed) as e:
+        print(f"make up: {e}", file=sys.stderr)
+        return 1
+
+
+def _destroy(a: Asked) -> int:
+    return destroy_all(a.name, a.clone, packages=a.packages, adopt="adopt" in a.accepted)
+
+
+def _dev(a: Asked) -> int:
+    """A throw-away fabric with fake drivers: up, wait for Ctrl-C, destroy."""
+    held = open_install(a.name, a.clone, by_name=True)
+    if held is not None and held.settings.drivers != "fake":
+        print(
+            f"'{a.name}' is a real installation, which 'make dev' would remove in the end. Take another NAME.",
+            file=sys.stderr,
+        )
+        return 1
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        try:
+            code = _up(a, drivers="fake")
+        except FAILURES as e:
+            print(f"make dev: {e}", file=sys.stderr)
+            code = 1
+        if code == 0:
+            words = f"vm create web --context {a.name} --flavor tiny --image nubila-mini"
+            print(f"\nTry './nubila {words}'. Ctrl-C removes it all.", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        code = 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return destroy_all(a.name, a.clone) or code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -7,12 +7,12 @@ put right first. It changes nothing.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nubila.bootstrap.asked import Unusable, asked
 from nubila.bootstrap.facts import Facts, bridges, gather
 
 MEMORY_MIB = 1024  # control plane, agent, PostgreSQL and the first VM
@@ -59,9 +59,48 @@ def _disk(f: Facts) -> Iterator[str]:
 
 
 def _ports(f: Facts) -> Iterator[str]:
+    by_holder: dict[str, list[int]] = {}
     for x in f.listeners:
-        if not x.ours:
-            yield f"Port {x.port} is taken by {x.holder}. Stop it, or choose others: 'make up PORT={x.port + 1000}'."
+        if not x.ours and x.port not in by_holder.setdefault(x.holder, []):
+            by_holder[x.holder].append(x.port)
+    taken = "; ".join(f"{_and(map(str, ports))} by {holder}" for holder, ports in by_holder.items())
+    others = f"choose others, which are free: 'make up PORT={f.other_port}'"
+    if f.owner is not None:
+        others = f"set user_port, operator_port and internal_port in {f.var_dir}/nubila.toml"
+    if taken:
+        yield f"Of the ports {f.port} to {f.port + 2} there are taken: {taken}. Stop what holds them, or {others}."
+
+
+def _and(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _settings(f: Facts) -> Iterator[str]:
+    if f.settings_wrong:
+        yield f"{f.var_dir}/nubila.toml cannot be used: {f.settings_wrong}. Put it right; 'make down' works as it is."
+
+
+def _asked(f: Facts) -> Iterator[str]:
+    """An installation keeps what it was made with; silence would look like consent."""
+    if f.owner is None or f.owner.clone != f.clone:
+        return
+    beside = f"or install another beside it: {_beside(f)}"
+    if f.asked_port not in (None, f.port):
+        yield (
+            f"'{f.name}' is installed with PORT={f.port}, and PORT={f.asked_port} does not change that. Leave it out; or "
+            f"set user_port, operator_port and internal_port in {f.var_dir}/nubila.toml, then 'make down' and "
+            f"'make up'; {beside}."
+        )
+    if f.asked_subnet4 not in (None, f.owner.subnet4):
+        yield (
+            f"'{f.name}' has the first network {f.owner.subnet4}, and SUBNET={f.asked_subnet4} does not change that. Leave it "
+            f"out; make a network of its own: './nubila network create NAME --subnet {f.asked_subnet4}'; {beside}."
+        )
+
+
+def _beside(f: Facts) -> str:
+    return f"'make up NAME=other PORT={f.other_port} SUBNET={f.other_subnet4}'"
 
 
 def _owner(f: Facts) -> Iterator[str]:
@@ -70,8 +109,7 @@ def _owner(f: Facts) -> Iterator[str]:
     running = f"; it runs {', '.join(f.running)}" if f.running else "; nothing of it runs now"
     yield (
         f"{f.var_dir} belongs to the clone at {f.owner.clone} (since {f.owner.since}){running}. Work there, or release "
-        f"it with 'make -C {f.owner.clone} destroy', or install another beside it: 'make up NAME=other PORT=9440 "
-        "SUBNET=10.78.0.0/24'."
+        f"it with 'make -C {f.owner.clone} destroy', or install another beside it: {_beside(f)}."
     )
 
 
@@ -100,7 +138,7 @@ def _foreign_state(f: Facts) -> Iterator[str]:
     if f.state_exists and f.owner is None:
         yield (
             f"{f.var_dir} is there, is not empty and holds no installation that is known. Move it away, or choose "
-            "another name: 'make up NAME=other PORT=9440 SUBNET=10.78.0.0/24'."
+            f"another name: {_beside(f)}."
         )
 
 
@@ -113,7 +151,7 @@ def _routes(f: Facts) -> Iterator[str]:
     for route in f.routes:
         yield (
             f"The default network {f.subnet4} would overlap with this host's route {route}. Choose another: "
-            "'make up SUBNET=10.78.0.0/24'."
+            f"'make up SUBNET={f.other_subnet4}'."
         )
 
 
@@ -135,12 +173,13 @@ PROBLEMS: dict[str, Callable[[Facts], Iterator[str]]] = {
     "adopt": _adopt,
     "lost-state": _lost_state,
     "foreign-state": _foreign_state,
+    "settings": _settings,
+    "asked": _asked,
     "ports": _ports,
     "users": _users,
     "routes": _routes,
     "firewall": _firewall,
 }
-ACCEPTABLE = frozenset({"adopt", "firewall"})
 
 
 def _notes(f: Facts) -> Iterator[str]:
@@ -177,20 +216,12 @@ def show(found: Findings) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="preflight")
-    parser.add_argument("--name", default="nubila")
-    parser.add_argument("--port", type=int, default=8440)
-    parser.add_argument("--subnet", default="10.77.0.0/24")
-    parser.add_argument("--accept", default="")
-    parser.add_argument("clone", type=Path)
-    a = parser.parse_args(argv)
-    accepted = frozenset(a.accept.replace(",", " ").split())
-    if unknown := accepted - ACCEPTABLE:
-        print(f"ACCEPT: {', '.join(sorted(unknown))} cannot be accepted; these can: {', '.join(sorted(ACCEPTABLE))}")
+    try:
+        ask = asked("preflight", sys.argv[1:] if argv is None else argv)
+    except Unusable as e:
+        print(e, file=sys.stderr)
         return 1
-    ports = (a.port, a.port + 1, a.port + 2)
-    facts = gather(a.name, a.clone.resolve(), ports, a.subnet, Path("/var/lib") / a.name)
-    found = check(facts, accepted)
+    found = check(gather(ask, Path("/var/lib") / ask.name), ask.accepted)
     if text := show(found):
         print(text, flush=True)
     return 1 if found.problems else 0

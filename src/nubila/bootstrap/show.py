@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nubila.bootstrap.addresses import reached
 from nubila.bootstrap.contexts import FILE, read, with_entry
 from nubila.bootstrap.install import Install, give_to_clone_owner
 
@@ -59,6 +60,8 @@ def text(install: Install, shown: dict[str, Any]) -> str:
         f"Credentials   {install.build / 'contexts.json'} (used by ./nubila)",
         f"All of this   {install.build / 'up.json'}",
     ]
+    if others := _elsewhere(install):
+        lines.insert(-2, others)
     if (name := shown["name"]) != shown["current"]:
         lines += [
             "",
@@ -66,6 +69,13 @@ def text(install: Install, shown: dict[str, Any]) -> str:
             f"'./nubila context use {name}'.",
         ]
     return "\n".join(lines)
+
+
+def _elsewhere(install: Install) -> str:
+    """Where others reach the user API, unless only this machine does."""
+    settings = reached(install.settings)
+    url = settings.elsewhere(settings.user_port)
+    return f"For others    {url}" if url != settings.user_url else ""
 
 
 def write(clone: Path, path: Path, value: dict[str, Any]) -> None:

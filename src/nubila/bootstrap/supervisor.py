@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import FrameType
 
 from nubila.bootstrap import children, postgres, processes
+from nubila.bootstrap.addresses import reached
 from nubila.bootstrap.children import KINDS, Child
 from nubila.bootstrap.install import ensure_directories
 from nubila.config import Settings, load
@@ -122,7 +123,7 @@ def supervise(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
     except BlockingIOError:
         print(f"installation {settings.name} has a supervisor already", file=sys.stderr)
         return 1
-    Supervisor(settings).run()
+    Supervisor(reached(settings)).run()
     return 0
 
 

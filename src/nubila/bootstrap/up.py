@@ -75,15 +75,16 @@ def _wait_ready(install: Install) -> None:
     """Until each listener says that it reaches the database; a child that fails again and again ends the wait."""
     settings = install.settings
     deadline = time.monotonic() + START_WITHIN_S
-    waiting = {settings.user_url, settings.operator_url, settings.internal_url}
+    waiting = dict.fromkeys((settings.user_url, settings.operator_url, settings.internal_url), "")
     while waiting:
-        waiting = {url for url in waiting if not _ready(install, url)}
+        waiting = {url: why for url in waiting if (why := _not_ready(install, url))}
         children = _children(install)
         failing = [n for n, c in children.items() if c["restarts"] >= 4 and n != "agent"]
         if failing or (waiting and time.monotonic() > deadline):
             who = failing[0] if failing else next((n for n, c in children.items() if not c["ready"]), "supervisor")
             log = install.log_dir / f"{who}.log"
-            raise NotComing(f"the services do not come up; {log} ends with:\n{tail(log)}")
+            why = "; ".join(waiting.values()) or f"{who} ends again and again"
+            raise NotComing(f"the services do not come up: {why}; {log} ends with:\n{tail(log)}")
         if waiting:
             time.sleep(0.2)
 
@@ -96,14 +97,18 @@ def _children(install: Install) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
-def _ready(install: Install, url: str) -> bool:
+def _not_ready(install: Install, url: str) -> str:
+    """Why not; '' when it is."""
     if not install.settings.ca_file.exists():
-        return False
+        return f"{url}: there is no CA yet"
     transport = Transport(url, ca=install.settings.ca_file, timeout_s=3.0)
     try:
-        return transport.request("GET", "/readyz").status == 200
-    except (ConnectionFailed, OSError):
-        return False
+        status = transport.request("GET", "/readyz").status
+        return "" if status == 200 else f"{url}: /readyz answers {status}"
+    except ConnectionFailed as e:
+        return str(e)
+    except OSError as e:
+        return f"{url}: {e}"
     finally:
         transport.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -14,6 +15,7 @@ from nubila.cli.terminal import line
 
 app = noun("node", "Machines of the fabric (operators).")
 join_token = noun("join-token", "One-use tokens with which machines join (operators).")
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Node = Annotated[str, named("node")]
 
@@ -75,7 +77,7 @@ def join_token_create(
     name: Annotated[str | None, Parameter(help="Name of the node, if not its host name.")] = None,
     options: Send = Send(),
 ) -> int:
-    """Make a token with which one machine may join. It is alone on the last line."""
+    """Make a token with which one machine's agent may join; it is alone on the last line. Networks do not span machines yet."""
     session = Session(options)
     body = values.given(ttl_s=ttl_s, roles=role, zone=zone, name=name)
     return flow.one(session.operator.create_join_token(body, options.how()), options, _join)
@@ -86,7 +88,8 @@ def _join(answer: flow.Json) -> str:
         line(answer.get("expires_at") or "it is used"),
         line(answer.get("internal_url") or "the internal API"),
     )
-    return f"For one machine, at {where}, until {until}:\n{line(answer.get('token'))}"
+    alone = "" if urlsplit(where).hostname not in LOOPBACK else " (which this machine alone reaches)"
+    return f"For one machine, at {where}{alone}, until {until}:\n{line(answer.get('token'))}"
 
 
 history.of(app, "node", "nodes", plane="operator")

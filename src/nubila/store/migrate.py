@@ -10,6 +10,8 @@ from alembic import command, op
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from nubila import errors
+
 _HERE = Path(__file__).parent / "migrations"
 _LOCK = 0x4E7562
 
@@ -49,4 +51,7 @@ def _upgrade(connection: sa.Connection, to: str) -> None:
 
 
 def run(host: str, region: str) -> str:
-    return asyncio.run(migrate(host, region))
+    try:
+        return asyncio.run(migrate(host, region))
+    except OSError as e:
+        raise errors.DatabaseAway(inside=str(e)) from e

@@ -30,7 +30,7 @@ async def create_join_token(call: ApiCall) -> Answer:
     async def show(call: ApiCall, done: Done) -> dict[str, Any]:
         made = done.refers["join_token"]
         assert made is not None
-        return {"id": text("join_token", made), "internal_url": c.settings.internal_url}
+        return {"id": text("join_token", made), "internal_url": c.settings.elsewhere(c.settings.internal_port)}
 
     return await carried(
         call,
