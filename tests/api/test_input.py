@@ -18,7 +18,11 @@ VM = ids.text("vm", ids.uuid7(5, 5))
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ("nmae=x", 422, "Unknown query parameter 'nmae'. Known are: after, as_of, fields, label, limit, name, size, until."),
+        (
+            "nmae=x",
+            422,
+            "Unknown query parameter 'nmae'. Known are: after, as_of, fields, label, limit, name, size, until.",
+        ),
         ("plan=1", 422, "Unknown query parameter 'plan'"),
         ("limit=0", 422, "limit must be"),
         ("limit=1000000000", 422, "limit must be a whole number from 1 to 1000."),

@@ -30,9 +30,8 @@ from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
-from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.past import PastDatabase
-from nubila.store.resource import AccountStore, Filter, ResourceStore
+from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.vm import VmStore
 
 CLOCK_S = 1.0  # a waiter looks at least this often, hint or not

@@ -6,10 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, values
+from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Common, Listing, Write, named, noun, verb
-from nubila.cli import flow, history, values
 from nubila.cli.options import Listing, Past, Write, named, noun, verb
 from nubila.cli.session import Session
 

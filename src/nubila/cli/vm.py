@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values, vm_more
-from nubila.cli import flow, history, values
+from nubila.cli import flow, history, values, vm_more
 from nubila.cli.options import Either, Listing, Write, named, noun, source, verb
 from nubila.cli.session import Session
 from nubila.cli.vm_inside import console, ssh

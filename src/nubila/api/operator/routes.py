@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nubila import errors
 from nubila.api.noun import change, drift, image, node, operation, simple, vm, vm_more
-from nubila.api.noun import change, drift, image, node, operation, simple, vm
 from nubila.api.noun.history import histories
 from nubila.api.route import Route
 from nubila.intent import catalog, vm_hold

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nubila import errors
 from nubila.api.noun import change, network, operation, simple, vm, vm_more
-from nubila.api.noun import change, network, operation, simple, vm
 from nubila.api.noun.history import histories
 from nubila.api.route import TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
