@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nubila.agent import metadata as module
 from nubila.agent.metadata import BadRequest, Metadata, parse
 from nubila.agent.metadata_tree import look_up
+from nubila.model import ids
 from nubila.protocol import Vm
 
 WISH = vm(user_data="#!/bin/sh\n", boot_string="opaque", hostname="web")
@@ -92,16 +93,48 @@ async def test_the_document_and_the_root(served: Served) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/latest/meta-data/none", "/latest/meta-data/instance-id/x", "/openstack", "/20090404/", "/../etc/passwd",
+    ["/latest/meta-data/none", "/latest/meta-data/instance-id/x", "/openstack/2011-01-01/", "/openstack/latest/password", "/openstack/latest/meta_data.json/x",
+     "/20090404/", "/../etc/passwd",
      "/latest/meta-data/public-keys/1/openssh-key", "/latest/%2e%2e/"],
 )  # fmt: skip
 async def test_the_unknown_is_404(served: Served, path: str) -> None:
     assert (await served.get(path))[0] == 404
 
 
+async def test_openstacks_tree_says_the_same_of_the_same_guest(served: Served) -> None:
+    _, versions = await served.get("/openstack")
+    assert {"latest", "2012-08-10", "2020-10-14"} <= set(versions.split("\n"))
+    names = {"meta_data.json", "user_data", "vendor_data.json", "vendor_data2.json", "network_data.json"}
+    assert set((await served.get("/openstack/latest/"))[1].split("\n")) == names
+    assert set((await served.get("/openstack/2012-08-10"))[1].split("\n")) == {"meta_data.json", "user_data"}
+    meta = json.loads((await served.get("/openstack/latest/meta_data.json"))[1])
+    assert (meta["hostname"], meta["availability_zone"], meta["project_id"]) == ("web", "z1", WISH.project_id)
+    assert meta["uuid"] == str(ids.parse("vm", WISH.vm_id))
+    assert list(meta["public_keys"].values()) == list(WISH.keys)
+    assert meta["meta"]["nubila-boot-string"] == "opaque"
+    assert await served.get("/openstack/latest/user_data") == (200, "#!/bin/sh\n")
+    assert json.loads((await served.get("/openstack/latest/vendor_data.json"))[1]) == {}
+    served.vm = OTHER
+    other = await served.get("/openstack/latest/meta_data.json")
+    assert WISH.vm_id not in other[1]
+
+
+async def test_openstacks_network_data_holds_what_the_port_has(served: Served) -> None:
+    nic = WISH.nics[0]
+    data = json.loads((await served.get("/openstack/latest/network_data.json"))[1])
+    (link,) = data["links"]
+    assert (link["ethernet_mac_address"], link["mtu"], link["vif_id"]) == (nic.mac, 1500, nic.port_id)
+    four, six = data["networks"]
+    assert (four["type"], four["link"]) == ("ipv4_dhcp", link["id"])
+    assert (six["type"], six["ip_address"]) == ("ipv6", f"{nic.addresses[1]}/64")
+    assert six["routes"] == [{"network": "::", "netmask": "::", "gateway": "fd09::1"}]
+    assert data["services"] == [{"type": "dns", "address": "10.9.0.1"}]
+
+
 def test_without_user_data_there_is_none() -> None:
     bare = vm(user_data=None, keys=(), nics=())
     assert look_up(bare, "/latest/user-data", region="r", zone="z") is None
+    assert look_up(bare, "/openstack/latest/user_data", region="r", zone="z") is None
     assert look_up(bare, "/latest/meta-data/public-keys/", region="r", zone="z") is None
     assert look_up(bare, "/latest/meta-data/mac", region="r", zone="z") is None
     assert WISH.vm_id not in (look_up(OTHER, "/latest/meta-data/instance-id", region="r", zone="z") or "")
@@ -118,7 +151,14 @@ async def test_headers_do_not_say_who_asks(served: Served) -> None:
 
 async def test_an_unknown_source_gets_nothing(served: Served) -> None:
     served.vm = None
-    for path in ("/", "/latest/", "/latest/meta-data/instance-id", "/latest/api/token"):
+    for path in (
+        "/",
+        "/openstack",
+        "/openstack/latest/meta_data.json",
+        "/latest/",
+        "/latest/meta-data/instance-id",
+        "/latest/api/token",
+    ):
         assert (await served.get(path)) == (404, "")
     assert served.fetched == []
 

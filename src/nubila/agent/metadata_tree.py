@@ -1,4 +1,5 @@
-"""The EC2 metadata tree of one vm, and Nubila's own beside it. PURE: called by `metadata`, decides what a path answers.
+"""The EC2 metadata tree of one vm, and OpenStack's and Nubila's own beside it. PURE: called by `metadata`, decides what
+a path answers.
 
 Invariant: only what belongs to this vm's guest is in its tree.
 """
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 
+from nubila.agent import metadata_openstack as openstack
 from nubila.protocol import Nic, Vm
 
 Tree = Mapping[str, "Tree | str"]
@@ -27,12 +29,14 @@ def look_up(vm: Vm, path: str, *, region: str, zone: str) -> str | None:
     """The text at a path, None when there is nothing."""
     parts = [p for p in path.split("?")[0].split("/") if p]
     if not parts:
-        return "\n".join((*VERSIONS, "nubila"))
+        return "\n".join((*VERSIONS, "nubila", "openstack"))
     tree: Tree | str
     if _ROOT.fullmatch(parts[0]):
         tree = _versioned(vm, region, zone)
     elif parts[0] == "nubila":
         tree = {"v1": _own(vm, region, zone)}
+    elif parts[0] == "openstack":
+        return _openstack(vm, parts[1:], zone)
     else:
         return None
     for part in parts[1:]:
@@ -44,6 +48,16 @@ def look_up(vm: Vm, path: str, *, region: str, zone: str) -> str | None:
     if parts[1:] == ["meta-data", "public-keys"]:
         return "\n".join(f"{k}=key-{k}" for k in tree)  # EC2's own form for these
     return "\n".join(k if isinstance(v, str) else k + "/" for k, v in tree.items())
+
+
+def _openstack(vm: Vm, parts: list[str], zone: str) -> str | None:
+    """OpenStack lists directories without a slash at their ends."""
+    if not parts:
+        return "\n".join(openstack.VERSIONS)
+    if parts[0] not in openstack.VERSIONS or len(parts) > 2:
+        return None
+    files = openstack.files(vm, parts[0], zone=zone)
+    return files.get(parts[1]) if len(parts) == 2 else "\n".join(files)
 
 
 def _versioned(vm: Vm, region: str, zone: str) -> Tree:
