@@ -61,6 +61,15 @@ def establish(install: Install, step: Step, *, with_vm: bool) -> Json:
         made.close()
 
 
+def wished(install: Install) -> tuple[list[Json], list[Json]]:
+    """All VMs and all ports, as operators see them."""
+    made = Fabric(install)
+    try:
+        return made.all("vms"), made.all("ports")
+    finally:
+        made.close()
+
+
 class Fabric:
     def __init__(self, install: Install) -> None:
         self.install, self.settings = install, install.settings
@@ -213,6 +222,15 @@ class Fabric:
             transport.close()
 
     # --- parts
+
+    def all(self, plural: str) -> list[Json]:
+        """A whole list of the operators'."""
+        found: list[Json] = []
+        path: str | None = f"/v1/{plural}?limit=1000"
+        while path:
+            page = self._get(self._as_operator(), path)
+            found, path = found + list(page["items"]), page.get("next")
+        return found
 
     def _vm(self) -> Json:
         return self._get(self._as_user(), f"/v1/vms/{VM}")

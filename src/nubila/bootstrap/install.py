@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,28 +133,63 @@ RUN: dict[str, tuple[str, int]] = {
 }
 
 
-def ensure_directories(settings: Settings) -> int:
-    """Make what is missing; an existing directory's owner and mode stay. Returns how many were made."""
-    made = 0
-    for base, table in ((settings.var_dir, STATE), (settings.run_dir, RUN)):
+# what others make below the state directory, and that has to stay as it was made
+KEPT: dict[str, tuple[str, int]] = {
+    ".": ("root", 0o755),
+    "postgresql": ("database-alone", 0o700),
+    "venv": ("root", 0o755),
+    "node/identity": ("root", 0o700),
+    "node/vms": ("root", 0o711),
+    "node/network": ("root", 0o755),
+    "node/libvirt": ("root", 0o755),
+    "node/disks": ("root", 0o711),
+    "node/disks/volumes": ("root", 0o711),
+    "node/disks/images": ("root", 0o711),
+    "node/disks/tmp": ("root", 0o700),
+}
+
+
+def ensure_directories(settings: Settings) -> list[str]:
+    """Make what is missing, and set right who owns a directory and who may enter it. Says what was done, each once."""
+    done = []
+    for base, table, make in (
+        (settings.var_dir, KEPT, False),
+        (settings.var_dir, STATE, True),
+        (settings.run_dir, RUN, True),
+    ):
         for name, (who, mode) in table.items():
-            made += _ensure(base / name, settings, who, mode)
-    return made
+            path = base / name
+            if make and not path.is_dir():
+                path.mkdir()
+                _set(path, _owner(settings, who), mode)
+                done.append(f"{path} made")
+            elif path.is_dir() and not path.is_symlink() and not _right(path, _owner(settings, who), mode):
+                _set(path, _owner(settings, who), mode)
+                done.append(f"{path} set right")
+    return done
 
 
-def _ensure(path: Path, settings: Settings, who: str, mode: int) -> int:
-    if path.is_dir():
-        return 0
-    path.mkdir()
+def _right(path: Path, owner: tuple[int, int], mode: int) -> bool:
+    now = path.stat()
+    return (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)) == (*owner, mode)
+
+
+def _set(path: Path, owner: tuple[int, int], mode: int) -> None:
+    os.chown(path, *owner)
+    path.chmod(mode)  # after the owner: a change of owner clears the bit that hands down the group
+
+
+def _owner(settings: Settings, who: str) -> tuple[int, int]:
+    if who == "root":
+        return 0, 0
     control = pwd.getpwnam(settings.control_user)
+    database = pwd.getpwnam(settings.pg_user)
     owners = {
-        "root": (0, 0),
         "control": (control.pw_uid, control.pw_gid),
-        "database": (pwd.getpwnam(settings.pg_user).pw_uid, control.pw_gid),
+        "database": (database.pw_uid, control.pw_gid),
+        "database-alone": (database.pw_uid, database.pw_gid),
     }
-    os.chown(path, *owners[who])
-    path.chmod(mode)
-    return 1
+    return owners[who]
 
 
 def give_to_clone_owner(path: Path, clone: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, supervisor, users
+from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, standing, supervisor, users
 from nubila.bootstrap.down import stop_supervisor
 from nubila.bootstrap.fabric import NotComing, tail
 from nubila.bootstrap.install import Install, claim, ensure_directories, environment
@@ -19,6 +19,7 @@ from nubila.bootstrap.say import Progress
 from nubila.client.transport import ConnectionFailed, Transport
 
 START_WITHIN_S = 90.0
+REPAIRED_WITHIN_S = 60.0
 
 
 def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, drivers: str = "real") -> int:
@@ -28,14 +29,17 @@ def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, drivers:
     settings, progress = install.settings, Progress()
     progress.changed += begun
     step = progress.step
+    before = standing.look(settings) if standing.was_up(settings) else None
     step("Debian packages", lambda: packages.ensure(install.journal))
     step("system users", lambda: users.ensure(settings, install.journal))
-    step("directories", lambda: f"{n} made" if (n := ensure_directories(settings)) else "")
+    step("directories", lambda: told(ensure_directories(settings), first=begun))
     step("Python environment of the services", lambda: _runtime(install))
     step("database directory", lambda: postgres.initialise(settings, install.journal))
     step("database, control plane, agent", lambda: _services(install))
     step("guest image", lambda: _guest_image(install))
     shown = fabric.establish(install, step, with_vm=settings.drivers == "real")
+    if settings.drivers == "real" and before is not None:
+        step("what was taken away", lambda: _repaired(install, before))
     show.remember(install, shown)
     print(show.text(install, shown))
     if progress.changed:
@@ -43,6 +47,25 @@ def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, drivers:
     else:
         print(f"Nothing was changed: all was up already ({progress.seconds():.1f} s).")
     return 0
+
+
+def told(done: list[str], *, first: bool) -> str:
+    """What was done to directories: of a first run only how many, since all were made."""
+    return f"{len(done)} made" if done and first else ", ".join(done)
+
+
+def _repaired(install: Install, before: standing.Standing) -> str:
+    """Wait until all that running VMs need stands, and name what did not at first. What does not come back is told,
+    and left to its VM's own reason."""
+    settings, deadline = install.settings, time.monotonic() + REPAIRED_WITHIN_S
+    need = standing.needed(settings, *fabric.wished(install))
+    while (missing := need - (now := standing.look(settings))) and time.monotonic() < deadline:
+        time.sleep(0.25)
+    back = standing.repaired(before, now, need)
+    parts = [f"repaired: {', '.join(back)}"] if back else []
+    if missing:
+        parts.append(f"not back after {REPAIRED_WITHIN_S:.0f} s: {', '.join(sorted(missing))}; see 'nubila vm list'")
+    return "; ".join(parts)
 
 
 def _runtime(install: Install) -> str:

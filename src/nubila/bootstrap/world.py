@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from nubila.bootstrap import owner, processes
 from nubila.bootstrap.facts import program
@@ -34,11 +35,16 @@ def running(settings: Settings) -> list[Process]:
     return found
 
 
-def links(settings: Settings) -> list[str]:
-    """Interfaces whose alias says that they are ours; ports before bridges."""
+def link_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Interfaces whose alias says that they are ours, as `ip` shows them."""
     run = _tool("ip", "-j", "-d", "link", "show")
     rows = json.loads(run) if run else []
-    mine = [r for r in rows if str(r.get("ifalias", "")).startswith(f"{settings.name}:")]
+    return [r for r in rows if str(r.get("ifalias", "")).startswith(f"{settings.name}:")]
+
+
+def links(settings: Settings) -> list[str]:
+    """The names of our interfaces; ports before bridges."""
+    mine = link_rows(settings)
     mine.sort(key=lambda r: r.get("linkinfo", {}).get("info_kind") == "bridge")
     return [str(r["ifname"]) for r in mine]
 
