@@ -13,7 +13,7 @@ from nubila.protocol import Drift
 TOLD_MAX = 512
 SHOWN_MAX = 300
 
-PARTS = frozenset({"shapes", "hypervisor", "network", "storage", "orphans"})
+PARTS = frozenset({"shapes", "hypervisor", "network", "storage", "scan", "orphans"})
 
 # field of a shape -> what it is called where several things may be too many or missing
 LISTS: dict[str, str] = {"disks": "disk", "nics": "interface"}

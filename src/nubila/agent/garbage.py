@@ -7,13 +7,14 @@ has been so for a time of grace. What is foreign is reported and never touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
 from nubila.agent.directory import Rooms
 from nubila.agent.hands import Drivers, Hands
 from nubila.agent.pool import Call, Pool, Worker
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.protocol import Vm
 from nubila.telemetry import log
 
@@ -28,8 +29,23 @@ GRACE_S: dict[str, float] = {
     "directory": 60.0,
     "network": 30.0,
     "image": 86400.0,
+    "process": 60.0,
+    "console": 60.0,
+    "log": 86400.0,  # QEMU's last words are read when something went wrong
+    "chain": 60.0,
+    "dhcp": 60.0,
+    "temporary": 3600.0,
 }
 ORDER = tuple(GRACE_S)  # a domain before what it uses, ports before their network
+# What is no object itself, by the driver that finds and removes it.
+LEFTOVERS: dict[str, str] = {
+    "process": "hypervisor",
+    "console": "hypervisor",
+    "log": "hypervisor",
+    "chain": "network",
+    "dhcp": "network",
+    "temporary": "storage",
+}
 
 Thing = tuple[str, str]  # kind, id
 
@@ -55,6 +71,7 @@ class Sweeper:
 
     def __init__(self, pool: Pool, drivers: Drivers, rooms: Rooms, hands: Hands):
         self.world: dict[str, list[str]] = {}  # as last observed, by kind
+        self._leftovers: dict[Thing, Leftover] = {}
         self._since: dict[Thing, float] = {}
         self._under_way: set[Thing] = set()
         self._pool, self._drivers, self._hands = pool, drivers, hands
@@ -65,15 +82,29 @@ class Sweeper:
             "directory": rooms.remove,
             "network": self._network,
             "image": drivers.storage.remove_image,
+            **{kind: partial(self._leftover, kind) for kind in LEFTOVERS},
         }
 
+    def scanned(self, seen: Mapping[str, Scan]) -> None:
+        """What a slower look found. Only kinds of the table are ever removed."""
+        found = [left for driver, scan in seen.items() for left in scan.leftovers if LEFTOVERS.get(left.kind) == driver]
+        self._leftovers = {(left.kind, left.name): left for left in found}
+
     def sweep(self, known: Mapping[str, set[str]], now_s: float) -> None:
-        swept = sweep(self.world, known, self._since, now_s)
+        orphaned = [t for t, left in self._leftovers.items() if not owned(left, known)]
+        world = {**self.world, **{kind: [n for k, n in orphaned if k == kind] for kind in LEFTOVERS}}
+        swept = sweep(world, known, self._since, now_s)
         self._since = swept.since
         for thing in swept.remove:
             if thing not in self._under_way:
                 self._under_way.add(thing)
                 self._pool.submit(lambda worker, thing=thing: self._carry_out(worker, thing))  # type: ignore[misc]
+
+    def _leftover(self, kind: str, name: str) -> None:
+        left = self._leftovers.get((kind, name))
+        if left is not None:
+            getattr(self._drivers, LEFTOVERS[kind]).remove_leftover(left)
+            self._leftovers.pop((kind, name), None)
 
     def unknown(self) -> list[Thing]:
         """What is ours and wished by nobody, as of the last sweep."""
@@ -95,6 +126,14 @@ class Sweeper:
         finally:
             worker.call = None
             self._under_way.discard(thing)
+
+
+def owned(left: Leftover, known: Mapping[str, set[str]]) -> bool:
+    """Whether a wish still has the object that it belongs to. Where names are short, the last characters decide."""
+    if not left.owner:
+        return False
+    whole = "-" in left.owner
+    return any(left.owner in ids if whole else any(i.endswith(left.owner) for i in ids) for ids in known.values())
 
 
 def known(wishes: Iterable[Vm]) -> dict[str, set[str]]:

@@ -30,7 +30,7 @@ from nubila.agent.pool import Call, Pool, Worker
 from nubila.agent.reports import Reporter
 from nubila.agent.watch import Watch
 from nubila.agent.wish import Floor, Wishes
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Scan
 from nubila.drivers.hypervisor import base as hypervisor
 from nubila.drivers.network import base as network
 from nubila.drivers.storage import base as storage
@@ -296,6 +296,10 @@ class Agent:
         self.sweeper.world["image"] = list(seen.images)
         self._foreign["storage"] = seen.foreign
         self.watch.on_foreign("storage", seen.foreign)
+
+    def on_scan(self, seen: dict[str, Scan], begun_s: float) -> None:
+        self.sweeper.scanned(seen)
+        self.watch.on_scan(seen)
 
     def waits_for_guest(self) -> bool:
         return any(lane.trail.asks or lane.trail.reboot for lane in list(self.lanes.lanes.values()))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from nubila.agent.hands import Drivers
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Scan
 from nubila.drivers.hypervisor import base as hypervisor
 from nubila.drivers.network import base as network
 from nubila.drivers.storage import base as storage
@@ -28,6 +28,7 @@ NETWORK_S = 5.0
 NETWORK_EAGER_S = 0.5  # while a guest's address is waited for
 STORAGE_S = 60.0
 SHAPES_S = 5.0
+SCAN_S = 30.0
 AGAIN_S = 1.0  # after a look that failed
 HUNG_S = 60.0
 PAUSE_S = 0.1  # how soon it becomes eager
@@ -44,6 +45,8 @@ class Listener(Protocol):
 
     def on_shapes(self, seen: tuple[hypervisor.Shaped, ...], begun_s: float) -> None: ...
 
+    def on_scan(self, seen: dict[str, Scan], begun_s: float) -> None: ...
+
     def waits_for_guest(self) -> bool: ...
 
     def waits_for_address(self) -> bool: ...
@@ -53,7 +56,7 @@ class Observer:
     def __init__(self, loop: asyncio.AbstractEventLoop, drivers: Drivers, listener: Listener, name: str = ""):
         self._loop, self._drivers, self._listener = loop, drivers, listener
         self._stopped = threading.Event()
-        self.last_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0, "shapes": 0.0}  # 0: look now
+        self.last_s = {"hypervisor": 0.0, "network": 0.0, "storage": 0.0, "shapes": 0.0, "scan": 0.0}  # 0: look now
         self._thread = threading.Thread(target=self._run, name=f"observer{name}", daemon=True)
         self.looking_since_s: float | None = None
 
@@ -76,6 +79,7 @@ class Observer:
             "network": (self._drivers.network.observe, self._listener.on_wires, self._network_s),
             "hypervisor": (self._drivers.hypervisor.observe, self._listener.on_domains, self._hypervisor_s),
             "shapes": (self._drivers.hypervisor.shapes, self._listener.on_shapes, lambda: SHAPES_S),
+            "scan": (self._scan, self._listener.on_scan, lambda: SCAN_S),
         }
         failing: set[str] = set()
         while not self._stopped.is_set():
@@ -106,6 +110,10 @@ class Observer:
         except RuntimeError:  # the loop is closed: the agent ends
             self._stopped.set()
         return True
+
+    def _scan(self) -> dict[str, Scan]:
+        d = self._drivers
+        return {"hypervisor": d.hypervisor.scan(), "network": d.network.scan(), "storage": d.storage.scan()}
 
     def _hypervisor_s(self) -> float:
         return HYPERVISOR_EAGER_S if self._listener.waits_for_guest() else HYPERVISOR_S

@@ -5,11 +5,12 @@ A vm that is being worked on is left out: it is about to be as wished, or its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nubila.agent import drift
 from nubila.agent.hands import Hands
 from nubila.agent.lanes import Lane, Lanes
+from nubila.drivers import Scan
 from nubila.drivers.hypervisor.base import Shaped
 from nubila.protocol import Drift
 
@@ -42,6 +43,10 @@ class Watch:
 
     def on_foreign(self, driver: str, names: Iterable[str]) -> None:
         self.ledger.look(driver, drift.foreign(FOREIGN[driver], names), at_once=driver == "storage")
+
+    def on_scan(self, seen: Mapping[str, Scan]) -> None:
+        found = [f for scan in seen.values() for f in scan.foreign]
+        self.ledger.look("scan", [d for kind, name in found for d in drift.foreign(kind, [name])], at_once=True)
 
     def on_orphans(self, things: Iterable[tuple[str, str]]) -> None:
         orphans = [

@@ -7,6 +7,23 @@ know no database, no API and no other driver. The agent runs them in worker thre
 
 from __future__ import annotations
 
+import msgspec
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of ours that is no object by itself and outlived the one it belongs to, perhaps."""
+
+    kind: str
+    name: str
+    owner: str  # the id of that object, or the last characters of it where names are short
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """One look for what `observe` does not show."""
+
+    leftovers: tuple[Leftover, ...] = ()
+    foreign: tuple[tuple[str, str], ...] = ()  # kind and name of what is not ours in our places
+
 
 class DriverError(Exception):
     """The world refused. `again` says whether the same call may succeed later without a change of the wish."""

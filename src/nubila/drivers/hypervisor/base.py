@@ -6,6 +6,8 @@ from typing import Protocol
 
 import msgspec
 
+from nubila.drivers import Leftover, Scan
+
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What this driver can do here. The API refuses, with this as the reason, what is False."""
@@ -119,6 +121,12 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 class Hypervisor(Protocol):
     def capabilities(self) -> Capabilities: ...
+
+    def scan(self) -> Scan:
+        """What may be left of objects that are no more, and what is foreign beside them. Slower than `observe`."""
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Not there is a success."""
 
     def observe(self) -> Observed:
         """All domains of this installation, and the names of others', in bulk."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from nubila.drivers import Leftover, Scan
 from nubila.drivers.hypervisor.base import (
     Capabilities,
     Domain,
@@ -50,6 +51,7 @@ class HypervisorWorld:
         self.script = Script()
         self.capabilities = Capabilities(virt_methods=virt_methods)
         self.foreign: tuple[str, ...] = ()
+        self.leftovers: tuple[Leftover, ...] = ()
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
         self.console: dict[str, bytes] = {}
@@ -119,6 +121,14 @@ class FakeHypervisor:
 
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
+
+    def scan(self) -> Scan:
+        self.script.enter("scan")
+        return Scan(leftovers=self.world.leftovers)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self.script.enter("remove_leftover")
+        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")

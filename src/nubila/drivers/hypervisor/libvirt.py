@@ -12,9 +12,11 @@ from pathlib import Path
 
 import libvirt
 
+from nubila.drivers import Leftover, Scan
 from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.base import Capabilities, Found, Observed, Options
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
+from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 from nubila.drivers.hypervisor.libvirt_shape import Shapes
@@ -58,6 +60,7 @@ class LibvirtHypervisor:
         self.resume = self._power.resume
         self.destroy = self._power.destroy
         self.remove = self._power.remove
+        self._leftovers = Leftovers(self.daemons)
         self._shapes = Shapes(self.session, installation)
         self.shapes = self._shapes.shapes
         self.repair = self._shapes.repair
@@ -82,6 +85,12 @@ class LibvirtHypervisor:
         except libvirt.libvirtError as e:
             raise mapped(e) from e
         return Observed(domains=tuple(found), foreign=tuple(foreign))
+
+    def scan(self) -> Scan:
+        return self._leftovers.scan({d.pid for d in self.observe().domains if d.pid is not None})
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self._leftovers.remove(leftover)
 
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         log = self.session.console(vm_id)

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from nubila.drivers import Leftover, Scan
+
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     ipv4: bool = True
@@ -81,6 +83,12 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 class NetworkDriver(Protocol):
     def capabilities(self) -> Capabilities: ...
+
+    def scan(self) -> Scan:
+        """What may be left of objects that are no more, and what is foreign beside them. Slower than `observe`."""
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Not there is a success."""
 
     def observe(self) -> Observed: ...
 

@@ -12,7 +12,7 @@ import socket
 import threading
 from pathlib import Path
 
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.network import bridge_nft as rules
 from nubila.drivers.network.base import (
     Capabilities,
@@ -26,6 +26,7 @@ from nubila.drivers.network.base import (
 )
 from nubila.drivers.network.bridge_dhcp import Dhcp
 from nubila.drivers.network.bridge_host import HostSettings
+from nubila.drivers.network.bridge_leftovers import Leftovers
 from nubila.drivers.network.bridge_links import Link, Links, have_bridge
 from nubila.drivers.network.bridge_records import Records
 from nubila.drivers.network.bridge_wish import check_id, check_network, check_port, check_table, overlap
@@ -44,6 +45,7 @@ class BridgeNetwork:
         self._nft = Loader()
         self._lock = threading.RLock()  # records, networks, DHCP
         self._records: Records | None = None
+        self._leftovers = Leftovers(self._table, self._directory, self._nft, self._open)
         self._base_loaded = False
         self._loaded: dict[str, Port] = {}  # tap -> the wish whose rules are loaded, as far as this process knows
         self._ready: dict[str, Network] = {}  # networks that this process made so
@@ -81,6 +83,15 @@ class BridgeNetwork:
     def ranges(self) -> tuple[str, ...]:
         ours = {link.index for link in self._links.beginning(rules.prefix(self._table)) if self._owned(link, "network")}
         return tuple(sorted(self._links.ranges(ours)))
+
+    def scan(self) -> Scan:
+        with self._lock:
+            links = [link.name for link in self._links.beginning(rules.prefix(self._table))]
+            return self._leftovers.scan(links)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        with self._lock:
+            self._leftovers.remove(leftover)
 
     def ensure_network(self, network: Network) -> str:
         network = check_network(network)

@@ -93,7 +93,11 @@ def port(table: str, wish: Port) -> list[Json]:
 
 def remove_port(table: str, port_id: str) -> list[Json]:
     """The port's chain and map entry gone; works too when they were not there, since both are added first."""
-    tap = tap_name(table, port_id)
+    return remove_tap(table, tap_name(table, port_id))
+
+
+def remove_tap(table: str, tap: str) -> list[Json]:
+    """The same by the name of the tap."""
     element = {**_ports_map(table), "elem": [[tap, {"jump": {"target": tap}}]]}
     chain = {"chain": {"family": "bridge", "table": table, "name": tap}}
     return [

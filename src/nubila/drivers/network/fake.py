@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.network.base import (
     Capabilities,
     FoundNetwork,
@@ -32,6 +32,7 @@ class NetworkWorld:
         self.script = Script()
         self.capabilities = Capabilities()
         self.foreign: tuple[str, ...] = ()
+        self.leftovers: tuple[Leftover, ...] = ()
         self.ranges: tuple[str, ...] = ()  # of the machine itself
         self.answers_dhcp = True
         self.not_serving: set[str] = set()  # networks whose DHCP process died
@@ -63,6 +64,14 @@ class FakeNetwork:
 
     def ranges(self) -> tuple[str, ...]:
         return self.world.ranges
+
+    def scan(self) -> Scan:
+        self.script.enter("scan")
+        return Scan(leftovers=self.world.leftovers)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self.script.enter("remove_leftover")
+        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")

@@ -52,6 +52,18 @@ class Loader:
         found: Json = next((o["map"] for o in objects if "map" in o), {})
         return frozenset([e[0] for e in found.get("elem", [])])
 
+    def chains(self, family: str, table: str) -> list[str]:
+        """The names of the chains of a table; none when it is not there."""
+        answer = _nft(["list", "table", family, table], b"")
+        rows = msgspec.json.decode(answer.stdout)["nftables"] if answer.returncode == 0 else []
+        return [o["chain"]["name"] for o in rows if "chain" in o]
+
+    def families(self, table: str) -> set[str]:
+        """In which families there is a table of that name."""
+        answer = _nft(["list", "tables"], b"")
+        rows = msgspec.json.decode(answer.stdout)["nftables"] if answer.returncode == 0 else []
+        return {o["table"]["family"] for o in rows if "table" in o and o["table"]["name"] == table}
+
 
 def _carry_out(batch: list[_Wish]) -> None:
     error = _try([c for wish in batch for c in wish.commands])

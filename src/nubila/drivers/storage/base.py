@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from nubila.drivers import Leftover, Scan
+
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     formats: tuple[str, ...]
@@ -54,6 +56,12 @@ Fetch = Callable[[Path], None]  # writes the image's bytes to that path, or rais
 
 class Storage(Protocol):
     def capabilities(self) -> Capabilities: ...
+
+    def scan(self) -> Scan:
+        """What may be left of objects that are no more, and what is foreign beside them. Slower than `observe`."""
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Not there is a success."""
 
     def observe(self) -> Observed: ...
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
 from nubila.drivers.places import require_searchable
 from nubila.drivers.storage import qcow2
@@ -79,6 +79,19 @@ class DirectoryStorage:
         foreign += [f"images/{name}" for name in images if not _SHA256.fullmatch(name)]
         ours = tuple(sorted([name for name in images if _SHA256.fullmatch(name)]))
         return Observed(volumes=tuple(volumes), images=ours, foreign=tuple(foreign))
+
+    def scan(self) -> Scan:
+        """Unfinished files that no process has open any more, and what else lies about."""
+        self._prepare()
+        found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not _held(p)]
+        own = {self._volumes.name, self._images.name, self._tmp.name}
+        foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in own]
+        return Scan(leftovers=tuple(found), foreign=tuple(foreign))
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        path = self._tmp / leftover.name
+        if path.parent == self._tmp and path.exists() and not _held(path):
+            path.unlink(missing_ok=True)
 
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
         self._prepare()
@@ -268,6 +281,19 @@ def _own(path: Path, volume: Volume) -> None:
     stat = path.lstat()
     if (stat.st_uid, stat.st_gid) != (volume.uid, volume.gid):
         os.chown(path, volume.uid, volume.gid, follow_symlinks=False)
+
+
+def _held(path: Path) -> bool:
+    """Whether a process has the file open. Making one keeps it open or hands its name to a program that does; between
+    the two it is as young as the grace that garbage is given."""
+    target = str(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(fd.path) == target for fd in os.scandir(process / "fd")):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _based_on(path: str, sha256: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.script import Script, Table
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Volume
 
@@ -38,6 +38,7 @@ class StorageWorld:
         self.used_gib = sum([v.size_gib for v in self.volumes.all()])
         self.root = root
         self.foreign: tuple[str, ...] = ()
+        self.leftovers: tuple[Leftover, ...] = ()
         self.fetches = True  # False: `ensure_image` calls no `fetch` (benchmarks)
 
     def where(self, volume: FakeVolume) -> str:
@@ -53,6 +54,14 @@ class FakeStorage:
 
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
+
+    def scan(self) -> Scan:
+        self.script.enter("scan")
+        return Scan(leftovers=self.world.leftovers)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self.script.enter("remove_leftover")
+        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")
