@@ -35,6 +35,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drivers: str = "real"  # 'fake': the agent runs the scriptable fakes
     agent_workers: int = 8  # libvirt calls in parallel
     log_level: str = "info"
+    image_store: str = "file"  # or 's3': images in a bucket
+    image_reserve_mib: int = 1024  # of the file system, below which the image store 'file' takes nothing more
+    image_fetch_allow: str = (
+        ""  # prefixes, 'CIDR CIDR ...', from which images may be fetched although they are not public
+    )
+    s3_endpoint: str = ""
+    s3_bucket: str = ""
+    s3_prefix: str = ""
+    s3_credentials_file: str = ""  # JSON: access_key_id, secret_access_key; readable by the control plane's user only
     bus: bool = True  # False: no wake-ups between or inside processes, only the clock (fault tests)
     var: str = ""  # state; default /var/lib/NAME
     run: str = ""  # sockets, and which processes run; default /run/NAME

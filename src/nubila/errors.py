@@ -162,6 +162,13 @@ class Unsupported(Terminal):
     fix = "See the capabilities of the virt method, pool or network for what it can do."
 
 
+class StoreFull(Transient):
+    """The image store is full; nothing half is used."""
+
+    slug, status = "image-store-full", 507
+    fix = "Remove images that nobody needs, or ask your operator for more room; what came of an upload is kept."
+
+
 class WrongSession(Conflict):
     """Another agent session of this node is newer."""
 

@@ -41,6 +41,7 @@ from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
 from nubila.store.database import Database, Record
+from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.resource import AccountStore, ResourceStore
@@ -150,8 +151,21 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         carrier=Carrier(database, notifier, fleet, mint),
         vault=vaultbox.open_or_create(settings.control_dir / "vault.key", secrets.token_bytes(32)),
         authority=authority.open_or_create(settings.control_dir / "ca.key", settings.ca_file, fabric["region"], now()),
-        images=registry.load(image_store.DRIVERS, "file")(ImageOptions(directory=str(settings.image_dir))),
+        images=registry.load(image_store.DRIVERS, settings.image_store)(_image_options(settings)),
+        image_rows=ImageRows(database),
+        work=WorkStore(database),
         random_bytes=secrets.token_bytes,
+    )
+
+
+def _image_options(settings: Settings) -> ImageOptions:
+    return ImageOptions(
+        directory=str(settings.image_dir),
+        reserve_bytes=settings.image_reserve_mib << 20,
+        endpoint=settings.s3_endpoint,
+        bucket=settings.s3_bucket,
+        prefix=settings.s3_prefix,
+        credentials_file=settings.s3_credentials_file,
     )
 
 
@@ -195,7 +209,7 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
         await first_operator_file(context)
     if "reconcile" in words:
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        tasks.append(asyncio.create_task(Loop(context.carrier, WorkStore(context.database), holder).run(stop)))
+        tasks.append(asyncio.create_task(Loop(context.carrier, context.work, holder).run(stop)))
     names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
     listeners = [
         Listener(

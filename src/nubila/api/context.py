@@ -28,11 +28,13 @@ from nubila.represent import etag, json
 from nubila.represent.page import Page, next_link
 from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
+from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.past import PastDatabase
 from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.vm import VmStore
+from nubila.store.work import WorkStore
 
 CLOCK_S = 1.0  # a waiter looks at least this often, hint or not
 
@@ -56,6 +58,8 @@ class Context:
     vault: VaultBox
     authority: Authority
     images: ImageStore
+    image_rows: ImageRows
+    work: WorkStore
     random_bytes: Callable[[int], bytes]
 
     async def as_of(self, text: str) -> Context:

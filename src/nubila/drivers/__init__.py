@@ -39,3 +39,19 @@ class CapabilityMissing(DriverError):
 
     def __init__(self, reason: str):
         super().__init__(reason, again=False)
+
+
+class Full(DriverError):
+    """There is no room for more bytes; the same call succeeds once something was freed."""
+
+
+class Occupied(DriverError):
+    """Another writer is at work there."""
+
+
+class WrongOffset(DriverError):
+    """What was sent does not follow what is there; `received` says where to go on."""
+
+    def __init__(self, received: int):
+        super().__init__(f"{received} bytes are here", again=False)
+        self.received = received

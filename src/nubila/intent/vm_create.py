@@ -166,6 +166,12 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
         return errors.Conflict(
             f"Image '{picture['name']}' has no content yet.", field="image", fix="Upload its content first."
         )
+    if picture["spec"]["format"] == image.Format.ISO:
+        return errors.Invalid(
+            f"Image '{picture['name']}' is an ISO: no disk is made from it.",
+            field="image",
+            fix="Name a qcow2 or raw image; an ISO is put into a VM's drive.",
+        )
     smallest = picture["spec"]["min_disk_gib"]
     if body.disk_gib is not None and body.disk_gib < smallest:
         return errors.Invalid(

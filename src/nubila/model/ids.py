@@ -39,6 +39,7 @@ PREFIX: dict[str, str] = {
     "call": "call",
     "question": "qst",
     "drift": "drf",
+    "share": "shr",
 }
 KIND = {prefix: kind for kind, prefix in PREFIX.items()}
 

@@ -181,34 +181,51 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
     return T[kind], [*_text(T[kind], *EXTRA.get(kind, ())), *more]
 
 
-def _visible(kind: str, table: sa.Table) -> sa.ColumnElement[bool]:
+def _offered(image: sa.Table, by_id: bool) -> sa.ColumnElement[bool]:
+    """Images of others that a project may use. A name finds only what operators offer: with another project's shares,
+    anybody could put an image of their own in the place of a name that somebody types."""
+    share = T["share"]
+    shared = sa.exists().where(
+        share.c.kind == "image",
+        share.c.object_id == image.c.id,
+        share.c.project_id == sa.bindparam("project_id", type_=tables.UUID),
+    )
+    operators = image.c.project_id.is_(None)
+    public = sa.and_(operators, sa.cast(image.c.spec["public"].astext, sa.Boolean))
+    return sa.or_(public, shared if by_id else sa.and_(operators, shared))
+
+
+def _visible(kind: str, table: sa.Table, by_id: bool) -> sa.ColumnElement[bool]:
     project_id = sa.bindparam("project_id", type_=tables.UUID)
     if kind == "flavor":
         return sa.true()
     if kind == "image":
-        public = sa.and_(
-            table.c.project_id.is_(None), sa.cast(table.c.spec["public"].astext, sa.Boolean), table.c.state == "ready"
-        )
-        return sa.or_(table.c.project_id == project_id, public)
+        return sa.or_(table.c.project_id == project_id, sa.and_(_offered(table, by_id), table.c.state == "ready"))
     return table.c.project_id == project_id
 
 
 def _scoped(
-    kind: str, statement: sa.Select[Any], scoped: bool, *, removed: bool = False, by_id: bool = False
+    kind: str,
+    statement: sa.Select[Any],
+    scoped: bool,
+    *,
+    removed: bool = False,
+    by_id: bool = False,
+    listing: bool = False,
 ) -> sa.Select[Any]:
     """`by_id`: the primary key is the way; hidden behind `is true`, no partial index looks as good to the planner."""
     table = T[kind]
     if kind != "operation" and not removed:
         there = table.c.removed_at.is_(None)
         statement = statement.where(there.is_(sa.true()) if by_id else there)
-    return statement.where(_visible(kind, table)) if scoped else statement
+    return statement.where(_visible(kind, table, by_id or listing)) if scoped else statement
 
 
 @cache
 def _list(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: bool) -> Compiled:
     table = T[kind]
     source, columns = _source(kind)
-    statement = _scoped(kind, sa.select(*columns).select_from(source), scoped)
+    statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, listing="name" not in equal)
     for name in equal:
         statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
     if labels:
@@ -291,10 +308,6 @@ class ResourceStore:
         if len(rows) > 1:
             raise errors.Conflict(f"Several have the name '{(name or '')[:80]}'.", fix="Say which by its id.")
         return msgspec.json.decode(rows[0]["row"]) if rows else None
-
-    async def image_uses(self, sha256: str) -> int:
-        """How many images have these bytes."""
-        return int(await self._db.value("select count(*) from image where sha256 = $1 and removed_at is null", sha256))
 
 
 class AccountStore:

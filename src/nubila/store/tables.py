@@ -154,6 +154,7 @@ image_ = _resource(
     "image",
     sa.Column("project_id", UUID),
     sa.Column("sha256", sa.Text),
+    sa.Column("fetch_secret", UUID),  # the whole address that its content comes from
     sa.CheckConstraint("state <> 'ready' or sha256 is not null", name="ready_has_content"),
     *_states(image.State),
     sa.Index(
@@ -164,6 +165,17 @@ image_ = _resource(
         postgresql_where=sa.text("removed_at is null"),
     ),
     project=False,
+)
+share = sa.Table(
+    "share",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("object_id", UUID, primary_key=True),
+    sa.Column("project_id", UUID, primary_key=True),  # with whom
+    sa.Column("right", sa.Text, nullable=False),
+    sa.CheckConstraint("kind = 'image'", name="kind_known"),
+    sa.CheckConstraint("\"right\" = 'use'", name="right_known"),
+    sa.Index("share_project_idx", "project_id", "kind"),
 )
 network_ = _resource("network", *_states(Lasting), _unique_name("network", "project_id"))
 subnet = _resource(
@@ -265,6 +277,7 @@ allocation = sa.Table(
 )
 operation_ = _resource(
     "operation",
+    sa.Column("project_id", UUID),  # none: about something of the operators
     sa.Column("resource_kind", sa.Text, nullable=False),
     sa.Column("resource_id", UUID, nullable=False),
     sa.Column("node_id", UUID),
@@ -274,6 +287,7 @@ operation_ = _resource(
     sa.CheckConstraint("(state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"),
     sa.Index("operation_open_idx", "resource_id", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_project_idx", "project_id", "id"),
+    project=False,
 )
 decision = sa.Table(
     "decision",
@@ -424,6 +438,7 @@ TABLES: tuple[Table, ...] = (
     Table(virt_method, logged=True),
     Table(flavor, logged=True, transitions=LASTING),
     Table(image_, logged=True, transitions=image.TRANSITIONS, references=(("vm", "image_id"), ("volume", "image_id"))),
+    Table(share, logged=True),
     Table(network_, logged=True, transitions=LASTING, references=(("port", "network_id"),)),
     Table(subnet, logged=True, transitions=LASTING),
     Table(vm_, logged=True, transitions=vm.TRANSITIONS),

@@ -17,7 +17,8 @@ select now() as now,
  (select jsonb_object_agg(q.class, jsonb_build_array(q.amount, q.used)) from quota q where q.project_id = $1)::text as quota,
  (select to_jsonb(f) from flavor f where f.removed_at is null and (f.id = $3 or f.name = $2))::text as flavor,
  (select to_jsonb(i) from image i where i.removed_at is null and (i.id = $5 or i.name = $4)
-    and (i.project_id = $1 or (i.project_id is null and (i.spec->>'public')::boolean)) order by i.project_id nulls last limit 1)::text as image,
+    and (i.project_id = $1 or (i.project_id is null and (i.spec->>'public')::boolean)
+      or ((i.id = $5 or i.project_id is null) and exists (select from share s where s.kind = 'image' and s.object_id = i.id and s.project_id = $1))) order by i.project_id nulls last limit 1)::text as image,
  (select jsonb_agg(to_jsonb(k)) from keypair k where k.project_id = $1 and k.removed_at is null and (k.id = any($9) or k.name = any($8)))::text as keys,
  (select jsonb_agg(to_jsonb(n) || jsonb_build_object('subnets', (
     select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('free', case when family(s.cidr) = 4 then coalesce(

@@ -30,6 +30,10 @@ returning fence
 """
 
 
+# It stays as a row, so that the fence goes on growing.
+RELEASE = "update lease set until = now() where name = $1 and holder = $2"
+
+
 class WorkStore:
     def __init__(self, database: Database):
         self._db = database
@@ -45,3 +49,7 @@ class WorkStore:
         """Take or keep the lease for so long by the database's clock; its fence, or None while another holds it."""
         fence: int | None = await self._db.value(LEAD, name, holder, ttl_s)
         return fence
+
+    async def release(self, name: str, holder: str) -> None:
+        """Give the lease back before its time; nothing happens when another holds it."""
+        await self._db.execute(RELEASE, name, holder)

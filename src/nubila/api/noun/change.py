@@ -17,8 +17,8 @@ from nubila.store.change import ChangeStore, Cursor
 from nubila.store.database import Record
 
 # What tenants see of the log: these kinds, without these columns.
-TENANT_KINDS = ("vm", "volume", "port", "network", "subnet", "operation", "keypair", "project")
-OPERATOR_COLUMNS = frozenset({"node_id", "epoch", "version", "user_data_secret"})
+TENANT_KINDS = ("vm", "volume", "port", "network", "subnet", "operation", "keypair", "project", "image")
+OPERATOR_COLUMNS = frozenset({"node_id", "epoch", "version", "user_data_secret", "fetch_secret"})
 
 
 class ChangeQuery(msgspec.Struct, frozen=True):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, drift, image, node, operation, simple, vm, vm_more
+from nubila.api.noun import change, drift, image, image_content, node, operation, simple, vm, vm_more
 from nubila.api.noun.history import histories
-from nubila.api.route import Route
+from nubila.api.route import BYTES, Route
 from nubila.intent import catalog, vm_hold
 from nubila.intent import drift as drifts
 from nubila.intent import image as images
@@ -14,6 +14,7 @@ from nubila.intent import node as nodes
 V = "/v1"
 Q = simple.ListQuery
 CLAIMS = (errors.Conflict, errors.Stale, errors.Invalid)
+UPLOADS = (*CLAIMS, errors.TooLarge, errors.StoreFull)
 UPLOAD_MAX_BYTES = 64 << 30
 
 ROWS: tuple[Route, ...] = (
@@ -146,13 +147,36 @@ ROWS: tuple[Route, ...] = (
         "PUT",
         f"{V}/images/{{image}}/content",
         "image.upload",
-        image.upload_image,
+        image_content.upload_image,
         upload=True,
         max_bytes=UPLOAD_MAX_BYTES,
         plans=False,
+        errors=UPLOADS,
+    ),
+    Route(
+        "PATCH",
+        f"{V}/images/{{image}}/content",
+        "image.upload",
+        image_content.append_content,
+        query=image_content.ContentQuery,
+        upload=True,
+        max_bytes=UPLOAD_MAX_BYTES,
+        plans=False,
+        errors=UPLOADS,
+    ),
+    Route("GET", f"{V}/images/{{image}}/content", "image.download", image_content.download_image, media=(BYTES,)),
+    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state),
+    Route("GET", f"{V}/images/{{image}}/shares", "image.share", image.list_shares),
+    Route(
+        "PUT",
+        f"{V}/images/{{image}}/shares/{{project}}",
+        "image.share",
+        image.share_image,
+        body=images.Sharing,
         errors=CLAIMS,
     ),
-    Route("DELETE", f"{V}/images/{{image}}", "image.remove", image.remove_image, errors=CLAIMS),
+    Route("DELETE", f"{V}/images/{{image}}/shares/{{project}}", "image.share", image.unshare_image, errors=CLAIMS),
+    Route("DELETE", f"{V}/images/{{image}}", "image.remove", image.remove_image, errors=(*CLAIMS, errors.InUse)),
     Route(
         "POST",
         f"{V}/join-tokens",
@@ -182,7 +206,6 @@ ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/vms/{{vm}}", "vm.read", vm.show_vm),
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
-    Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
     Route(
         "GET",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, network, operation, simple, vm, vm_more
+from nubila.api.noun import change, image, image_content, network, operation, simple, vm, vm_more
 from nubila.api.noun.history import histories
-from nubila.api.route import TEXT, Route
+from nubila.api.route import BYTES, TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
+from nubila.intent import image as images
 from nubila.intent import network as networks
 from nubila.intent import vm as verbs
 
@@ -14,6 +15,8 @@ V = "/v1"
 Q = simple.ListQuery
 CLAIMS = (errors.Conflict, errors.Stale, errors.QuotaExceeded, errors.NoCapacity, errors.Invalid)
 VERBS = (*CLAIMS, errors.Unsupported)
+UPLOADS = (*CLAIMS, errors.TooLarge, errors.StoreFull)
+UPLOAD_MAX_BYTES = 64 << 30
 
 ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/me", "me.read", simple.me),
@@ -93,7 +96,44 @@ ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/flavors", "flavor.read", simple.lister("flavor", "flavors"), query=Q, listing=True),
     Route("GET", f"{V}/flavors/{{flavor}}", "flavor.read", simple.shower("flavor", "a flavor")),
     Route("GET", f"{V}/images", "image.read", simple.lister("image", "images that you may use"), query=Q, listing=True),
+    Route(
+        "POST", f"{V}/images", "image.create", image.create_image, body=images.ImageCreate, status=201, errors=CLAIMS
+    ),
     Route("GET", f"{V}/images/{{image}}", "image.read", simple.shower("image", "an image")),
+    Route(
+        "PUT",
+        f"{V}/images/{{image}}/content",
+        "image.upload",
+        image_content.upload_image,
+        upload=True,
+        max_bytes=UPLOAD_MAX_BYTES,
+        plans=False,
+        errors=UPLOADS,
+    ),
+    Route(
+        "PATCH",
+        f"{V}/images/{{image}}/content",
+        "image.upload",
+        image_content.append_content,
+        query=image_content.ContentQuery,
+        upload=True,
+        max_bytes=UPLOAD_MAX_BYTES,
+        plans=False,
+        errors=UPLOADS,
+    ),
+    Route("GET", f"{V}/images/{{image}}/content", "image.download", image_content.download_image, media=(BYTES,)),
+    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state),
+    Route("GET", f"{V}/images/{{image}}/shares", "image.share", image.list_shares),
+    Route(
+        "PUT",
+        f"{V}/images/{{image}}/shares/{{project}}",
+        "image.share",
+        image.share_image,
+        body=images.Sharing,
+        errors=CLAIMS,
+    ),
+    Route("DELETE", f"{V}/images/{{image}}/shares/{{project}}", "image.share", image.unshare_image, errors=CLAIMS),
+    Route("DELETE", f"{V}/images/{{image}}", "image.remove", image.remove_image, errors=(*CLAIMS, errors.InUse)),
     Route(
         "POST",
         f"{V}/networks",

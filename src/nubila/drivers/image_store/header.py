@@ -17,6 +17,7 @@ MAX_VIRTUAL_BYTES = 64 << 40
 _QCOW2 = struct.Struct(">4sIQIIQIIQQIIQ")  # version 2; version 3 goes on
 _QCOW2_V3 = struct.Struct(">QQQII")
 _MAGIC = b"QFI\xfb"
+_ISO_AT = 16 * 2048
 _COMPRESSION_BIT, _EXTENDED_L2_BIT = 1 << 3, 1 << 4
 _AUTOCLEAR_RAW_EXTERNAL = 1 << 1
 _EXTENSION_END = 0
@@ -37,14 +38,32 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inspect(head: bytes, declared: str, size_bytes: int) -> Header:
-    """The header of an image declared as 'qcow2' or 'raw', or BadImage. `head`: the first HEAD_BYTES, or all of it."""
-    if declared == "raw":
-        if size_bytes == 0:
-            raise BadImage("the image is empty")
-        return Header(format="raw", virtual_bytes=-(-size_bytes // 512) * 512)
-    if declared != "qcow2":
-        raise BadImage(f"the format {declared!r} is not supported; use qcow2 or raw")
-    return _qcow2(head, size_bytes)
+    """The header of an image declared as one of these, or BadImage. `head`: the first HEAD_BYTES, or all of it."""
+    if size_bytes == 0:
+        raise BadImage("the image is empty")
+    match declared:
+        case "raw":
+            return Header(format="raw", virtual_bytes=-(-size_bytes // 512) * 512)
+        case "qcow2":
+            return _qcow2(head, size_bytes)
+        case "iso":
+            return _iso(head, size_bytes)
+        case _:
+            raise BadImage(f"the format {declared!r} is not supported; use qcow2, raw or iso")
+
+
+def _iso(head: bytes, size_bytes: int) -> Header:
+    """An ISO 9660 file system whose first volume descriptor says that all of it came."""
+    descriptor = head[_ISO_AT : _ISO_AT + 2048]
+    if len(descriptor) < 2048 or descriptor[:7] != b"\x01CD001\x01":
+        raise BadImage("this is not an ISO image: its primary volume descriptor is missing")
+    blocks, blocks_again = struct.unpack("<I", descriptor[80:84])[0], struct.unpack(">I", descriptor[84:88])[0]
+    block, block_again = struct.unpack("<H", descriptor[128:130])[0], struct.unpack(">H", descriptor[130:132])[0]
+    if (blocks, block) != (blocks_again, block_again) or block not in (512, 1024, 2048):
+        raise BadImage("the ISO image's volume descriptor contradicts itself")
+    if blocks * block > size_bytes:
+        raise BadImage(f"the ISO image is cut off: it says {blocks * block} bytes, and {size_bytes} came")
+    return Header(format="iso", virtual_bytes=-(-size_bytes // 2048) * 2048)
 
 
 def _qcow2(head: bytes, size_bytes: int) -> Header:

@@ -56,3 +56,18 @@ create table seal (
     previous text not null,
     hash text not null
 );
+-- images: brought by Nubila itself, and shared between projects
+alter table image add column fetch_secret uuid;
+alter table image drop constraint image_state_known;
+alter table image add constraint image_state_known check (state in ('pending', 'ready', 'failed', 'removed'));
+create table share (
+    kind text not null,
+    object_id uuid not null,
+    project_id uuid not null,
+    "right" text not null,
+    constraint share_pk primary key (kind, object_id, project_id),
+    constraint share_kind_known check (kind = 'image'),
+    constraint share_right_known check ("right" = 'use')
+);
+create index share_project_idx on share (project_id, kind);
+alter table operation alter column project_id drop not null;

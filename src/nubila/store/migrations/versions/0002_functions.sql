@@ -101,7 +101,11 @@ create or replace trigger log_insert_delete after insert or delete on "image" fo
 
 create or replace trigger log_update after update on "image" for each row execute function log_change('id', 'project_id');
 
-create or replace trigger guard_state before update of state on "image" for each row when (old.state is distinct from new.state) execute function guard_transition('pending>ready', 'pending>removed', 'ready>removed');
+create or replace trigger guard_state before update of state on "image" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>removed', 'pending>failed', 'pending>ready', 'pending>removed', 'ready>removed');
+
+create or replace trigger log_insert_delete after insert or delete on "share" for each row execute function log_change('project_id', 'project_id');
+
+create or replace trigger log_update after update on "share" for each row execute function log_change('project_id', 'project_id');
 
 create or replace trigger log_insert_delete after insert or delete on "network" for each row execute function log_change('id', 'project_id');
 
@@ -999,7 +1003,7 @@ begin
     delete from "image" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'image' then f := fc->'image'; for k in select j from jsonb_array_elements(f) j loop
-    update "image" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end, version = t.version + 1, updated_at = now()
+    update "image" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "sha256" = case when k.j ? 'sha256' then r."sha256" else t."sha256" end, "fetch_secret" = case when k.j ? 'fetch_secret' then r."fetch_secret" else t."fetch_secret" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"image", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1007,8 +1011,23 @@ begin
     end if;
   end loop; end if;
   if fi ? 'image' then f := fi->'image';
-    insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256")
-    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256" from jsonb_populate_recordset(null::"image", f) r order by r."id";
+    insert into "image" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "sha256", "fetch_secret")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."sha256", r."fetch_secret" from jsonb_populate_recordset(null::"image", f) r order by r."id";
+  end if;
+  if fd ? 'share' then f := fd->'share'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "share" t where t."kind" = (k.j->>'kind')::TEXT and t."object_id" = (k.j->>'object_id')::UUID and t."project_id" = (k.j->>'project_id')::UUID;
+  end loop; end if;
+  if fc ? 'share' then f := fc->'share'; for k in select j from jsonb_array_elements(f) j loop
+    update "share" t set "right" = case when k.j ? 'right' then r."right" else t."right" end
+      from jsonb_populate_record(null::"share", k.j) r where t."kind" = (k.j->>'kind')::TEXT and t."object_id" = (k.j->>'object_id')::UUID and t."project_id" = (k.j->>'project_id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'share', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'share' then f := fi->'share';
+    insert into "share" ("kind", "object_id", "project_id", "right")
+    select r."kind", r."object_id", r."project_id", r."right" from jsonb_populate_recordset(null::"share", f) r order by r."kind", r."object_id", r."project_id";
   end if;
   if fd ? 'network' then f := fd->'network'; for k in select j from jsonb_array_elements(f) j loop
     delete from "network" t where t."id" = (k.j->>'id')::UUID;
@@ -1119,7 +1138,7 @@ begin
     delete from "operation" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'operation' then f := fc->'operation'; for k in select j from jsonb_array_elements(f) j loop
-    update "operation" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "resource_kind" = case when k.j ? 'resource_kind' then r."resource_kind" else t."resource_kind" end, "resource_id" = case when k.j ? 'resource_id' then r."resource_id" else t."resource_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "deadline_at" = case when k.j ? 'deadline_at' then r."deadline_at" else t."deadline_at" end, "ended_at" = case when k.j ? 'ended_at' then r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
+    update "operation" t set "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "resource_kind" = case when k.j ? 'resource_kind' then r."resource_kind" else t."resource_kind" end, "resource_id" = case when k.j ? 'resource_id' then r."resource_id" else t."resource_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "deadline_at" = case when k.j ? 'deadline_at' then r."deadline_at" else t."deadline_at" end, "ended_at" = case when k.j ? 'ended_at' then r."ended_at" else t."ended_at" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"operation", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1127,8 +1146,8 @@ begin
     end if;
   end loop; end if;
   if fi ? 'operation' then f := fi->'operation';
-    insert into "operation" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
-    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
+    insert into "operation" ("id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "project_id", "resource_kind", "resource_id", "node_id", "deadline_at", "ended_at")
+    select r."id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."project_id", r."resource_kind", r."resource_id", r."node_id", r."deadline_at", r."ended_at" from jsonb_populate_recordset(null::"operation", f) r order by r."id";
   end if;
   if fd ? 'drift' then f := fd->'drift'; for k in select j from jsonb_array_elements(f) j loop
     delete from "drift" t where t."id" = (k.j->>'id')::UUID;
@@ -1471,7 +1490,7 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
 create view past."image" as
-select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."project_id", r."sha256"
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."project_id", r."sha256", r."fetch_secret"
   from public."image" t
  cross join lateral (
      select c.content, c.action from public.change c
@@ -1481,6 +1500,18 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."image", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."share" as
+select r."kind", r."object_id", o.id as "project_id", r."right"
+  from public."project" o
+ cross join lateral (
+     select distinct on (c.content->>'kind', c.content->>'object_id') c.content, c.action from public.change c
+      where c.object_id = o.id and c.kind = 'share' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.content->>'kind', c.content->>'object_id', c.seq desc) c
+ cross join lateral jsonb_populate_record(null::public."share", c.content) r
+ where c.action <> 'delete';
 
 create view past."network" as
 select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
@@ -1567,7 +1598,7 @@ select t."id", t."project_id", t."volume_id", t."vm_id", r."node_id", r."epoch",
  where c.action <> 'delete';
 
 create view past."operation" as
-select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."resource_kind", t."resource_id", r."node_id", r."deadline_at", r."ended_at"
+select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."project_id", r."resource_kind", t."resource_id", r."node_id", r."deadline_at", r."ended_at"
   from public."operation" t
  cross join lateral (
      select c.content, c.action from public.change c

@@ -1,0 +1,45 @@
+"""Queries about images: who uses one, with whom it is shared, which bytes are still some image's."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.store.database import Database, Record
+
+USERS = """
+select 'vm' as kind, id, name, project_id from vm where image_id = $1 and removed_at is null
+union all
+select 'volume', id, name, project_id from volume where image_id = $1 and removed_at is null
+ order by 1 desc, 2 limit 50
+"""
+SHARES = """
+select s.project_id, p.name, s."right" from share s join project p on p.id = s.project_id
+ where s.kind = 'image' and s.object_id = $1 order by p.name
+"""
+OPERATIONS = """
+select to_jsonb(o)::text as row from operation o where o.resource_id = $1 and o.ended_at is null order by o.id
+"""
+
+
+class ImageRows:
+    def __init__(self, database: Database):
+        self._db = database
+
+    async def users(self, image_id: UUID) -> list[Record]:
+        """Some of what is made from an image, vms first: kind, id, name, project_id."""
+        return await self._db.fetch(USERS, image_id)
+
+    async def shares(self, image_id: UUID) -> list[Record]:
+        """With whom it is shared: project_id, name, right."""
+        return await self._db.fetch(SHARES, image_id)
+
+    async def operations(self, image_id: UUID) -> list[dict[str, Any]]:
+        """The operations about it that have not ended, as intents take them."""
+        return [msgspec.json.decode(r["row"]) for r in await self._db.fetch(OPERATIONS, image_id)]
+
+    async def referring(self, sha256: str) -> int:
+        """How many images have these bytes."""
+        return int(await self._db.value("select count(*) from image where sha256 = $1 and removed_at is null", sha256))
