@@ -90,7 +90,10 @@ class World:
         )
         row = await self.resources.whole("image", object_id=done.refers["image"])
         assert row is not None
-        await self.do(lambda a: image.fill(row, a, sha256=SHA, size_bytes=4096, virtual_bytes=4096), project_id=None)
+        await self.do(
+            lambda a: image.fill(row, a, image.Arrived(sha256=SHA, size_bytes=4096, virtual_bytes=4096)),
+            project_id=None,
+        )
         body = network.NetworkCreate(name="default", subnets=[network.SubnetCreate(cidr="10.9.0.0/24")])
         await self.do(lambda a: network.create(body, a))
         for _ in range(nodes):

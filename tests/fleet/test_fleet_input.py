@@ -26,6 +26,7 @@ MAY_CONFLICT = {
     "network.remove",
     "flavor.remove",
     "image.remove",
+    "image.share",
     "project.remove",
     "vm.start",
 }
@@ -37,8 +38,10 @@ def names_of(cloud: Installation, tenant: Tenant) -> dict[str, str]:
     owner = tenant.owner
     owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
     tenant.running("a")
+    own = owner.post("/v1/images", {"name": "own", "format": "raw"}).ok()["id"]
+    owner.put_bytes("/v1/images/own/content", tenant.name.encode()).ok()
     return {
-        "vm": "a", "keypair": "k", "network": "default", "flavor": "tiny", "image": "mini", "project": tenant.name, "user": tenant.user,
+        "vm": "a", "keypair": "k", "network": "default", "flavor": "tiny", "image": own, "project": tenant.id, "user": tenant.user,
         "operation": owner.list("/v1/operations")[0]["id"], "plan": owner.post("/v1/vms?plan=1", tenant.wish("p")).ok()["id"],
         "token": owner.list("/v1/tokens")[0]["id"], "node": cloud.operator().list("/v1/nodes")[0]["id"],
     }  # fmt: skip

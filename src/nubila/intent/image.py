@@ -54,8 +54,9 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 def create(body: ImageCreate, asking: Asking, sealed: Sealed | None = None) -> Outcome:
-    public = asking.operator if body.public is None else body.public
-    if public and not asking.operator:
+    operators = asking.project_id is None
+    public = operators if body.public is None else body.public
+    if public and not operators:
         return errors.Forbidden(
             "Only operators offer images to all projects.", fix="Leave 'public' out, and share it with chosen projects."
         )
@@ -276,7 +277,7 @@ def unshare(row: Row, project_id: UUID, present: bool, asking: Asking) -> Outcom
     draft = asking.draft()
     refers: dict[str, UUID | None] = {"image": UUID(row["id"])}
     if not present:
-        return errors.NotFound(f"Image '{row['name']}' is not shared with that project.")
+        return Drafted(draft=draft, status=200, refers=refers)
     draft.rests_on("image", row, compare=False)
     draft.deletes("share", kind="image", object_id=row["id"], project_id=project_id)
     return Drafted(
