@@ -52,6 +52,13 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("vm suspend web", U, "POST", "/v1/vms/web/suspend", None),
     ("vm resume web", U, "POST", "/v1/vms/web/resume", None),
     ("vm set web --on-crash stop", U, "PATCH", "/v1/vms/web", {"on_crash": "stop"}),
+    (
+        "vm set web --cores 2 --memory-mib 512 --flavor s",
+        U,
+        "PATCH",
+        "/v1/vms/web",
+        {"cores": 2, "memory_mib": 512, "flavor": "s"},
+    ),
     ("vm protect web", U, "PATCH", "/v1/vms/web", {"protected": True}),
     ("vm unprotect web", U, "PATCH", "/v1/vms/web", {"protected": False}),
     ("vm hold web --why audit", U, "POST", "/v1/vms/web/hold", {"reason": "audit"}),

@@ -184,6 +184,36 @@ def test_suspended_it_stands_still_until_it_is_resumed(rig: Rig) -> None:
     rig.driver.remove(wish.vm_id)
 
 
+def test_its_size_changes_while_it_runs_within_what_it_was_started_with(rig: Rig) -> None:
+    wish = msgspec.structs.replace(rig.domain(12), cores=1, cores_max=4)
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    first = found(rig.driver, wish.vm_id)
+    assert first is not None
+    assert (first.cores, first.cores_max) == (1, 4)
+    assert first.memory_mib == first.memory_max_mib == wish.memory_mib
+    larger = msgspec.structs.replace(wish, cores=3)
+    for _ in range(2):
+        rig.driver.repair(larger)
+        now = found(rig.driver, wish.vm_id)
+        assert now is not None
+        assert (now.cores, now.pid, now.running) == (3, first.pid, True)
+    for beyond in (
+        msgspec.structs.replace(wish, cores=8, cores_max=8),
+        msgspec.structs.replace(wish, cores=3, memory_mib=wish.memory_mib + 32),
+    ):
+        rig.driver.repair(beyond)  # at the next start: it runs on as it is
+        now = found(rig.driver, wish.vm_id)
+        assert now is not None
+        assert (now.cores, now.memory_max_mib, now.pid) == (3, wish.memory_mib, first.pid)
+    rig.driver.destroy(wish.vm_id)
+    rig.driver.start(beyond)
+    anew = found(rig.driver, wish.vm_id)
+    assert anew is not None
+    assert (anew.cores, anew.memory_max_mib) == (3, wish.memory_mib + 32)
+    rig.driver.remove(wish.vm_id)
+
+
 @pytest.mark.parametrize("policy", ["destroy", "preserve"])
 def test_a_panic_is_seen_as_one(rig: Rig, policy: str) -> None:
     if not rig.driver.capabilities().panic:

@@ -198,3 +198,80 @@ def test_boot_string_and_user_data_read_back_and_reading_the_secret_is_kept(
     other = Tenant(cloud)
     refused(other.owner.get(f"/v1/vms/{vm['id']}/user-data"), 404, "not-found")
     refused(cloud.operator().get(f"/v1/vms/{vm['id']}/user-data"), 404, "not-found")
+
+
+def used(tenant: Tenant) -> tuple[int, int]:
+    quota = tenant.quota()
+    return quota["cores"]["used"], quota["memory_mib"]["used"]
+
+
+def held(cloud: Installation, vm_id: str) -> tuple[dict[str, int], dict[str, int]]:
+    """What the vm holds of its node, and what is used there by all, less what others hold."""
+    rows = cloud.sql("select class, amount from allocation where holder_id = $1", parse("vm", vm_id))
+    node = "select node_id from vm where id = $1"
+    totals = cloud.sql(
+        f"select i.class, i.used - coalesce((select sum(a.amount) from allocation a where a.node_id = i.node_id"
+        f" and a.class = i.class and a.holder_id <> $1), 0) as mine from inventory i where i.node_id = ({node})"
+        " and i.class <> 'disk_gib'",
+        parse("vm", vm_id),
+    )
+    mine = {r["class"]: r["amount"] for r in rows if r["class"] != "disk_gib"}
+    return mine, {r["class"]: int(r["mine"]) for r in totals}
+
+
+def test_size_is_claimed_and_given_back_when_the_guest_can_have_no_more(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    spec = vm["spec"]
+    cores, memory = spec["cores"], spec["memory_mib"]
+    status = until(lambda: (s := tenant.vm("a")["status"])["cores"] and s)
+    assert (status["cores"], status["memory_mib"], status["at_next_start"]) == (cores, memory, [])
+    plan = owner.patch("/v1/vms/a?plan=1", {"cores": cores + 1, "memory_mib": memory * 2}).ok()
+    details = plan["effects"][0]["details"]
+    assert details["cores"]["when"].startswith("now")
+    assert details["memory_mib"]["when"] == "at the next start"
+    assert plan["quota_left"]["cores"]["after"] == plan["quota_left"]["cores"]["limit"] - cores - 1
+    assert used(tenant) == (cores, memory)
+    done = owner.patch("/v1/vms/a?wait=20", {"cores": cores + 1, "memory_mib": memory * 2, "labels": {"a": "b"}}).ok()
+    assert (done["operation"]["state"], done["vm"]["labels"]) == ("done", {"a": "b"})
+    assert used(tenant) == (cores + 1, memory * 2)
+    assert held(cloud, vm["id"]) == ({"cores": cores + 1, "memory_mib": memory * 2},) * 2
+    assert cloud.domains()[vm["id"]]["cores"] == cores + 1
+    status = until(lambda: (s := tenant.vm("a")["status"])["cores"] == cores + 1 and s)
+    assert (status["cores"], status["memory_mib"], status["at_next_start"]) == (cores + 1, memory, ["memory_mib"])
+    owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()
+    owner.post("/v1/vms/a/start?wait=20").ok()
+    assert cloud.domains()[vm["id"]]["memory_mib"] == memory * 2
+    # smaller again: the quota is free at once, the node's only when it says that the guest cannot have it back
+    owner.patch("/v1/vms/a?wait=20", {"cores": cores, "memory_mib": memory}).ok()
+    assert used(tenant) == (cores, memory)
+    assert cloud.domains()[vm["id"]]["memory_mib"] == memory
+    assert held(cloud, vm["id"]) == ({"cores": cores + 1, "memory_mib": memory * 2},) * 2
+    owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()
+    until(lambda: held(cloud, vm["id"]) == ({"cores": cores, "memory_mib": memory},) * 2)
+    owner.delete("/v1/vms/a?wait=20").ok()
+    assert used(tenant) == (0, 0)
+
+
+def test_a_size_that_does_not_fit_is_refused_with_numbers(cloud: Installation) -> None:
+    tenant = Tenant(cloud, quota={"cores": 3})
+    vm = tenant.running("a")
+    told = refused(tenant.owner.patch("/v1/vms/a", {"cores": 10}), 403, "quota-exceeded")
+    assert told["quota"]["left"] == 3 - vm["spec"]["cores"]
+    told = refused(tenant.owner.patch("/v1/vms/a", {"memory_mib": 1 << 24}), 507, "no-capacity")
+    assert told["short_of"]["memory_mib"] > 0
+    refused(tenant.owner.patch("/v1/vms/a", {"cores": 0}), 422, "invalid")
+    refused(tenant.owner.patch("/v1/vms/a", {"flavor": "nosuch"}), 422, "invalid")
+    assert tenant.vm("a")["spec"] == vm["spec"]
+    same = tenant.owner.patch("/v1/vms/a", {"cores": vm["spec"]["cores"]}).ok()
+    assert same["vm"]["generation"] == tenant.vm("a")["generation"]
+
+
+def test_a_flavor_gives_its_size_to_a_stopped_vm(cloud: Installation, tenant: Tenant) -> None:
+    cloud.operator().post("/v1/flavors", {"name": f"f-{tenant.name}", "cores": 3, "memory_mib": 96, "disk_gib": 1}).ok()
+    made = tenant.create("a", wait=20, power="off")["vm"]
+    done = tenant.owner.patch("/v1/vms/a?wait=20", {"flavor": f"f-{tenant.name}"}).ok()
+    assert (done["operation"]["state"], done["vm"]["flavor"]) == ("done", f"f-{tenant.name}")
+    tenant.owner.post("/v1/vms/a/start?wait=20").ok()
+    domain = cloud.domains()[made["id"]]
+    assert (domain["cores"], domain["memory_mib"]) == (3, 96)

@@ -5,10 +5,13 @@ Invariant: nothing here is a clock reading that changes by itself, so that an un
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from nubila.agent.known import Facts, Record, Trail, port_key
 from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
+from nubila.drivers.hypervisor.base import Found
 from nubila.protocol import Vm, VmReport
 
 GUEST_SHUT_DOWN = "the guest shut itself down"
@@ -55,12 +58,31 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         reason=reason,
         failing=failing,
         last_crash=record.last_crash,
+        **_size(wanted, facts.domain if running else None),
         addressed_at=record.addressed_at,
         metadata_at=record.metadata_at,
         guest_agent=running and facts.domain is not None and facts.domain.guest_agent,
         disks_ready=tuple(d.volume_id for d in wanted.disks if d.volume_id in facts.volumes),
         ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps) if running else (),
     )
+
+
+def _size(wanted: Vm, domain: Found | None) -> dict[str, Any]:
+    """What it has now. Nothing is said of a vm that is off, nor by a driver that does not know."""
+    if domain is None or not domain.cores:
+        return {}
+    later = []
+    if domain.cores != wanted.cores:
+        later.append("cores")
+    if wanted.memory_mib > domain.memory_max_mib:
+        later.append("memory_mib")
+    return {
+        "cores": domain.cores,
+        "cores_max": domain.cores_max,
+        "memory_mib": domain.memory_mib,
+        "memory_max_mib": domain.memory_max_mib,
+        "at_next_start": tuple(later),
+    }
 
 
 def _crash(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:

@@ -252,6 +252,7 @@ class Hands:
             virt_method=vm.virt_method,
             cores=vm.cores,
             memory_mib=vm.memory_mib,
+            cores_max=max(vm.cores, vm.cores_max),
             directory=str(room.path),
             uid=room.uid,
             gid=room.gid,

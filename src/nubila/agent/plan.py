@@ -64,6 +64,8 @@ def plan(
         and wanted.power == ("on" if domain.running else "off")
     ):
         return [*_ensure(wanted, facts, wires=True), Repair(), Note(repairs=wanted.repairs)]
+    if fresh and domain is None and record.repairs < wanted.repairs:
+        return [Note(repairs=wanted.repairs)]  # its definition is made at its start
     if wanted.power == "off":
         return _off(wanted, facts, trail, now_s) if facts.running and fresh else _serve(wanted, facts)
     if facts.running:

@@ -169,7 +169,9 @@ def placement(vm: Vm, /, *, options: Either = Either()) -> int:
 verb(app, "reset", "nubila vm reset web")(vm_more.reset)
 verb(app, "suspend", "nubila vm suspend web")(vm_more.suspend)
 verb(app, "resume", "nubila vm resume web")(vm_more.resume)
-verb(app, "set", "nubila vm set web --on-crash stop")(vm_more.set_)
+verb(app, "set", "nubila vm set web --on-crash stop", "nubila vm set web --cores 2 --memory-mib 1024 --plan")(
+    vm_more.set_
+)
 verb(app, "protect", "nubila vm protect web")(vm_more.protect)
 verb(app, "unprotect", "nubila vm unprotect web")(vm_more.unprotect)
 verb(app, "hold", "nubila vm hold web --why 'evidence, ask Ann'")(vm_more.hold)

@@ -38,11 +38,14 @@ def set_(
     on_crash: Annotated[
         Literal["restart", "stop", "preserve"] | None, Parameter(help="What follows when it crashes.")
     ] = None,
+    cores: Annotated[int | None, Parameter(help="Virtual cores.")] = None,
+    memory_mib: Annotated[int | None, Parameter(help="Memory in MiB.")] = None,
+    flavor: Annotated[str | None, named("flavor", "Cores and memory of this flavor.")] = None,
     options: Write = Write(),
 ) -> int:
     """Change settings of a VM. What cannot change while it runs is said by --plan, and changes at its next start."""
     session = Session(options)
-    body = values.given(on_crash=on_crash)
+    body = values.given(on_crash=on_crash, cores=cores, memory_mib=memory_mib, flavor=flavor)
     return flow.change(lambda how: session.user.change_vm(vm, body, how), options, session, "changed")
 
 

@@ -23,8 +23,12 @@ CANCELLING: dict[operation.Verb, str] = {
     operation.Verb.RESET: "No reset is wished any more; it may have been done already.",
     operation.Verb.SUSPEND: "The VM is wished to go on.",
     operation.Verb.RESUME: "The VM is wished suspended again; its guest may have gone on for a moment.",
+    operation.Verb.RESIZE: "Too late: the new size is wished and claimed already. Change it again.",
     operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
 }
+
+
+_TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.RESIZE})
 
 
 def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
@@ -32,10 +36,8 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     draft = asking.draft()
     refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
     ended = operation.State(op["state"]) in operation.TERMINAL
-    if ended or spec.verb is operation.Verb.REMOVE or view is None:
-        said = (
-            f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[operation.Verb.REMOVE]
-        )
+    if ended or spec.verb in _TOO_LATE or view is None:
+        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[spec.verb]
         return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
     row = view["vm"]
     wish_spec = msgspec.convert(row["spec"], vm.Spec)

@@ -26,6 +26,7 @@ COUNTER: dict[operation.Verb, str] = {
     operation.Verb.REBOOT: "reboots",
     operation.Verb.RESET: "resets",
     operation.Verb.REPAIR: "repairs",
+    operation.Verb.RESIZE: "repairs",
 }
 
 
@@ -60,6 +61,11 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         reason=report.reason,
         failing=report.failing,
         last_crash=report.last_crash,
+        cores=report.cores,
+        cores_max=report.cores_max,
+        memory_mib=report.memory_mib,
+        memory_max_mib=report.memory_max_mib,
+        at_next_start=report.at_next_start,
         guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
     )
     # A report on an older wish says what is there, not yet what became of the new wish.
@@ -79,6 +85,7 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         draft.changes("vm", row, version=True, **columns)
     touched = _operations(report, view, spec, status, state, draft, now)
     touched |= _belongings(report, view, draft, now)
+    touched |= _shrunk(spec, status, view, draft) if current and not gone else False
     if state is vm.State.REMOVED and was is not vm.State.REMOVED:
         _give_back(view, draft, now)
     return changed or touched
@@ -133,6 +140,25 @@ def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bo
             draft.changes(
                 "port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"]
             )
+            touched = True
+    return touched
+
+
+def _shrunk(spec: vm.Spec, status: vm.Status, view: View, draft: Draft) -> bool:
+    """A size that was lowered is free for others only when the node says that the guest can no longer have more."""
+    if status.power == "on" and status.cores is None:  # not looked at yet
+        return False
+    needs = {
+        "cores": max(spec.cores, status.cores or 0),
+        "memory_mib": max(spec.memory_mib, status.memory_max_mib or 0),
+    }
+    touched = False
+    for held in view["allocations"]:
+        need = needs.get(held["class"], held["amount"])
+        if held["holder_id"] == view["vm"]["id"] and held["amount"] > need:
+            key = {k: held[k] for k in ("holder_id", "class", "node_id")}
+            draft.update.setdefault("allocation", []).append({**key, "amount": need})
+            draft.takes_capacity(UUID(held["node_id"]), held["class"], need - held["amount"])
             touched = True
     return touched
 

@@ -11,7 +11,7 @@ from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
 from nubila.model import operation, vm
 from nubila.model.draft import Draft, Drafted, Effect, Row
-from nubila.model.fields import Labels, Name, TimeoutS
+from nubila.model.fields import Cores, Labels, MemoryMib, Name, Reference, TimeoutS
 from nubila.model.ids import text
 
 View = dict[str, Any]
@@ -31,12 +31,15 @@ class VmReboot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class VmChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Change a VM's name (the guest's host name stays), labels, crash policy or protection against removal."""
+    """Change a VM's name (the guest's host name stays), labels, crash policy, protection against removal, or size."""
 
     name: Name | None = None
     labels: Labels | None = None
     on_crash: vm.CrashPolicy | None = None
     protected: bool | None = None
+    cores: Cores | None = None
+    memory_mib: MemoryMib | None = None
+    flavor: Reference | None = None
 
 
 def start(view: View, asking: Asking) -> Outcome:
@@ -98,13 +101,19 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
     row, spec = opened(view)
     if (no := barred(row, spec)) is not None:
         return no
+    columns, spec = asked(body, row, spec)
+    return amended(asking, row, spec, columns)
+
+
+def asked(body: VmChange, row: Row, spec: vm.Spec) -> tuple[Row, vm.Spec]:
+    """The columns and the spec with what the body gives, but for the size."""
     columns: Row = {}
     if body.name is not None and body.name != row["name"]:
         columns["name"] = body.name
     if body.labels is not None and body.labels != row["labels"]:
         columns["labels"] = body.labels
     given = {f: v for f in _CHANGED if (v := getattr(body, f)) is not None}
-    return amended(asking, row, msgspec.structs.replace(spec, **given), columns)
+    return columns, msgspec.structs.replace(spec, **given)
 
 
 # fields of VmChange that go into the spec as they are
@@ -177,18 +186,21 @@ def wished(
     *,
     count: int | None = None,
     deadline_s: float | None = None,
+    columns: Row | None = None,
+    details: Row | None = None,
 ) -> Outcome:
+    """Put the wish, and the operation that follows it. `columns` change beside the spec, `details` are shown."""
     draft = asking.draft()
     generation = row["generation"] + 1
     status = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
     state = vm.state(spec, status, was=vm.State(row["state"]))
-    draft.changes("vm", row, spec=builtins(spec), generation=generation, state=state.value)
+    draft.changes("vm", row, spec=builtins(spec), generation=generation, state=state.value, **(columns or {}))
     for older in view["operations"]:
         end_operation(asking, draft, older, operation.State.OVERTAKEN, f"a later '{verb.value}' replaced it")
     effects = _leave(view, draft) if verb is operation.Verb.REMOVE else []
     op = wish(asking, draft, verb, kind="vm", row=row, generation=generation, count=count, deadline_s=deadline_s)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
-    shown = differences(row, spec)
+    shown = differences(row, spec) | (details or {})
     action = "remove" if verb is operation.Verb.REMOVE else "change"
     return Drafted(
         draft=draft,

@@ -251,6 +251,7 @@ def _rows(
     spec = vm.Spec(
         cores=flavor["spec"]["cores"],
         memory_mib=flavor["spec"]["memory_mib"],
+        cores_max=vm.cores_max(flavor["spec"]["cores"]),
         virt_method=_virt_method(body, node),
         hostname=body.hostname or body.name,
         flavor_id=text("flavor", UUID(flavor["id"])),

@@ -42,6 +42,7 @@ class Verb(StrEnum):
     RESUME = "resume"
     REMOVE = "remove"
     REPAIR = "repair"
+    RESIZE = "resize"
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,7 @@ DEADLINE_S: dict[Verb, float] = {
     Verb.RESUME: 60.0,
     Verb.REMOVE: 120.0,
     Verb.REPAIR: 60.0,
+    Verb.RESIZE: 60.0,
 }
 
 
@@ -116,4 +118,5 @@ GOAL: dict[Verb, dict[str, str]] = {
     Verb.RESUME: {"running": "running"},
     Verb.REMOVE: {},
     Verb.REPAIR: {"running": "running", "stopped": "stopped"},
+    Verb.RESIZE: {"running": "running", "stopped": "stopped", "suspended": "suspended"},
 }

@@ -90,6 +90,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
     cores: Cores
     memory_mib: MemoryMib
+    cores_max: int = 0  # so many can be plugged while it runs; fewer than `cores`: none
     virt_method: str
     hostname: str
     flavor_id: str
@@ -112,6 +113,15 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     protected: bool = False  # against removal
     holds: tuple[Hold, ...] = ()
     gone: bool = False  # wished removed
+
+
+PLUGGABLE_TIMES = 4  # how many times its cores a vm may have without a restart; a slot costs little
+PLUGGABLE_MAX = 32
+
+
+def cores_max(cores: int) -> int:
+    """Up to how many cores can be plugged while it runs, if it is started with so many."""
+    return max(cores, min(PLUGGABLE_TIMES * cores, PLUGGABLE_MAX))
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +148,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None  # why it stopped, or why it is not as wished
     failing: bool = False  # `reason` keeps the node from doing what is wished; it goes on trying
     last_crash: str | None = None  # when and how it last ended without anybody's wish
+    # What it has now, while it is on: after a change of its size it may differ from the wish.
+    cores: int | None = None
+    cores_max: int | None = None  # more only after the next start
+    memory_mib: int | None = None
+    memory_max_mib: int | None = None  # what it was started with: its balloon gives and takes below that
+    at_next_start: tuple[str, ...] = ()  # what of the wish it gets then
     guest: Guest = Guest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +49,12 @@ BY_ID = _ONE + "where v.id = $2 and ($1::uuid is null or v.project_id = $1) is t
 BY_NAME = _ONE + "where v.project_id = $1 and v.name = $2 and v.removed_at is null"
 REPORTED = _ONE + "where v.id = any($1) and (v.node_id = $2) is true and (v.removed_at is null) is true"
 
+SIZE = """
+select (select jsonb_object_agg(q.class, jsonb_build_array(q.amount, q.used)) from quota q where q.project_id = $1)::text as quota,
+ (select jsonb_object_agg(i.class, jsonb_build_array(i.total - i.reserved, i.used)) from inventory i where i.node_id = $2)::text as inventory,
+ (select to_jsonb(f) from flavor f where f.removed_at is null and (f.id = $4 or f.name = $3))::text as flavor
+"""
+
 DECISION = "select answer::text, created_at, node_id from decision where vm_id = $1 order by id desc limit 1"
 
 
@@ -88,6 +94,12 @@ class VmStore:
         by = (BY_NAME, project_id, name) if vm_id is None else (BY_ID, project_id, vm_id)
         row = await self._db.row(*by)
         return None if row is None else _decode_one(row)
+
+    async def size_view(self, vm: Mapping[str, Any], flavor: tuple[str, UUID | None]) -> dict[str, Any]:
+        """What a change of this vm's size is decided on beside the vm."""
+        row = await self._db.row(SIZE, UUID(vm["project_id"]), UUID(vm["node_id"]), *flavor)
+        assert row is not None
+        return decode(row, "quota", "inventory", "flavor")
 
     async def reported_view(self, vm_ids: Sequence[UUID], node_id: UUID) -> list[dict[str, Any]]:
         return [_decode_one(r) for r in await self._db.fetch(REPORTED, list(vm_ids), node_id)]

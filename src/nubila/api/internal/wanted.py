@@ -103,6 +103,7 @@ async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
         virt_method=spec.virt_method,
         cores=spec.cores,
         memory_mib=spec.memory_mib,
+        cores_max=spec.cores_max,
         hostname=spec.hostname,
         image_id=spec.image_id,
         flavor=row["flavor"] or "",

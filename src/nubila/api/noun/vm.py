@@ -26,6 +26,7 @@ from nubila.api.context import (
 from nubila.api.noun.operation import operation_shown
 from nubila.api.route import Answer
 from nubila.intent import vm as verbs
+from nubila.intent import vm_size
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.intent.vm_create import VmCreate, create, sealed_user_data
@@ -166,22 +167,36 @@ def _split(kind: str, refs: list[Reference]) -> tuple[list[str], list[UUID]]:
     return [r for r, i in parsed if i is None], [i for _, i in parsed if i is not None]
 
 
-async def verb_on(call: ApiCall, permission: str, verb: Callable[[verbs.View, Asking], Outcome]) -> Answer:
+async def viewed(call: ApiCall) -> dict[str, Any]:
+    """The vm with all that its verbs decide on. Raises NotFound and PreconditionFailed."""
     vm_id, name = ref("vm", call.params["vm"])
+    view = await call.context.vms.one_view(project_of(call), vm_id, name or "")
+    if view is None:
+        raise errors.NotFound(f"There is no VM '{call.params['vm'][:80]}'.", fix="See 'nubila vm list'.")
+    matching(call, view["vm"])
+    return view
 
+
+async def verb_on(call: ApiCall, permission: str, verb: Callable[[verbs.View, Asking], Outcome]) -> Answer:
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
-        view = await call.context.vms.one_view(project_of(call), vm_id, name or "")
-        if view is None:
-            raise errors.NotFound(f"There is no VM '{call.params['vm'][:80]}'.", fix="See 'nubila vm list'.")
-        matching(call, view["vm"])
+        view = await viewed(call)
         return verb(view, asking(view["now"]))
 
     return await carried(call, permission, attempt, _shown)
 
 
 async def change_vm(call: ApiCall) -> Answer:
-    """Change a VM's name, labels, crash policy or protection."""
-    return await verb_on(call, "vm.change", lambda view, asking: verbs.change(call.body, view, asking))
+    """Change a VM's name, labels, crash policy, protection or size."""
+    body: verbs.VmChange = call.body
+    if not vm_size.resized(body):
+        return await verb_on(call, "vm.change", lambda view, asking: verbs.change(body, view, asking))
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        view = await viewed(call)
+        size = await call.context.vms.size_view(view["vm"], _ref("flavor", body.flavor or ""))
+        return vm_size.resize(body, {**view, **size}, asking(view["now"]))
+
+    return await carried(call, "vm.change", attempt, _shown)
 
 
 async def start_vm(call: ApiCall) -> Answer:

@@ -67,6 +67,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[DomainNic, ...]
     seed: str | None = None  # path of the NoCloud ISO
     serial_number: str = ""
+    cores_max: int = 0  # up to so many can be plugged while it runs
     on_crash: str = "destroy"  # of its guest's kernel: destroy | preserve
 
 
@@ -80,6 +81,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     # of the last stop: 'guest-shutdown' | 'panicked' | 'crashed' | 'destroyed' | None when unknown
     reason: str | None = None
     paused: str | None = None  # running, but its vCPUs stand still: 'suspended' | 'panicked' | 'io-error' | 'other'
+    # what it has now, while it runs; 0: not known
+    cores: int = 0
+    cores_max: int = 0
+    memory_mib: int = 0
+    memory_max_mib: int = 0  # what it was started with
     guest_agent: bool = False  # the guest agent's channel is connected
 
 
@@ -135,7 +141,8 @@ class Hypervisor(Protocol):
         """The shapes of all domains of this installation; cheap while nothing changed."""
 
     def repair(self, domain: Domain) -> None:
-        """Define it as wished, and take away from it, while it runs, what is not wished. It is not stopped."""
+        """Define it as wished; while it runs, take away what is not wished, plug cores and move its balloon within what
+        it was started with. It is not stopped; what its guest does not give back stays until the next start."""
 
     def start(self, domain: Domain) -> None:
         """Define and run it. A domain of this vm with another epoch or definition is replaced; one that runs stays."""

@@ -39,6 +39,8 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     boots: int = 0
     cores: int = 1
     memory_mib: int = 0
+    cores_max: int = 0
+    memory_max_mib: int = 0
     defined: Shape | None = None  # None: it was never defined in full
     live: Shape | None = None
 
@@ -142,6 +144,10 @@ class FakeHypervisor:
                     pid=d.pid,
                     reason=d.reason,
                     paused=d.paused,
+                    cores=d.cores if d.running else 0,
+                    cores_max=d.cores_max if d.running else 0,
+                    memory_mib=d.memory_mib if d.running else 0,
+                    memory_max_mib=d.memory_max_mib if d.running else 0,
                     guest_agent=d.running and d.vm_id not in no_agent,
                 )
                 for d in self.world.domains.all()
@@ -163,6 +169,8 @@ class FakeHypervisor:
                         boots=was.boots if was else 0,
                         cores=domain.cores,
                         memory_mib=domain.memory_mib,
+                        cores_max=max(domain.cores, domain.cores_max),
+                        memory_max_mib=domain.memory_mib,
                         defined=shape_of(domain),
                         live=shape_of(domain),
                         on_crash=domain.on_crash,
@@ -189,7 +197,14 @@ class FakeHypervisor:
                     disks=tuple(d for d in was.live.disks if d in wished.disks),
                     nics=tuple(n for n in was.live.nics if n in wished.nics),
                 )
-                self.world.domains.put(domain.vm_id, msgspec.structs.replace(was, defined=wished, live=live))
+                became = msgspec.structs.replace(was, defined=wished, live=live)
+                if was.running and was.cores <= domain.cores <= was.cores_max:
+                    became.cores = domain.cores
+                if was.running and domain.memory_mib <= was.memory_max_mib:
+                    became.memory_mib = domain.memory_mib
+                if became.live is not None:
+                    became.live = msgspec.structs.replace(became.live, cores=became.cores, memory_mib=became.memory_mib)
+                self.world.domains.put(domain.vm_id, became)
         self.script.leave("repair")
 
     def ask_stop(self, vm_id: str, how: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
@@ -28,6 +29,8 @@ _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "crashed",
 }
 # Not running as far as the world can tell: QEMU is gone.
+# one call for all domains; what it says of vCPUs and balloon was told to libvirt by QEMU before
+_STATS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_VCPU | libvirt.VIR_DOMAIN_STATS_BALLOON
 _OFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_NOSTATE})
 # (state, reason) -> why its vCPUs stand still; a crashed domain that is preserved still has its QEMU
 _PAUSED: dict[tuple[int, int], str | None] = {
@@ -77,9 +80,9 @@ class LibvirtHypervisor:
         found: list[Found] = []
         foreign: list[str] = []
         try:
-            for domain, stats in connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
+            for domain, stats in connection.getAllDomainStats(_STATS, 0):
                 if self.session.is_ours(domain):
-                    found.append(self._found(domain, stats["state.state"], stats.get("state.reason", 0)))
+                    found.append(self._found(domain, stats))
                 else:
                     foreign.append(domain.name())
         except libvirt.libvirtError as e:
@@ -110,7 +113,8 @@ class LibvirtHypervisor:
     def close(self) -> None:
         self.session.close()
 
-    def _found(self, domain: libvirt.virDomain, state: int, reason: int) -> Found:
+    def _found(self, domain: libvirt.virDomain, stats: dict[str, Any]) -> Found:
+        state, reason = stats["state.state"], stats.get("state.reason", 0)
         name = domain.name()
         named = libvirt_xml.parse_name(name)
         assert named is not None, "ours are named so"
@@ -122,6 +126,7 @@ class LibvirtHypervisor:
             running=running,
             pid=pid,
             paused=_paused(state, reason) if running else None,
+            **(_size(stats) if running else {}),
             reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
         )
@@ -157,6 +162,15 @@ class LibvirtHypervisor:
             return int((self.daemons.run / "qemu" / f"{name}.pid").read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+
+def _size(stats: dict[str, Any]) -> dict[str, int]:
+    return {
+        "cores": stats.get("vcpu.current", 0),
+        "cores_max": stats.get("vcpu.maximum", 0),
+        "memory_mib": stats.get("balloon.current", 0) // 1024,
+        "memory_max_mib": stats.get("balloon.maximum", 0) // 1024,
+    }
 
 
 def _paused(state: int, reason: int) -> str | None:

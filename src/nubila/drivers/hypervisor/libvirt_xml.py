@@ -48,6 +48,7 @@ def build(domain: Domain, installation: str, console_log: str) -> str:
     vnc = f"{domain.directory}/vnc.sock"
     if len(vnc.encode()) > _SOCKET_PATH_MAX:
         raise DriverError(f"the path {vnc} is too long for a socket", again=False)
+    cores_max = max(domain.cores, domain.cores_max)
     kind, cpu_mode = _METHODS[domain.virt_method]
     try:
         root = _E.domain(
@@ -56,11 +57,11 @@ def build(domain: Domain, installation: str, console_log: str) -> str:
             _E.uuid(domain.uuid),
             _E.metadata(_META.vm({"installation": installation, "id": domain.vm_id, "epoch": str(domain.epoch)})),
             _E.memory({"unit": "MiB"}, str(domain.memory_mib)),
-            _E.vcpu(str(domain.cores)),
+            _E.vcpu({"current": str(domain.cores)}, str(cores_max)),
             _sysinfo(domain),
             _E.os(_E.type({"arch": "x86_64", "machine": "q35"}, "hvm"), _E.smbios({"mode": "sysinfo"})),
             _E.features(_E.acpi(), _E.apic()),
-            _E.cpu({"mode": cpu_mode}, _E.topology({"sockets": "1", "cores": str(domain.cores), "threads": "1"})),
+            _E.cpu({"mode": cpu_mode}, _E.topology({"sockets": "1", "cores": str(cores_max), "threads": "1"})),
             _E.clock({"offset": "utc"}),
             _E.on_poweroff("destroy"),
             _E.on_reboot("restart"),

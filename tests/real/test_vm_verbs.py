@@ -1,0 +1,180 @@
+"""Reset, suspend, crash policy, size, media and rescue on one real guest, judged from inside it or by the host's kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.conftest import Cloud, Guest
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def vm(cloud: Cloud) -> Guest:
+    made = cloud.create("verbs", user_data="#!/bin/sh\ntrue\n", boot_string="boot=me")
+    made.reachable()
+    return made
+
+
+def settings(vm: Guest, **body: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = vm.cloud.call(0, "PATCH", f"/v1/vms/{vm.name}?wait=60", body, vm.cloud.tokens["user"])
+    return answer
+
+
+def panic(vm: Guest) -> None:
+    with contextlib.suppress(ConnectionError, subprocess.TimeoutExpired):
+        vm.ssh("echo 1 > /proc/sys/kernel/sysrq; (sleep 1; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &", 10)
+
+
+def booted_anew(vm: Guest, before: str, within_s: float = 120) -> None:
+    deadline = time.monotonic() + within_s
+    while vm.reachable() == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_what_was_given_reads_back(vm: Guest) -> None:
+    user = vm.cloud.tokens["user"]
+    assert vm.cloud.call(0, "GET", "/v1/vms/verbs/user-data", token=user)["user_data"] == "#!/bin/sh\ntrue\n"
+    assert vm.cloud.call(0, "GET", "/v1/vms/verbs/boot-string", token=user)["boot_string"] == "boot=me"
+
+
+def test_suspended_it_stands_still_and_goes_on_where_it_was(vm: Guest) -> None:
+    before, qemu = vm.reachable(), vm.qemu()
+    vm.ssh("echo kept > /run/in-memory-only")
+    vm.ssh("(while :; do cut -d' ' -f1 /proc/uptime >> /run/ticks; sleep 0.2; done) >/dev/null 2>&1 &")
+    time.sleep(1)
+    vm.verb("POST", "/suspend")
+    assert qemu is not None
+    used = cpu_s(qemu)
+    time.sleep(8)
+    assert cpu_s(qemu) - used < 0.5  # it does nothing at all
+    with pytest.raises((ConnectionError, subprocess.TimeoutExpired)):
+        vm.ssh("true", 4)
+    vm.verb("POST", "/resume")
+    assert (vm.reachable(), vm.qemu()) == (before, qemu)
+    assert vm.ssh("cat /run/in-memory-only") == "kept"
+    time.sleep(2)
+    ticks = [float(t) for t in vm.ssh("cat /run/ticks").split()]
+    assert max(b - a for a, b in itertools.pairwise(ticks)) < 5  # its own clock stood still too
+    vm.ssh("pkill -f ticks; true")
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_reset_boots_it_at_once_without_asking(vm: Guest) -> None:
+    before, qemu = vm.reachable(), vm.qemu()
+    vm.ssh("echo lost > /data/unsynced-file")
+    vm.verb("POST", "/reset")
+    booted_anew(vm, before)
+    assert vm.qemu() == qemu, vm.shown()["status"]  # the button, not a new machine
+    assert vm.shown()["status"]["resets"] == 1
+
+
+def mem_total_mib(vm: Guest) -> int:
+    return int(vm.ssh("awk '/MemTotal/ {print $2}' /proc/meminfo")) // 1024
+
+
+def test_size_changes_live_where_it_can_and_otherwise_at_the_next_start(vm: Guest) -> None:
+    before, qemu = vm.reachable(), vm.qemu()
+    cores, memory = int(vm.ssh("nproc")), mem_total_mib(vm)
+    booted = vm.shown()["status"]["memory_max_mib"]
+    assert vm.shown()["status"]["cores"] == cores == 1
+    plan = vm.cloud.call(
+        0, "PATCH", "/v1/vms/verbs?plan=1", {"cores": 2, "memory_mib": booted - 40}, vm.cloud.tokens["user"]
+    )
+    assert [plan["effects"][0]["details"][c]["when"][:3] for c in ("cores", "memory_mib")] == ["now", "now"]
+    assert settings(vm, cores=2, memory_mib=booted - 40)["operation"]["state"] == "done"
+    deadline = time.monotonic() + 60
+    while True:  # a core is offered; whether it is used is the guest's affair
+        vm.ssh("for c in /sys/devices/system/cpu/cpu*/online; do echo 1 > $c; done; true")
+        if int(vm.ssh("nproc")) == 2 and mem_total_mib(vm) <= memory - 35:
+            break
+        assert time.monotonic() < deadline, (vm.ssh("nproc"), mem_total_mib(vm), vm.shown()["status"])
+        time.sleep(1)
+    settings(vm, memory_mib=booted)
+    while mem_total_mib(vm) < memory - 2:
+        assert time.monotonic() < deadline + 30, vm.shown()["status"]
+        time.sleep(1)
+    assert (vm.reachable(), vm.qemu()) == (before, qemu)
+    assert settings(vm, cores=1, memory_mib=booted + 64)["operation"]["state"] == "done"
+    deadline = time.monotonic() + 60
+    while vm.shown()["status"]["at_next_start"] != ["memory_mib"] or int(vm.ssh("nproc")) > 1:
+        assert time.monotonic() < deadline, vm.shown()["status"]  # a core that was plugged comes out again
+        time.sleep(1)
+    assert vm.qemu() == qemu
+    assert abs(mem_total_mib(vm) - memory) < 5
+    vm.verb("POST", "/stop", {"mode": "hard"})
+    vm.verb("POST", "/start")
+    vm.reachable()
+    assert int(vm.ssh("nproc")) == 1
+    assert mem_total_mib(vm) > memory + 50
+    assert vm.until("running")["status"]["at_next_start"] == []
+
+
+def test_a_panicked_guest_is_preserved_and_starts_again_when_stopped(vm: Guest) -> None:
+    settings(vm, on_crash="preserve")
+    vm.verb("POST", "/stop", {"mode": "hard"})
+    vm.verb("POST", "/start")
+    before, qemu = vm.reachable(), vm.qemu()
+    panic(vm)
+    shown = vm.until("crashed", 60)
+    assert "panicked" in shown["status"]["reason"]
+    assert "panicked" in shown["status"]["last_crash"]
+    assert vm.qemu() == qemu  # still there, to be looked at
+    assert "sysrq triggered crash" in vm.console()
+    vm.verb("POST", "/stop", {"mode": "clean"})  # it cannot hear: ended at once
+    assert vm.qemu() is None
+    settings(vm, on_crash="restart")
+    vm.verb("POST", "/start")
+    assert vm.reachable() != before
+
+
+def test_a_panicked_guest_is_started_again(vm: Guest) -> None:
+    before, qemu = vm.reachable(), vm.qemu()
+    panic(vm)
+    deadline = time.monotonic() + 60
+    while vm.qemu() in (None, qemu):
+        assert time.monotonic() < deadline, vm.shown()["status"]
+        time.sleep(0.3)
+    assert vm.reachable() != before
+    assert "panicked" in vm.shown()["status"]["last_crash"]
+
+
+def test_by_policy_a_crashed_machine_stays_down_and_says_why(vm: Guest) -> None:
+    settings(vm, on_crash="stop")
+    qemu = vm.qemu()
+    assert qemu is not None
+    os.kill(qemu, signal.SIGKILL)
+    shown = vm.until("stopped", 30)
+    assert "crash policy" in shown["status"]["reason"]
+    time.sleep(4)
+    assert vm.qemu() is None
+    settings(vm, on_crash="restart")
+    vm.verb("POST", "/start")
+    vm.reachable()
+
+
+def test_a_vm_killed_while_suspended_is_stopped_with_the_reason(vm: Guest) -> None:
+    vm.verb("POST", "/suspend")
+    qemu = vm.qemu()
+    assert qemu is not None
+    os.kill(qemu, signal.SIGKILL)
+    shown = vm.until("stopped", 30)
+    assert "suspended" in shown["status"]["reason"]
+    time.sleep(3)
+    assert vm.qemu() is None
+    vm.verb("POST", "/start")
+    vm.reachable()
