@@ -36,7 +36,7 @@ class Machine:
             network=FakeNetwork(self.wires),
         )
         names = {"hypervisor": "fake", "storage": "fake", "network": "fake"}
-        hello = host.hello(drivers, names, self.directory, "test", "host", fake=True)
+        hello = host.hello(drivers, names, "test", "host", fake=True)
         options = Options(
             region=REGION,
             installation="test",

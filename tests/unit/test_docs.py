@@ -12,6 +12,7 @@ import pytest
 from tools import requirements
 
 from nubila import errors
+from nubila.bootstrap import fabric
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -125,3 +126,19 @@ def test_the_licence_is_apache_2_and_contributing_is_explained() -> None:
     assert "END OF TERMS AND CONDITIONS" in licence
     assert 'license = "Apache-2.0"' in text("pyproject.toml")
     assert "make check" in text("CONTRIBUTING.md")
+
+
+# option of `vm create` -> what `make up` makes of it
+MADE = {"flavor": set(fabric.FLAVORS), "image": {fabric.IMAGE}, "key": {fabric.KEYPAIR}, "network": {fabric.NETWORK}}
+
+
+@pytest.mark.parametrize(
+    "file", [*DOCS, *sorted((ROOT / "src/nubila/cli").glob("*.py"))], ids=lambda f: str(f.relative_to(ROOT))
+)
+def test_examples_work_after_make_up(file: Path) -> None:
+    """A VM in an example is made of what is there, or of what the same text makes by --name."""
+    said = file.read_text()
+    own = set(re.findall(r"--name ([\w.-]+)", said))
+    for line in re.findall(r"nubila vm create .*", said):
+        for option, name in re.findall(r"--(flavor|image|key|network) ([\w.-]+)", line):
+            assert name in MADE[option] | own, f"--{option} {name} is nowhere made"

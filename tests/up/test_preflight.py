@@ -222,6 +222,7 @@ def test_it_can_be_stopped_whatever_its_settings_say(
     for directory in (clone, var_dir):
         directory.mkdir()
     monkeypatch.setattr(install, "STATES", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     owner.write(var_dir, Owner(str(clone), "nbwrong", "now", "10.0.0.0/24", "fd00::/64"))
     (var_dir / "nubila.toml").write_text("lisen = 'x'\n")
     stopped: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nubila.bootstrap import children, contexts, destroy, processes, show, supervisor, up
+from nubila.bootstrap import children, contexts, destroy, main, processes, runtime, show, supervisor, up
 from nubila.bootstrap.install import Install
 from nubila.bootstrap.journal import Journal
 from nubila.bootstrap.owner import Owner
@@ -171,3 +172,53 @@ def test_help_of_make_points_at_nothing_that_is_not_there() -> None:
     assert "above" not in ran.stdout
     for word in ("NAME=", "PORT=", "SUBNET=", "ACCEPT=firewall", "ACCEPT=adopt", "PACKAGES=1"):
         assert word in ran.stdout
+
+
+UV = """#!/bin/sh
+case "$1" in --version) echo uv 0.9.0 ;; *) echo "${UV_CACHE_DIR:-none}" >>"$SEEN" ;; esac
+"""
+
+
+@pytest.mark.parametrize("had_one", [False, True])
+def test_packages_are_kept_in_the_clone_unless_uv_has_its_own_place(tmp_path: Path, had_one: bool) -> None:
+    clone, home, seen = tmp_path / "clone", tmp_path / "home", tmp_path / "seen"
+    (clone / "tools").mkdir(parents=True)
+    home.mkdir()
+    if had_one:
+        (home / ".cache" / "uv").mkdir(parents=True)
+    for file in ("tools/setup", "requirements.lock", "pyproject.toml"):
+        (clone / file).write_bytes((OWN / file).read_bytes())
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    environ = {"PATH": f"{uv.parent}:{os.environ['PATH']}", "HOME": str(home), "SEEN": str(seen)}
+    subprocess.run(("sh", clone / "tools" / "setup"), env=environ, check=True, capture_output=True)
+    here = str(clone / "build" / "uv-cache")
+    assert set(seen.read_text().split()) == {"none" if had_one else here}
+    assert had_one or list(home.rglob("*")) == []
+
+
+def test_the_services_packages_come_from_the_same_place(tmp_path: Path) -> None:
+    here = install(tmp_path)
+    seen = tmp_path / "seen"
+    (here.build / "uv").write_text(str(tmp_path / "uv"))
+    (tmp_path / "uv").write_text(f'#!/bin/sh\necho "${{UV_CACHE_DIR:-none}}" >{seen}\n')
+    (tmp_path / "uv").chmod(0o755)
+    (here.build / "uv-cache").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("UV_CACHE_DIR", raising=False)
+        runtime._uv(here, "pip", "sync")
+    assert seen.read_text().strip() == str(here.build / "uv-cache")
+
+
+def test_dev_never_takes_a_real_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = install(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(main, "open_install", lambda *a, **k: here)
+    monkeypatch.setattr(main, "destroy_all", lambda *a, **k: pytest.fail("it would be destroyed"))
+    monkeypatch.setattr(main, "_up", lambda *a, **k: pytest.fail("it would be brought up"))
+    assert main.dev(["--name", here.settings.name, str(here.clone)]) == 1
+    assert "real installation" in capsys.readouterr().err

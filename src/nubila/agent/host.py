@@ -10,15 +10,15 @@ import msgspec
 
 from nubila import protocol
 from nubila.agent.hands import Drivers
+from nubila.drivers.storage.base import Storage
 
 # What a fake node says it has: enough that benchmarks end on other limits.
 FAKE_CORES, FAKE_MEMORY_MIB, FAKE_DISK_GIB = 4096, 16 << 20, 1 << 20
 
 
-def hello(
-    drivers: Drivers, names: dict[str, str], directory: Path, version: str, fqdn: str, *, fake: bool
-) -> protocol.Hello:
-    """Stable between starts on an unchanged machine, so that a restart changes nothing in the fabric."""
+def hello(drivers: Drivers, names: dict[str, str], version: str, fqdn: str, *, fake: bool) -> protocol.Hello:
+    """Stable between starts on an unchanged machine, so that a restart changes nothing in the fabric; the disk is in whole
+    GiB, of which others on the machine take some in time."""
     capabilities = drivers.hypervisor.capabilities()
     described: dict[str, dict[str, dict[str, Any]]] = {
         "hypervisor": {names["hypervisor"]: msgspec.to_builtins(capabilities)},
@@ -33,7 +33,7 @@ def hello(
         kernel=os.uname().release,
         cores=FAKE_CORES if fake else os.cpu_count() or 1,
         memory_mib=FAKE_MEMORY_MIB if fake else memory_mib(),
-        disk_gib=FAKE_DISK_GIB if fake else disk_gib(directory),
+        disk_gib=FAKE_DISK_GIB if fake else disk_gib(drivers.storage),
         virt_methods=capabilities.virt_methods,
         drivers=described,
         ranges=drivers.network.ranges(),
@@ -51,7 +51,7 @@ def memory_mib() -> int:
     return 0
 
 
-def disk_gib(directory: Path) -> int:
-    """The size of the file system below; what others use of it is the operator's reserve to name."""
-    found = os.statvfs(directory)
-    return found.f_blocks * found.f_frsize >> 30
+def disk_gib(storage: Storage) -> int:
+    """What volumes can have in all: what is free, and what they hold already. What others use is not there to give."""
+    held_bytes = sum(volume.allocated_bytes for volume in storage.observe().volumes)
+    return storage.free_gib() + (held_bytes >> 30)

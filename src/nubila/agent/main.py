@@ -187,7 +187,7 @@ def _agent(
     def hello() -> Hello:
         if not fake:
             _probe(settings, drivers)
-        return host.hello(drivers, names, node.directory, _version(), node.fqdn, fake=fake)
+        return host.hello(drivers, names, _version(), node.fqdn, fake=fake)
 
     return Agent(loop, options, _wire(settings, identity), drivers, hello, ended)
 

@@ -72,6 +72,8 @@ def _packages(install: Install) -> None:
 def _uv(install: Install, *arguments: str) -> None:
     uv = _read(install.build / "uv") or "uv"
     environ = dict(os.environ) | {"VIRTUAL_ENV": str(install.venv)}
+    if (cache := install.build / "uv-cache").is_dir():  # made by tools/setup where uv had none before
+        environ.setdefault("UV_CACHE_DIR", str(cache))
     run = subprocess.run(
         (uv, *arguments), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environ
     )

@@ -28,7 +28,7 @@ def list_(*, options: Listing = Listing()) -> int:
     return flow.listing("image", items, options, session.plane(options.as_))
 
 
-@verb(app, "show", "nubila image show debian-12")
+@verb(app, "show", "nubila image show nubila-mini")
 def show(image: Annotated[str, named("image")], /, *, options: Either = Either()) -> int:
     """Show an image."""
     return flow.one(Session(options).either(options.as_).image(image), options)
@@ -37,7 +37,7 @@ def show(image: Annotated[str, named("image")], /, *, options: Either = Either()
 @verb(
     app,
     "upload",
-    "nubila image upload debian-12.qcow2 --name debian-12 --format qcow2",
+    "nubila image upload debian-12.qcow2 --name debian-12 --format qcow2 --login debian --min-disk-gib 3 --public",
     "nubila image upload debian-12.qcow2 --into debian-12",
 )
 def upload(

@@ -42,7 +42,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
 }
 MACHINE = "serve agent supervise up down destroy preflight: run Nubila on this machine; see make help"
 EXAMPLES = (
-    "nubila vm create web --flavor small --image debian-12 --key laptop --plan",
+    "nubila vm create web --flavor tiny --image nubila-mini --key first --plan",
     "nubila vm ssh web",
     "nubila operation why op-01k...",
 )

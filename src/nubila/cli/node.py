@@ -47,7 +47,9 @@ def change(
     reason: Annotated[str | None, Parameter(help="Why it is in maintenance.")] = None,
     cpu_overcommit: Annotated[float | None, Parameter(help="Virtual cores per physical core.")] = None,
     reserved_memory_mib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
-    reserved_disk_gib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
+    reserved_disk_gib: Annotated[
+        int | None, Parameter(help="Kept free for the machine itself; a fifth, at most 10, if it was never said.")
+    ] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:

@@ -21,9 +21,9 @@ Vm = Annotated[str, named("vm")]
 @verb(
     app,
     "create",
-    "nubila vm create web --flavor small --image debian-12 --key laptop",
-    "nubila vm create web --flavor small --image debian-12 --plan",
-    "nubila vm create db --flavor large --image debian-12 --network back --label tier=db --user-data init.yaml",
+    "nubila vm create web --flavor tiny --image nubila-mini --key first",
+    "nubila vm create web --flavor tiny --image nubila-mini --plan",
+    "nubila vm create db --flavor small --image nubila-mini --network default --label tier=db --user-data init.yaml",
 )
 def create(
     name: str,

@@ -48,7 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     maintenance_reason: str = ""
     cpu_overcommit: float = 4.0  # virtual cores promised per physical core
     reserved_memory_mib: int = 1024  # kept for the host itself
-    reserved_disk_gib: int = 10
+    reserved_disk_gib: int | None = None  # None: a fifth of what can be given, at most 10
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str = ""
     cores: int = 0
     memory_mib: int = 0
-    disk_gib: int = 0
+    disk_gib: int = 0  # free, or held by volumes already
     kernel: str = ""
     agent_version: str = ""
     protocol: int = 1
@@ -84,8 +84,9 @@ class InventoryClass(StrEnum):
 
 def inventory(spec: Spec, status: Status) -> dict[InventoryClass, tuple[int, int]]:
     """class -> (total, reserved) that a node offers, from what it has and what the operator keeps back."""
+    reserved_disk_gib = min(10, status.disk_gib // 5) if spec.reserved_disk_gib is None else spec.reserved_disk_gib
     return {
         InventoryClass.CORES: (int(status.cores * spec.cpu_overcommit), 0),
         InventoryClass.MEMORY_MIB: (status.memory_mib, min(spec.reserved_memory_mib, status.memory_mib)),
-        InventoryClass.DISK_GIB: (status.disk_gib, min(spec.reserved_disk_gib, status.disk_gib)),
+        InventoryClass.DISK_GIB: (status.disk_gib, min(reserved_disk_gib, status.disk_gib)),
     }
