@@ -1,0 +1,90 @@
+"""A process that has everything imported and forks an agent for each line that it reads: a start costs milliseconds.
+
+`python -m tests.crash.zygote DIRECTORY INTERNAL_URL`. A line is a plan in JSON; the answer is the agent's pid. A dead agent's
+exit is read by the next line. The fakes' worlds, the identity and the journal of wishes lie in DIRECTORY and stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from nubila.agent import enrol, garbage, host, node, observer
+from nubila.agent.hands import Drivers
+from nubila.agent.node import Agent, Options
+from nubila.client.transport import Transport
+from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
+from nubila.drivers.storage.fake import FakeStorage, StorageWorld
+from tests.crash.boundary import Boundary, Plan
+
+
+def fakes(directory: Path, method: str) -> Drivers:
+    """The same worlds again, each start."""
+    world = directory / "fake"
+    domains = HypervisorWorld(world / "domains")
+    domains.capabilities = msgspec.structs.replace(domains.capabilities, virt_methods=(method,))
+    return Drivers(
+        hypervisor=FakeHypervisor(domains),
+        storage=FakeStorage(StorageWorld(world / "volumes")),
+        network=FakeNetwork(NetworkWorld(world / "networks")),
+    )
+
+
+async def live(directory: Path, url: str, plan: Plan) -> None:
+    identity = enrol.load(directory / "identity") or enrol.enrol(
+        directory / "identity", url, directory / "token", directory.name
+    )
+    drivers = fakes(directory, directory.name)
+    names = {"hypervisor": "fake", "storage": "fake", "network": "fake"}
+    boundary = Boundary(plan, directory / "effects", directory / "held")
+    wire = Transport(url, ca=identity.ca, certificate=identity.certificate, key=identity.certificate, timeout_s=30.0)
+    options = Options(
+        region=identity.region,
+        installation="crash",
+        directory=directory,
+        long_poll_s=5.0,
+        workers=3,
+        metadata_port=None,
+        real_rooms=False,
+    )
+    for kind in garbage.GRACE_S:
+        garbage.GRACE_S[kind] = plan.grace_s
+    if plan.grace_s < 1:
+        node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = 0.2
+    over = asyncio.get_running_loop().create_future()
+    hello = host.hello(drivers, names, directory, "test", directory.name, fake=True)
+    loop = asyncio.get_running_loop()
+    agent = Agent(loop, options, wire, boundary.drivers(drivers), lambda: hello, over.set_result)
+    boundary.journal(agent.wishes)
+    agent.start()
+    await over
+    await agent.close()
+
+
+def main() -> int:
+    directory, url = Path(sys.argv[1]), sys.argv[2]
+    for line in sys.stdin:
+        plan = msgspec.json.decode(line, type=Plan)
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(2, 1)  # the log is not for whoever reads our answers
+            try:
+                asyncio.run(live(directory, url, plan))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        print(pid, flush=True)
+        os.waitpid(pid, 0)
+        print("ended", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
