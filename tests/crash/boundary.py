@@ -24,7 +24,7 @@ from nubila.drivers.storage.base import Storage
 CONTRACTS: dict[str, type] = {"hypervisor": Hypervisor, "storage": Storage, "network": NetworkDriver}
 # contract -> methods that change nothing
 LOOKS: dict[str, frozenset[str]] = {
-    "hypervisor": frozenset({"capabilities", "observe", "read_console", "close"}),
+    "hypervisor": frozenset({"capabilities", "observe", "shapes", "read_console", "close"}),
     "storage": frozenset({"capabilities", "observe", "free_gib"}),
     "network": frozenset({"capabilities", "observe", "ranges", "close"}),
 }

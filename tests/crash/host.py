@@ -113,6 +113,13 @@ class Host:
         found: dict[str, Any] = self.world()["domain"].get(vm_id, {})
         return found
 
+    def tamper(self, vm_id: str) -> None:
+        """Change a domain's definition as a person at the machine would. The agent must not run."""
+        domain = self.domain(vm_id)
+        domain["defined"] = {**domain["defined"], "cores": 7}
+        with (self.directory / "fake" / WORLD["domain"]).open("ab") as journal:
+            journal.write(json.dumps([vm_id, domain]).encode() + b"\n")
+
     def _table(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         file = self.directory / "fake" / name

@@ -77,6 +77,32 @@ def stopped(s: Subject) -> None:
     s.notes["boots"] = s.boots()
 
 
+def suspended(s: Subject) -> None:
+    running(s)
+    s.post("suspend").ok()
+    s.reach("suspended")
+
+
+def tampered(s: Subject) -> None:
+    running(s)
+    s.host.stop()
+    s.host.tamper(s.vm_id)
+
+
+def repair(s: Subject) -> Reply:
+    operator = s.tenant.cloud.operator()
+
+    def seen() -> list[dict[str, Any]]:
+        return [d for d in operator.list("/v1/drifts?limit=1000") if s.vm_id in str(d["status"])]
+
+    line = until(seen, 20, 0.05, f"drift of {s.name}")[0]
+    return operator.post(f"/v1/drifts/{line['id']}/repair")
+
+
+def as_wished(s: Subject) -> bool:
+    return s.is_running() and bool(s.host.domain(s.vm_id)["defined"]["cores"] == 1)
+
+
 def removed(s: Subject) -> None:
     running(s)
     s.tenant.owner.delete(f"/v1/vms/{s.name}?wait=20").ok()
@@ -122,6 +148,25 @@ SCENARIOS: tuple[Scenario, ...] = (
         holds=lambda s: s.is_running() and s.boots() <= s.notes["boots"] + 1,
     ),
     Scenario(name="remove", before=running, act=lambda s: s.tenant.owner.delete(f"/v1/vms/{s.name}"), holds=gone),
+    Scenario(
+        name="reset",
+        before=running,
+        act=lambda s: s.post("reset"),
+        holds=lambda s: s.is_running() and s.boots() <= s.notes["boots"] + 1,
+    ),
+    Scenario(
+        name="suspend",
+        before=running,
+        act=lambda s: s.post("suspend"),
+        holds=lambda s: bool(s.host.domain(s.vm_id).get("paused")) and s.boots() == s.notes["boots"],
+    ),
+    Scenario(
+        name="resume",
+        before=suspended,
+        act=lambda s: s.post("resume"),
+        holds=lambda s: s.is_running() and not s.host.domain(s.vm_id).get("paused") and s.boots() == s.notes["boots"],
+    ),
+    Scenario(name="repair", before=tampered, act=repair, holds=as_wished),
     Scenario(
         name="sweep",
         before=removed,

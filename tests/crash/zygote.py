@@ -55,6 +55,7 @@ async def live(directory: Path, url: str, plan: Plan) -> None:
     )
     for kind in garbage.GRACE_S:
         garbage.GRACE_S[kind] = plan.grace_s
+    observer.SHAPES_S = 0.3
     if plan.grace_s < 1:
         node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = 0.2
     over = asyncio.get_running_loop().create_future()
