@@ -46,6 +46,7 @@ from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.resource import AccountStore, ResourceStore
 from nubila.store.vm import VmStore
+from nubila.store.volume import VolumeStore
 from nubila.store.work import WorkStore
 from nubila.telemetry import log
 
@@ -143,6 +144,7 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         resources=ResourceStore(database),
         accounts=AccountStore(database),
         vms=VmStore(database),
+        volumes=VolumeStore(database),
         nodes=nodes,
         fleet=fleet,
         heard=Heard(nodes),

@@ -80,6 +80,14 @@ class Disk(Wire, frozen=True):
     image_id: str | None = None
     image_sha256: str | None = None
     image_format: str | None = None
+    read_iops_burst: int = 0
+    write_iops_burst: int = 0
+    read_bytes_burst: int = 0
+    write_bytes_burst: int = 0
+    burst_s: int = 1
+    generation: int = 0  # of the volume's wish
+    made: bool = False  # it was there before: when it is missing, it is not made anew
+    stays: bool = False  # it outlives its vm
 
 
 class SubnetView(Wire, frozen=True):
@@ -138,6 +146,29 @@ class Vm(Wire, frozen=True):
     keys: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    leaving: tuple[Disk, ...] = ()  # to be let go of: the node's word that it has is the proof
+
+
+class Snapshot(Wire, frozen=True):
+    snapshot_id: str
+    gone: bool = False
+
+
+class Volume(Wire, frozen=True):
+    """A volume's own life on its node, whoever holds it. `gone` wishes it removed."""
+
+    volume_id: str
+    project_id: str
+    generation: int
+    epoch: int  # of its newest attachment
+    disk: Disk
+    vm_id: str | None = None  # its holder, when that is a vm
+    source_volume_id: str | None = None  # made as a copy of that one
+    source_format: str = "qcow2"
+    snapshots: tuple[Snapshot, ...] = ()
+    rollbacks: int = 0
+    rollback_to: str | None = None
+    gone: bool = False
 
 
 class Question(Wire, frozen=True):
@@ -158,8 +189,20 @@ class Wanted(Wire, frozen=True):
     session: int
     revision: int
     vms: tuple[Vm, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     questions: tuple[Question, ...] = ()
     full: bool = False  # every object of the node is in this answer: what is not, is not wanted
+
+
+class DiskReport(Wire, frozen=True):
+    """A disk as its vm has it."""
+
+    volume_id: str
+    epoch: Count
+    held: bool = False  # its vm writes it under that epoch, or would when started
+    generation: Count = 0  # newest wish for the volume whose limits it runs with
+    cache: str | None = None  # as it runs now
+    reason: str | None = None  # what keeps it from being plugged in or out
 
 
 class VmReport(Wire, frozen=True):
@@ -189,6 +232,24 @@ class VmReport(Wire, frozen=True):
     guest_agent: bool = False
     disks_ready: tuple[str, ...] = ()  # volume ids present on this node
     ports_active: tuple[str, ...] = ()
+    disks: tuple[DiskReport, ...] = ()
+    released: tuple[DiskReport, ...] = ()  # of `Vm.leaving`: gone from the vm, and nobody has the file open
+
+
+class VolumeReport(Wire, frozen=True):
+    volume_id: str
+    epoch: Count
+    generation: Count
+    ready: bool = False
+    gone: bool = False
+    size_gib: Count | None = None
+    snapshots: tuple[str, ...] = ()  # those that are there
+    rollbacks: Count = 0
+    settled: bool = False  # nothing of this wish is left to do
+    doing: str | None = None
+    progress: float | None = None
+    reason: str | None = None
+    failing: bool = False
 
 
 Shown = Annotated[str, Meta(max_length=1000)]
@@ -211,6 +272,7 @@ class Reports(Wire, frozen=True):
     fabric_epoch: int
     revision: int  # newest `Wanted.revision` that this node has
     vms: tuple[VmReport, ...] = ()
+    volumes: tuple[VolumeReport, ...] = ()
     foreign: tuple[str, ...] = ()  # what was found and is not ours, for showing only
     drifts: Annotated[tuple[Drift, ...], Meta(max_length=1024)] | None = None  # all of them; None: as last time
 

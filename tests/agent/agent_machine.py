@@ -25,6 +25,7 @@ class Machine:
     def __init__(self, directory: Path, control: Control, workers: int = 4, long_poll_s: float = 0.5):
         self.directory, self.control = directory, control
         self.domains, self.disks, self.wires = HypervisorWorld(), StorageWorld(), NetworkWorld()
+        self.domains.storage = self.disks
         self.workers, self.long_poll_s = workers, long_poll_s
         self.codes: list[int | None] = []
         self.agent: Agent | None = None

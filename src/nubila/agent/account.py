@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from nubila.agent.known import Facts, Record, Trail, port_key
+from nubila.agent.known import Facts, Record, Trail, disk_key, port_key
 from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
+from nubila.agent.plan_disk import limits
 from nubila.drivers.hypervisor.base import Found
-from nubila.protocol import Vm, VmReport
+from nubila.protocol import Disk, DiskReport, Vm, VmReport
 
 GUEST_SHUT_DOWN = "the guest shut itself down"
 PRESERVED = "the guest's kernel panicked; it is kept as it was, by its crash policy, until it is stopped"
@@ -63,6 +64,10 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         metadata_at=record.metadata_at,
         guest_agent=running and facts.domain is not None and facts.domain.guest_agent,
         disks_ready=tuple(d.volume_id for d in wanted.disks if d.volume_id in facts.volumes),
+        disks=_disks(wanted, facts, trail),
+        released=tuple(
+            DiskReport(volume_id=d.volume_id, epoch=d.epoch) for d in wanted.leaving if disk_key(d) in facts.released
+        ),
         ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps) if running else (),
     )
 
@@ -83,6 +88,37 @@ def _size(wanted: Vm, domain: Found | None) -> dict[str, Any]:
         "memory_max_mib": domain.memory_max_mib,
         "at_next_start": tuple(later),
     }
+
+
+def _disks(wanted: Vm, facts: Facts, trail: Trail) -> tuple[DiskReport, ...]:
+    """Each disk as the vm has it: plugged while it runs, otherwise there for its next start."""
+    held = facts.domain.disks if facts.running and facts.domain is not None else None
+    out = []
+    for d in wanted.disks:
+        has = None if held is None else held.get(d.volume_id)
+        there = d.volume_id in facts.volumes
+        applied = has is None or has.limits == limits(d)
+        out.append(
+            DiskReport(
+                volume_id=d.volume_id,
+                epoch=d.epoch,
+                held=there and (has is not None if held is not None else not facts.running),
+                generation=d.generation if there and applied else 0,
+                cache=None if has is None else has.cache,
+                reason=_why_not(trail, d),
+            )
+        )
+    out += [
+        DiskReport(volume_id=d.volume_id, epoch=d.epoch, reason=_why_not(trail, d))
+        for d in wanted.leaving
+        if disk_key(d) not in facts.released
+    ]
+    return tuple(out)
+
+
+def _why_not(trail: Trail, disk: Disk) -> str | None:
+    tried = trail.disks.get(disk.volume_id)
+    return tried.how if tried is not None and tried.ok is False else None
 
 
 def _crash(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:

@@ -14,9 +14,10 @@ import msgspec
 
 from nubila.agent import steps as p
 from nubila.agent.hands import Job
-from nubila.agent.known import Ask, Facts, Record, Trail, port_key
+from nubila.agent.known import Ask, Facts, Record, Trail, disk_key, port_key
 from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED
-from nubila.drivers.hypervisor.base import Found
+from nubila.agent.plan_disk import limits
+from nubila.drivers.hypervisor.base import Found, Held
 from nubila.protocol import Vm
 
 CRASHED: dict[str, str] = {"crashed": "its QEMU process ended unexpectedly", PANICKED: "the guest's kernel panicked"}
@@ -26,7 +27,9 @@ Effect = Callable[[Facts, Trail, Vm, Any, Any, float], None]
 
 
 def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at_s: float) -> None:
-    facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True)
+    disks = {d.volume_id: Held(epoch=d.epoch, limits=limits(d), cache=d.cache) for d in vm.disks}
+    facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True, disks=disks)
+    trail.disks = {}
     trail.started_s, trail.ended_s, trail.reboot, trail.reset, trail.asks = at_s, None, None, None, ()
 
 
@@ -46,6 +49,36 @@ def _removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemoveDomain, answer: N
 
 def _volume(facts: Facts, trail: Trail, vm: Vm, step: p.Volume, answer: str, at_s: float) -> None:
     facts.volumes[step.disk.volume_id] = answer
+
+
+def _plugged(facts: Facts, trail: Trail, vm: Vm, step: p.Plug | p.Tune, answer: str | None, at_s: float) -> None:
+    disk = step.disk
+    trail.disks[disk.volume_id] = Ask(answer or "", at_s, answer is None)
+    if answer is None:
+        held = Held(epoch=disk.epoch, limits=limits(disk), cache=disk.cache)
+        _hold(facts, {**_held(facts), disk.volume_id: held})
+
+
+def _unplugged(facts: Facts, trail: Trail, vm: Vm, step: p.Unplug, answer: str | None, at_s: float) -> None:
+    disk = step.disk
+    trail.disks[disk.volume_id] = Ask(answer or "", at_s, answer is None)
+    if answer is None:
+        _hold(facts, {k: v for k, v in _held(facts).items() if k != disk.volume_id})
+
+
+def _released(facts: Facts, trail: Trail, vm: Vm, step: p.Release, answer: str | None, at_s: float) -> None:
+    trail.disks[step.disk.volume_id] = Ask(answer or "", at_s, answer is None)
+    if answer is None:
+        facts.released.add(disk_key(step.disk))
+
+
+def _held(facts: Facts) -> dict[str, Held]:
+    return {} if facts.domain is None or facts.domain.disks is None else facts.domain.disks
+
+
+def _hold(facts: Facts, disks: dict[str, Held]) -> None:
+    if facts.domain is not None:
+        facts.domain = msgspec.structs.replace(facts.domain, disks=disks)
 
 
 def _volume_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemoveVolume, answer: None, at_s: float) -> None:
@@ -91,6 +124,10 @@ def _asked_reboot(facts: Facts, trail: Trail, vm: Vm, step: p.AskReboot, answer:
 
 EFFECTS: dict[type[p.Step], Effect] = {
     p.Volume: _volume,
+    p.Plug: _plugged,
+    p.Tune: _plugged,
+    p.Unplug: _unplugged,
+    p.Release: _released,
     p.Network: _network,
     p.Port: _port,
     p.Start: _started,

@@ -15,7 +15,7 @@ from nubila.agent.directory import Rooms
 from nubila.agent.hands import Drivers, Hands
 from nubila.agent.pool import Call, Pool, Worker
 from nubila.drivers import DriverError, Leftover, Scan
-from nubila.protocol import Vm
+from nubila.protocol import Vm, Volume
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -136,7 +136,7 @@ def owned(left: Leftover, known: Mapping[str, set[str]]) -> bool:
     return any(left.owner in ids if whole else any(i.endswith(left.owner) for i in ids) for ids in known.values())
 
 
-def known(wishes: Iterable[Vm]) -> dict[str, set[str]]:
+def known(wishes: Iterable[Vm], volumes: Iterable[Volume] = ()) -> dict[str, set[str]]:
     """All that the wishes need or still have to remove."""
     found: dict[str, set[str]] = {kind: set() for kind in ORDER}
     for vm in wishes:
@@ -145,8 +145,12 @@ def known(wishes: Iterable[Vm]) -> dict[str, set[str]]:
         for nic in vm.nics:
             found["port"].add(nic.port_id)
             found["network"].add(nic.network.network_id)
-        for disk in vm.disks:
+        for disk in (*vm.disks, *vm.leaving):
             found["volume"].add(disk.volume_id)
             if disk.image_sha256:
                 found["image"].add(disk.image_sha256)
+    for volume in volumes:
+        found["volume"] |= {volume.volume_id, *([volume.source_volume_id] if volume.source_volume_id else [])}
+        if volume.disk.image_sha256:
+            found["image"].add(volume.disk.image_sha256)
     return found

@@ -17,6 +17,7 @@ import msgspec
 from nubila.agent import seed
 from nubila.agent import steps as p
 from nubila.agent.directory import Room, Rooms
+from nubila.agent.disk_hands import DiskHands
 from nubila.agent.known import Facts, port_key
 from nubila.agent.pool import Call, Pool, Worker
 from nubila.drivers import DriverError
@@ -26,7 +27,7 @@ from nubila.drivers.network.base import NetworkDriver
 from nubila.drivers.storage import base as sto
 from nubila.drivers.storage.base import Storage
 from nubila.model import ids
-from nubila.protocol import NetworkView, Vm
+from nubila.protocol import Disk, NetworkView, Vm
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -76,8 +77,9 @@ class Job:
 
 
 class Hands:
-    def __init__(self, drivers: Drivers, rooms: Rooms, pool: Pool, durable: Callable[[int], None]):
+    def __init__(self, drivers: Drivers, rooms: Rooms, pool: Pool, durable: Callable[[int], None], disks: DiskHands):
         self._drivers, self._rooms, self._pool, self._durable = drivers, rooms, pool, durable
+        self._disks = disks
         self._network_locks: dict[str, threading.Lock] = {}
         self._bridges: dict[str, tuple[NetworkView, str]] = {}  # ensured by this process
         self._do: dict[type[p.Step], Callable[[Job, Any], Any]] = {
@@ -95,7 +97,11 @@ class Hands:
             p.Destroy: lambda job, step: drivers.hypervisor.destroy(job.wanted.vm_id),
             p.RemoveDomain: lambda job, step: drivers.hypervisor.remove(job.wanted.vm_id),
             p.RemovePort: lambda job, step: drivers.network.remove_port(step.nic.port_id),
-            p.RemoveVolume: lambda job, step: drivers.storage.remove_volume(step.volume_id),
+            p.RemoveVolume: lambda job, step: disks.remove(step.volume_id),
+            p.Plug: lambda job, step: disks.plug(job.wanted.vm_id, step.disk, self.disk(job, step.disk)),
+            p.Unplug: lambda job, step: disks.unplug(job.wanted.vm_id, step.disk),
+            p.Tune: lambda job, step: disks.tune(job.wanted.vm_id, self.disk(job, step.disk)),
+            p.Release: lambda job, step: disks.release(step.disk),
             p.RemoveDirectory: lambda job, step: rooms.remove(job.wanted.vm_id),
         }
 
@@ -172,7 +178,7 @@ class Hands:
 
     def _volume(self, job: Job, step: p.Volume) -> str:
         disk, room = step.disk, self._room(job)
-        return self._drivers.storage.ensure_volume(
+        return self._disks.ensure(
             sto.Volume(
                 volume_id=disk.volume_id,
                 format=disk.format,
@@ -205,7 +211,9 @@ class Hands:
         return seed.write(job.wanted, str(room.path), room.uid)
 
     def _start(self, job: Job, step: p.Start) -> None:
-        self._drivers.hypervisor.start(self.domain(job))
+        domain = self.domain(job)
+        with self._disks.opening([(d.volume_id, d.epoch) for d in domain.disks]):
+            self._drivers.hypervisor.start(domain)
 
     def shape(self, vm: Vm, facts: Facts) -> Shape:
         """What the domain of this wish has, as far as it can be compared."""
@@ -224,23 +232,11 @@ class Hands:
     def domain(self, job: Job) -> Domain:
         """All that the hypervisor needs, from the wish and from what the steps before made."""
         vm, room = job.wanted, self._room(job)
-        made = {_key(s): a for s, a, _ in job.results if isinstance(s, p.Volume | p.Port)}
+        made = _made(job)
         uuid = ids.parse("vm", vm.vm_id)
         if uuid is None:
             raise DriverError(f"{vm.vm_id!r} is not the id of a vm", again=False)
-        disks = tuple(
-            DomainDisk(
-                volume_id=d.volume_id,
-                path=made.get(d.volume_id) or job.facts.volumes[d.volume_id],
-                format=d.format,
-                cache=d.cache,
-                read_iops=d.read_iops,
-                write_iops=d.write_iops,
-                read_bytes=d.read_bytes,
-                write_bytes=d.write_bytes,
-            )
-            for d in sorted(vm.disks, key=lambda d: d.index)
-        )
+        disks = tuple(self.disk(job, d) for d in sorted(vm.disks, key=lambda d: d.index))
         nics = tuple(
             DomainNic(tap=made.get(port_key(n)) or job.facts.taps[port_key(n)], mac=n.mac, mtu=n.network.mtu)
             for n in sorted(vm.nics, key=lambda n: n.index)
@@ -261,6 +257,25 @@ class Hands:
             seed=str(room.path / seed.NAME),
             serial_number=vm.vm_id,
             on_crash="preserve" if vm.on_crash == "preserve" else "destroy",
+        )
+
+    def disk(self, job: Job, d: Disk) -> DomainDisk:
+        return DomainDisk(
+            volume_id=d.volume_id,
+            path=_made(job).get(d.volume_id) or job.facts.volumes[d.volume_id],
+            format=d.format,
+            cache=d.cache,
+            read_iops=d.read_iops,
+            write_iops=d.write_iops,
+            read_bytes=d.read_bytes,
+            write_bytes=d.write_bytes,
+            read_iops_burst=d.read_iops_burst,
+            write_iops_burst=d.write_iops_burst,
+            read_bytes_burst=d.read_bytes_burst,
+            write_bytes_burst=d.write_bytes_burst,
+            burst_s=d.burst_s,
+            epoch=d.epoch,
+            index=d.index,
         )
 
 
@@ -286,6 +301,10 @@ class Helper:
     def join(self, worker: Worker) -> None:
         self.run(worker)
         self._over.wait()
+
+
+def _made(job: Job) -> dict[str, str]:
+    return {_key(s): a for s, a, _ in job.results if isinstance(s, p.Volume | p.Port)}
 
 
 def _key(step: p.Step) -> str:

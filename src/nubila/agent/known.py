@@ -42,6 +42,7 @@ class Facts(msgspec.Struct, kw_only=True):
     images: set[str] = set()  # of the whole node: sha256
     bridges: dict[str, str] = {}  # of the whole node: network id -> bridge, ensured by this process
     taps: dict[str, str] = {}  # port and epoch -> tap, ensured by this process
+    released: set[str] = set()  # of `Vm.leaving`, by volume and epoch
 
     @property
     def running(self) -> bool:
@@ -62,6 +63,7 @@ class Trail(msgspec.Struct, kw_only=True):
     asks: tuple[Ask, ...] = ()  # to stop, since the wish is to be off
     reboot: Ask | None = None  # one under way
     reset: Ask | None = None  # one under way
+    disks: dict[str, Ask] = {}  # volume id -> the newest try to plug, unplug or limit it; `how` is a reason
     crashes: int = 0  # in a row
     started_s: float | None = None  # when this process started or first saw it running
     ended_s: float | None = None  # when it was seen to have ended by itself
@@ -69,6 +71,10 @@ class Trail(msgspec.Struct, kw_only=True):
 
 def port_key(nic: Nic) -> str:
     return f"{nic.port_id}.e{nic.epoch}"
+
+
+def disk_key(disk: Disk) -> str:
+    return f"{disk.volume_id}.e{disk.epoch}"
 
 
 def boot_disk(disks: tuple[Disk, ...]) -> Disk | None:

@@ -23,7 +23,7 @@ from nubila.agent.hands import ASKS, Cancelled, Hands, Job
 from nubila.agent.images import Images
 from nubila.agent.known import Ask, Facts, Record, Trail
 from nubila.agent.plan import backoff_s, plan
-from nubila.agent.pool import Pool
+from nubila.agent.pool import Call, Pool
 from nubila.agent.right import Right
 from nubila.agent.wish import Wishes
 from nubila.drivers import DriverError
@@ -83,6 +83,7 @@ class Lanes:
         self.lanes: dict[str, Lane] = {}
         self.domains: dict[str, Found] = {}  # as last observed
         self.active = 0  # jobs that run
+        self.elsewhere: Callable[[Call, float], bool] = lambda call, now_s: False  # a call that is no vm's
         self.idle: Callable[[], None] = lambda: None  # called when the last of them ended
         self._finished: deque[Job] = deque()
         self._woken = False
@@ -179,6 +180,8 @@ class Lanes:
         """Look for calls over their deadline, and show what takes long."""
         for call in self._pool.overdue(now_s):
             job = call.owner
+            if self.elsewhere(call, now_s):
+                continue
             if not isinstance(job, Job):
                 self._pool.abandon(job)
             elif type(job.steps[0]) in ASKS and not job.detached:

@@ -217,9 +217,11 @@ def _fakes(directory: Path) -> tuple[Drivers, dict[str, str]]:
     from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 
     world = directory / "fake"
+    domains, disks = HypervisorWorld(world / "domains"), StorageWorld(world / "volumes")
+    domains.storage = disks
     drivers = Drivers(
-        hypervisor=FakeHypervisor(HypervisorWorld(world / "domains")),
-        storage=FakeStorage(StorageWorld(world / "volumes")),
+        hypervisor=FakeHypervisor(domains),
+        storage=FakeStorage(disks),
         network=FakeNetwork(NetworkWorld(world / "networks")),
     )
     return drivers, {"hypervisor": "fake", "storage": "fake", "network": "fake"}

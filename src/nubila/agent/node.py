@@ -18,6 +18,7 @@ import msgspec
 from nubila.agent import garbage
 from nubila.agent import steps as p
 from nubila.agent.directory import Rooms
+from nubila.agent.disk_hands import DiskHands
 from nubila.agent.guests import Guests
 from nubila.agent.hands import Drivers, Hands, Job
 from nubila.agent.images import Images
@@ -27,14 +28,28 @@ from nubila.agent.link import Link, Wire
 from nubila.agent.metadata import Metadata
 from nubila.agent.observer import Observer
 from nubila.agent.pool import Call, Pool, Worker
-from nubila.agent.reports import Reporter
+from nubila.agent.reports import Report, Reporter
+from nubila.agent.volume_hands import VolumeHands
+from nubila.agent.volume_lanes import VolumeLanes
 from nubila.agent.watch import Watch
 from nubila.agent.wish import Floor, Wishes
 from nubila.drivers import DriverError, Scan
 from nubila.drivers.hypervisor import base as hypervisor
 from nubila.drivers.network import base as network
 from nubila.drivers.storage import base as storage
-from nubila.protocol import Answer, Hello, Question, Reported, Reports, Vm, VmReport, Wanted, Welcome
+from nubila.protocol import (
+    Answer,
+    Hello,
+    Question,
+    Reported,
+    Reports,
+    Vm,
+    VmReport,
+    Volume,
+    VolumeReport,
+    Wanted,
+    Welcome,
+)
 from nubila.telemetry import log
 
 TICK_S = 0.25
@@ -76,7 +91,8 @@ class Agent:
         self.facts = Facts()
         self.pool = Pool(options.workers, f"lane{options.name}")
         self.rooms = Rooms(options.directory, options.installation, real=options.real_rooms)
-        self.hands = Hands(drivers, self.rooms, self.pool, self.wishes.durable)
+        self.disks = DiskHands(drivers.hypervisor, drivers.storage, self.wishes.end)
+        self.hands = Hands(drivers, self.rooms, self.pool, self.wishes.durable, self.disks)
         self.link = Link(
             loop, wire, self, hello, region=options.region, floor=self.wishes.floor, long_poll_s=options.long_poll_s,
             name=options.name,
@@ -84,7 +100,15 @@ class Agent:
         self.images = Images(loop, drivers.storage, self.link.download, self.facts.images)
         told = self._changed, self._learnt
         self.lanes = lanes = Lanes(loop, self.wishes, self.hands, self.images, self.pool, self.facts, *told)
-        self.reporter = Reporter(loop, lanes.report, self._post, lanes.ready, lambda: lanes.active > 0, self._taken)
+        uid_of = lambda vm_id: self.rooms.ensure(vm_id).uid  # noqa: E731
+        by_volume = VolumeHands(drivers.hypervisor, drivers.storage, self.disks, uid_of)
+        self.volumes = VolumeLanes(
+            loop, self.wishes, by_volume, self.images, self.pool, lanes.right, self.facts.images, self._changed,
+            self._volume_learnt,
+        )  # fmt: skip
+        self.disks.obstacle = self.volumes.obstacle
+        lanes.elsewhere = self.volumes.overdue
+        self.reporter = Reporter(loop, self._report, self._post, lanes.ready, lambda: lanes.active > 0, self._taken)
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
         self.guests = Guests(self.wishes, self.lanes)
@@ -108,6 +132,8 @@ class Agent:
         for entry in self.wishes.entries.values():
             self.guests.add(entry.vm)
             self.lanes.add(entry.vm, entry.record)
+        for kept in self.wishes.volumes.values():
+            self.volumes.add(kept.volume)
         self.observer.start()
         self.link.start()
         self._tick()
@@ -136,7 +162,8 @@ class Agent:
         self.lanes.right.heard_s = None
         for lane in self.lanes.lanes.values():
             lane.confirmed = False
-        self.reporter.session(self.lanes.lanes)
+        self.volumes.unconfirm()
+        self.reporter.session([*self.lanes.lanes, *self.volumes.lanes])
         self.watch.ledger.session()
         self.log.info("session.opened", session=welcome.session)
 
@@ -151,14 +178,21 @@ class Agent:
                 self.wishes.put(vm, wanted.fabric_epoch)
                 self.guests.add(vm)
                 self._parked.discard(vm.vm_id)
+        for volume in wanted.volumes:
+            if self._is_volume_news(volume, wanted.fabric_epoch):
+                self.wishes.put_volume(volume, wanted.fabric_epoch)
         self.wishes.write()
+        for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
+            self.volumes.wish(self.wishes.volumes[volume.volume_id].volume)
         for vm in wanted.vms:
             self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
         if wanted.full:
             self._full = True
             self._compare({vm.vm_id for vm in wanted.vms}, wanted.fabric_epoch)
+            self._compare_volumes({v.volume_id for v in wanted.volumes}, wanted.fabric_epoch)
         if first:
             self.lanes.kick_all()
+            self.volumes.kick_all()
         for question in wanted.questions:
             self._ask(question)
 
@@ -171,6 +205,27 @@ class Agent:
         if known is None or fabric_epoch > known.fabric_epoch:
             return True
         return (vm.epoch, vm.generation) >= (known.vm.epoch, known.vm.generation)
+
+    def _is_volume_news(self, volume: Volume, fabric_epoch: int) -> bool:
+        known = self.wishes.volumes.get(volume.volume_id)
+        if known is None or fabric_epoch > known.fabric_epoch:
+            return True
+        return (volume.generation, volume.epoch) >= (known.volume.generation, known.volume.epoch)
+
+    def _compare_volumes(self, wanted: set[str], fabric_epoch: int) -> None:
+        """As for vms: what a restored database does not know is kept as it is."""
+        for volume_id in [i for i in self.wishes.volumes if i not in wanted]:
+            entry = self.wishes.volumes[volume_id]
+            if entry.fabric_epoch < fabric_epoch and not entry.volume.gone:
+                self._parked.add(volume_id)
+                self.log.warning("volume.parked", volume_id=volume_id, reason="unknown since the database was restored")
+            else:
+                self._drop_volume(volume_id)
+
+    def _drop_volume(self, volume_id: str) -> None:
+        self.volumes.forget(volume_id)
+        self.reporter.forget(volume_id)
+        self.wishes.drop_volume(volume_id)
 
     def _compare(self, wanted: set[str], fabric_epoch: int) -> None:
         """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it
@@ -222,7 +277,20 @@ class Agent:
     def _changed(self, vm_id: str, *, soft: bool = False) -> None:
         self.reporter.changed(vm_id, soft=soft)
 
-    def _post(self, batch: tuple[VmReport, ...], done: Callable[[Reported | None], None]) -> None:
+    def _report(self, object_id: str) -> Report | None:
+        return self.volumes.report(object_id) if object_id in self.volumes.lanes else self.lanes.report(object_id)
+
+    def _volume_learnt(self, volume_id: str, found: storage.Found | None) -> None:
+        """A volume's own lane made or removed it: vms that wait for it go on."""
+        if found is None:
+            self.facts.volumes.pop(volume_id, None)
+        else:
+            self.facts.volumes[volume_id] = found.path
+        for lane in list(self.lanes.lanes.values()):
+            if any(d.volume_id == volume_id for d in lane.wanted.disks):
+                self.lanes.kick(lane)
+
+    def _post(self, batch: tuple[Report, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
         foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked)[:FOREIGN_MAX])
         floor, drifts = self.wishes.floor, self.watch.ledger.news()
@@ -237,15 +305,20 @@ class Agent:
                 session=self._session.session,
                 fabric_epoch=floor.fabric_epoch or self._session.fabric_epoch,
                 revision=floor.revision,
-                vms=batch,
+                vms=tuple([r for r in batch if isinstance(r, VmReport)]),
+                volumes=tuple([r for r in batch if isinstance(r, VolumeReport)]),
                 foreign=foreign,
                 drifts=drifts,
             ),
             answered,
         )
 
-    def _taken(self, report: VmReport) -> None:
+    def _taken(self, report: Report) -> None:
         """The control plane knows that it is gone: there is nothing left to keep."""
+        if isinstance(report, VolumeReport):
+            if report.gone:
+                self._drop_volume(report.volume_id)
+            return
         entry = self.wishes.entries.get(report.vm_id)
         if report.gone and entry is not None and entry.vm.gone:
             self._drop(report.vm_id)
@@ -292,6 +365,7 @@ class Agent:
             del self.facts.volumes[volume_id]
         self.facts.volumes.update({k: v for k, v in found.items() if k not in busy})
         self.facts.images.update(seen.images)
+        self.volumes.observe({v.volume_id: v for v in seen.volumes}, begun_s)
         self.sweeper.world["volume"] = list(found)
         self.sweeper.world["image"] = list(seen.images)
         self._foreign["storage"] = seen.foreign
@@ -318,6 +392,11 @@ class Agent:
         if lost:
             self._changed(lane.wanted.vm_id)
             self.lanes.kick(lane)
+
+    def _known(self) -> dict[str, set[str]]:
+        return garbage.known(
+            [e.vm for e in self.wishes.entries.values()], [e.volume for e in self.wishes.volumes.values()]
+        )
 
     # --- the guest's side
 
@@ -347,18 +426,20 @@ class Agent:
         now_s = time.monotonic()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
         self.lanes.tick(now_s)
+        self.volumes.tick(now_s)
         self.reporter.tick(now_s)
         right = self.lanes.right
         may = right.fresh(now_s), right.alone(now_s)
         if may != self._may:
             self._may = may
             self.lanes.kick_all()
+            self.volumes.kick_all()
         if now_s >= self._sweep_due_s:
             self._sweep_due_s = now_s + SWEEP_S
             self.wishes.compact_if_large()
             if self._full and right.fresh(now_s):
                 self.sweeper.world["directory"] = self.rooms.found()
-                self.sweeper.sweep(garbage.known(e.vm for e in self.wishes.entries.values()), now_s)
+                self.sweeper.sweep(self._known(), now_s)
                 self.watch.on_orphans(self.sweeper.unknown())
                 if self.watch.ledger.news() is not None:
                     self.reporter.say()

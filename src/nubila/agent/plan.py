@@ -8,6 +8,7 @@ licenses.
 
 from __future__ import annotations
 
+from nubila.agent import plan_disk
 from nubila.agent.known import Facts, Record, Trail, port_key
 from nubila.agent.steps import (
     AskReboot,
@@ -19,6 +20,7 @@ from nubila.agent.steps import (
     Note,
     Port,
     Rebooted,
+    Release,
     RemoveDirectory,
     RemoveDomain,
     RemovePort,
@@ -30,7 +32,6 @@ from nubila.agent.steps import (
     Start,
     Step,
     Suspend,
-    Volume,
     Wait,
 )
 from nubila.protocol import Vm
@@ -67,14 +68,21 @@ def plan(
     if fresh and domain is None and record.repairs < wanted.repairs:
         return [Note(repairs=wanted.repairs)]  # its definition is made at its start
     if wanted.power == "off":
-        return _off(wanted, facts, trail, now_s) if facts.running and fresh else _serve(wanted, facts)
+        if facts.running and fresh:
+            return _off(wanted, facts, trail, now_s)
+        return _serve(wanted, facts) + (plan_disk.rest(wanted, facts) if fresh and not facts.running else [])
     if facts.running:
-        steps = _serve(wanted, facts)
-        if record.starts < wanted.starts:
-            steps.append(Note(starts=wanted.starts))
-        hold = _hold(wanted, facts) if fresh else []
-        return steps + (hold or _again(wanted, facts, record, trail, now_s, fresh))
+        return _running(wanted, facts, record, trail, now_s, fresh)
     return _on(wanted, facts, record, trail, now_s) if fresh or alone else []
+
+
+def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float, fresh: bool) -> list[Step]:
+    steps = _serve(wanted, facts)
+    if record.starts < wanted.starts:
+        steps.append(Note(starts=wanted.starts))
+    hold = _hold(wanted, facts) if fresh else []
+    again = hold or _again(wanted, facts, record, trail, now_s, fresh)
+    return steps + (again or (plan_disk.keep(wanted, facts, trail, now_s) if fresh else []))
 
 
 def backoff_s(failures: int) -> float:
@@ -102,13 +110,11 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
         due_s = (trail.ended_s or 0.0) + backoff_s(trail.crashes)
         if trail.ended_s is not None and now_s < due_s:
             return [Wait(due_s)]
-    lost = [d.volume_id for d in wanted.disks if d.volume_id in record.made and d.volume_id not in facts.volumes]
-    if lost:
-        return [
-            Blocked(f"{lost[0]} was here and is missing on this node; it is not made anew, so that no loss is hidden")
-        ]
+    lost = plan_disk.lost(wanted, facts, record.made)
+    if lost is not None:
+        return [Blocked(lost)]
     images = _images(wanted, facts)
-    return images or [*notes, *_ensure(wanted, facts), Seed(), Start()]
+    return images or [*notes, *plan_disk.rest(wanted, facts), *_ensure(wanted, facts), Seed(), Start()]
 
 
 def _stays_down(wanted: Vm, facts: Facts, trail: Trail) -> str | None:
@@ -148,8 +154,7 @@ def _images(wanted: Vm, facts: Facts) -> list[Step]:
 
 
 def _ensure(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
-    volumes: list[Step] = [Volume(d) for d in wanted.disks if d.volume_id not in facts.volumes]
-    return volumes + _serve(wanted, facts, wires=wires)
+    return plan_disk.own(wanted, facts) + _serve(wanted, facts, wires=wires)
 
 
 def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
@@ -212,7 +217,7 @@ def _remove(wanted: Vm, record: Record) -> list[Step]:
     return [
         RemoveDomain(),
         *[RemovePort(n) for n in wanted.nics],
-        *[RemoveVolume(d.volume_id) for d in wanted.disks],
+        *[Release(d) if d.stays else RemoveVolume(d.volume_id) for d in (*wanted.disks, *wanted.leaving)],
         RemoveDirectory(),
         Note(gone=True),
     ]

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
-from nubila.protocol import Reported, VmReport
+from nubila.protocol import Reported, VmReport, VolumeReport
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -22,7 +22,13 @@ SETTLE_S = 0.004  # how long a report waits for jobs that are about to end
 BATCH = 500
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-Post = Callable[[tuple[VmReport, ...], Callable[[Reported | None], None]], None]
+Report = VmReport | VolumeReport
+Post = Callable[[tuple[Report, ...], Callable[[Reported | None], None]], None]
+
+
+def key(report: Report) -> str:
+    """The id of what it is about."""
+    return report.vm_id if isinstance(report, VmReport) else report.volume_id
 
 
 class Reporter:
@@ -31,17 +37,17 @@ class Reporter:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        build: Callable[[str], VmReport | None],
+        build: Callable[[str], Report | None],
         post: Post,
         ready: Callable[[str], bool],
         busy: Callable[[], bool],
-        taken: Callable[[VmReport], None],
+        taken: Callable[[Report], None],
     ):
         self._loop, self._build, self._post, self._on_taken = loop, build, post, taken
         self._ready, self._busy = ready, busy
         self._dirty: dict[str, None] = {}  # in order
         self._soft: set[str] = set()
-        self._taken: dict[str, VmReport] = {}
+        self._taken: dict[str, Report] = {}
         self._open = False  # a session is there
         self._under_way = False
         self._scheduled = False
@@ -114,7 +120,7 @@ class Reporter:
     def _send(self, *, empty: bool = False) -> None:
         if not self._open:
             return
-        batch: list[VmReport] = []
+        batch: list[Report] = []
         for vm_id in list(self._dirty):
             if len(batch) >= BATCH:
                 break
@@ -129,18 +135,18 @@ class Reporter:
             self._sent_s = time.monotonic()
             self._post(tuple(batch), lambda answer: self._answered(batch, answer))
 
-    def _built(self, vm_id: str) -> VmReport | None:
+    def _built(self, vm_id: str) -> Report | None:
         try:
             return self._build(vm_id)
         except Exception:  # one poisoned vm keeps no other's report back
             LOG.exception("vm.unreportable", vm_id=vm_id)
             return None
 
-    def _answered(self, batch: list[VmReport], answer: Reported | None) -> None:
+    def _answered(self, batch: list[Report], answer: Reported | None) -> None:
         self._under_way = False
         if answer is None:
             for report in batch:
-                self._dirty.setdefault(report.vm_id)
+                self._dirty.setdefault(key(report))
             delay_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311
             self._failures += 1
             self._loop.call_later(delay_s, self._retry)
@@ -148,10 +154,8 @@ class Reporter:
         self._failures = 0
         refused = set(answer.refused)
         for report in batch:
-            self._taken[report.vm_id] = (
-                report  # also a refused one: a newer wish is on its way, and brings a new report
-            )
-            if report.vm_id not in refused:
+            self._taken[key(report)] = report  # also a refused one: a newer wish is on its way, and brings a new report
+            if key(report) not in refused:
                 self._on_taken(report)
         if any(self._ready(i) for i in self._dirty):
             self._first_s = time.monotonic()

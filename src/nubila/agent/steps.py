@@ -35,6 +35,28 @@ class Volume(Step, frozen=True):
     disk: Disk
 
 
+class Plug(Step, frozen=True):
+    """Give it to the running vm. Answers with the reason why it could not be done, or None."""
+
+    disk: Disk
+
+
+class Unplug(Step, frozen=True):
+    """Ask the running vm's guest to let go of it. Answers whether it did, or with the reason why not."""
+
+    disk: Disk
+
+
+class Tune(Step, frozen=True):
+    disk: Disk
+
+
+class Release(Step, frozen=True):
+    """Nobody has it open, and under this epoch nobody here will."""
+
+    disk: Disk
+
+
 class Network(Step, frozen=True):
     network: NetworkView
 
@@ -123,6 +145,10 @@ TRACKS: dict[type[Step], str] = {Volume: "disk", Network: "wire", Port: "wire", 
 DOING: dict[type[Step], str] = {
     Image: "fetching the image",
     Volume: "making the volume",
+    Plug: "attaching the volume",
+    Unplug: "detaching the volume",
+    Tune: "limiting the volume",
+    Release: "letting go of the volume",
     Network: "making the network",
     Port: "making the port",
     Seed: "writing the seed",

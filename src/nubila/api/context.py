@@ -34,6 +34,7 @@ from nubila.store.notify import Hub, Notifier
 from nubila.store.past import PastDatabase
 from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.vm import VmStore
+from nubila.store.volume import VolumeStore
 from nubila.store.work import WorkStore
 
 CLOCK_S = 1.0  # a waiter looks at least this often, hint or not
@@ -49,6 +50,7 @@ class Context:
     resources: ResourceStore
     accounts: AccountStore
     vms: VmStore
+    volumes: VolumeStore
     nodes: NodeStore
     fleet: Fleet
     heard: Heard

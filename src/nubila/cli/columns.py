@@ -169,6 +169,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         LABELS,
     ),
+    "snapshot": (NAME, ID, STATE, Column("VOLUME", "volume|volume_id"), Column("SIZE GiB", "size_gib"), AGE, LABELS),
     "token": (
         ID,
         NAME,

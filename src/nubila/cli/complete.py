@@ -25,7 +25,11 @@ OPTIONS: dict[str, str] = {
 }
 # command's noun -> the noun that its first argument names, where it is another one; second arguments by (noun, verb)
 NOUNS: dict[str, str] = {"quota": "project"}
-SECOND: dict[tuple[str, str], str] = {("project", "member"): "user"}
+SECOND: dict[tuple[str, str], str] = {
+    ("project", "member"): "user",
+    ("volume", "attach"): "vm",
+    ("volume", "roll-back"): "snapshot",
+}
 # noun -> its list, and whether only operators have it; None asks for what the context has
 LISTS: dict[str, tuple[str, bool]] = {
     "vm": ("/v1/vms", False),
@@ -36,6 +40,7 @@ LISTS: dict[str, tuple[str, bool]] = {
     "image": ("/v1/images", False),
     "network": ("/v1/networks", False),
     "volume": ("/v1/volumes", False),
+    "snapshot": ("/v1/snapshots", False),
     "token": ("/v1/tokens", False),
     "project": ("/v1/projects", True),
     "user": ("/v1/users", True),

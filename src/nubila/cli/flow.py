@@ -23,6 +23,8 @@ PAST_GONE = frozenset({"deleted", "revoked"})
 # kind -> where an object of it is read again
 WHERE: dict[str, str] = {
     "vm": "/v1/vms/",
+    "volume": "/v1/volumes/",
+    "snapshot": "/v1/snapshots/",
     "network": "/v1/networks/",
     "keypair": "/v1/keypairs/",
     "project": "/v1/projects/",

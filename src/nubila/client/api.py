@@ -83,6 +83,15 @@ class Shared(Calls):
     def volumes(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/volumes", find)
 
+    def volume(self, volume: str) -> Json:
+        return self._one(f"/v1/volumes/{s(volume)}")
+
+    def snapshots(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/snapshots", find)
+
+    def snapshot(self, snapshot: str) -> Json:
+        return self._one(f"/v1/snapshots/{s(snapshot)}")
+
     def tokens(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/tokens", find)
 
@@ -139,6 +148,30 @@ class UserApi(Shared):
         path = f"/v1/vms/{s(vm)}/console"
         headers = {"Accept": "text/plain, application/problem+json"}
         return self.send("GET", path, query={"bytes": max_bytes}, headers=headers, timeout_s=60.0).body
+
+    def create_volume(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/volumes", body, how)
+
+    def change_volume(self, volume: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/volumes/{s(volume)}", body, how)
+
+    def delete_volume(self, volume: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/volumes/{s(volume)}", how=how)
+
+    def attach_volume(self, volume: str, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/volumes/{s(volume)}/attach", {"vm": vm}, how)
+
+    def detach_volume(self, volume: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/volumes/{s(volume)}/detach", how=how)
+
+    def roll_back_volume(self, volume: str, snapshot: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/volumes/{s(volume)}/roll-back", {"snapshot": snapshot}, how)
+
+    def create_snapshot(self, volume: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/volumes/{s(volume)}/snapshots", body, how)
+
+    def delete_snapshot(self, snapshot: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/snapshots/{s(snapshot)}", how=how)
 
     def keypairs(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/keypairs", find)

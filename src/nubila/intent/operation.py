@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
+from nubila.intent import volume_cancel
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
 from nubila.intent.vm import _leave, barred
 from nubila.model import operation, vm
@@ -29,6 +30,12 @@ CANCELLING: dict[operation.Verb, str] = {
 
 
 _TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.RESIZE})
+
+
+def cancelling(spec: operation.Spec) -> str:
+    """What a cancel of this operation means."""
+    of_volumes = spec.resource_kind in ("volume", "snapshot")
+    return (volume_cancel.CANCELLING if of_volumes else CANCELLING)[spec.verb]
 
 
 def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:

@@ -12,11 +12,12 @@ from uuid import UUID
 
 import msgspec
 
+from nubila.intent import volume_report
 from nubila.intent.asking import builtins
 from nubila.model import operation, vm
 from nubila.model.draft import Draft, Row
 from nubila.model.ids import text
-from nubila.protocol import VmReport
+from nubila.protocol import DiskReport, VmReport
 
 View = dict[str, Any]
 
@@ -28,6 +29,7 @@ COUNTER: dict[operation.Verb, str] = {
     operation.Verb.REPAIR: "repairs",
     operation.Verb.RESIZE: "repairs",
 }
+RELEASED = "the device is gone from the vm, and nobody has the disk open"
 
 
 def taken(report: VmReport, row: Row) -> str | None:
@@ -128,13 +130,8 @@ def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bo
     touched = False
     if report.gone:
         return False
-    ready, active = set(report.disks_ready), set(report.ports_active)
-    for v in view["volumes"]:
-        if text("volume", UUID(v["id"])) in ready and v["state"] == "pending":
-            draft.changes(
-                "volume", v, version=True, state="ready", status={"ready": True}, observed_generation=v["generation"]
-            )
-            touched = True
+    active = set(report.ports_active)
+    touched |= _disks(report, view, draft, now)
     for p in view["ports"]:
         if text("port", UUID(p["id"])) in active and p["state"] == "pending":
             draft.changes(
@@ -163,6 +160,32 @@ def _shrunk(spec: vm.Spec, status: vm.Status, view: View, draft: Draft) -> bool:
     return touched
 
 
+def _disks(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
+    """What the vm has of its disks now, and the proof that it let go of others."""
+    touched = False
+    volumes = {v["id"]: v for v in view["volumes"]}
+    standing = {(a["volume_id"], a["epoch"]): a for a in view["attachments"]}
+    held = {d.volume_id: d for d in report.disks}
+    ready = set(report.disks_ready)
+    for (volume_id, epoch), a in standing.items():
+        typed = text("volume", UUID(volume_id))
+        told = held.get(typed)
+        if told is not None and told.epoch == epoch and a["state"] == "active":
+            touched |= volume_report.disk(told, volumes[volume_id], view["volume_operations"], draft, now)
+        elif told is None and typed in ready and volumes[volume_id]["state"] == "pending":  # of an older agent
+            told = DiskReport(volume_id=typed, epoch=epoch, held=True)
+            touched |= volume_report.disk(told, volumes[volume_id], view["volume_operations"], draft, now)
+    for told in report.released:
+        volume_id = next((v for v in volumes if text("volume", UUID(v)) == told.volume_id), "")
+        a = standing.get((volume_id, told.epoch), {})
+        if a.get("state") == "revoking":
+            proof = {"by": "node", "node": view["vm"]["node_id"], "at": now.isoformat(), "said": RELEASED}
+            draft.changes("attachment", a, version=True, state="revoked", proof=proof)
+            volume_report.released(told, volumes[volume_id], view["volume_operations"], draft, now)
+            touched = True
+    return touched
+
+
 def _give_back(view: View, draft: Draft, now: datetime) -> None:
     row = view["vm"]
     node_id, project_id = UUID(row["node_id"]), UUID(row["project_id"])
@@ -171,6 +194,7 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
         draft.changes("attachment", a, version=True, state="revoked", proof=proof)
     for v in view["volumes"]:
         if not v["spec"]["gone"]:
+            draft.wakes(node_id, UUID(v["id"]), "volume")  # from now on it is wished for itself
             continue
         draft.changes(
             "volume",

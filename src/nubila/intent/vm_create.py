@@ -70,7 +70,7 @@ def create(
     disk_gib = body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"])
     request = Request(cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=body.virt_method, seed=seed)
     needs = {"vms": 1, "cores": cores, "memory_mib": memory_mib, "volumes": 1, "disk_gib": disk_gib}
-    over = _over_quota(needs, view["quota"] or {})
+    over = over_quota(needs, view["quota"] or {})
     if over is not None:
         return over
     decision = decide(request, nodes)
@@ -219,13 +219,13 @@ def _check_networks(
     return flavor, picture, networks
 
 
-def _over_quota(needs: dict[str, int], quota: dict[str, list[int]]) -> errors.QuotaExceeded | None:
+def over_quota(needs: dict[str, int], quota: dict[str, list[int]], what: str = "VM") -> errors.QuotaExceeded | None:
     for class_, amount in needs.items():
         limit, used = quota.get(class_, (0, 0))
         if used + amount > limit:
             left = max(0, limit - used)
             return errors.QuotaExceeded(
-                f"The project's quota of {class_} is {limit}; {used} are used, {left} left, and this VM needs {amount}.",
+                f"The project's quota of {class_} is {limit}; {used} are used, {left} left, and this {what} needs {amount}.",
                 quota={"class": class_, "limit": limit, "used": used, "asked": amount, "left": left},
             )
     return None

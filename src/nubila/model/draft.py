@@ -76,9 +76,9 @@ class Draft(msgspec.Struct, kw_only=True):
         if amount:
             self.quota.append({"p": project_id, "c": class_, "a": amount})
 
-    def wakes(self, node_id: UUID, vm_id: UUID) -> None:
-        """The node's next long poll brings this vm."""
-        self.wake.append({"n": node_id, "vm": vm_id})
+    def wakes(self, node_id: UUID, object_id: UUID, kind: str = "vm") -> None:
+        """The node's next long poll brings this object."""
+        self.wake.append({"n": node_id, "vm": object_id, **({} if kind == "vm" else {"k": kind})})
 
     def is_empty(self) -> bool:
         return not (self.insert or self.update or self.delete or self.capacity or self.quota or self.wake)

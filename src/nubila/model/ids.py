@@ -25,6 +25,7 @@ PREFIX: dict[str, str] = {
     "flavor": "flv",
     "image": "img",
     "volume": "vol",
+    "snapshot": "snap",
     "network": "net",
     "subnet": "sub",
     "port": "port",

@@ -42,7 +42,11 @@ class Verb(StrEnum):
     RESUME = "resume"
     REMOVE = "remove"
     REPAIR = "repair"
+    ATTACH = "attach"
+    DETACH = "detach"
     RESIZE = "resize"
+    CHANGE = "change"
+    ROLL_BACK = "roll-back"
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +80,11 @@ DEADLINE_S: dict[Verb, float] = {
     Verb.RESUME: 60.0,
     Verb.REMOVE: 120.0,
     Verb.REPAIR: 60.0,
-    Verb.RESIZE: 60.0,
+    Verb.ATTACH: 60.0,
+    Verb.DETACH: 60.0,
+    Verb.RESIZE: 120.0,
+    Verb.CHANGE: 60.0,
+    Verb.ROLL_BACK: 300.0,
 }
 
 
@@ -109,7 +117,7 @@ NEEDS_RUNNING = frozenset({Verb.RESET, Verb.SUSPEND, Verb.RESUME})
 
 # verb -> state that the vm's spec wishes -> state in which the verb is done
 GOAL: dict[Verb, dict[str, str]] = {
-    Verb.CREATE: {"running": "running", "stopped": "stopped"},
+    Verb.CREATE: {"running": "running", "stopped": "stopped", "ready": "ready"},
     Verb.START: {"running": "running"},
     Verb.STOP: {"stopped": "stopped"},
     Verb.REBOOT: {"running": "running"},
@@ -118,5 +126,9 @@ GOAL: dict[Verb, dict[str, str]] = {
     Verb.RESUME: {"running": "running"},
     Verb.REMOVE: {},
     Verb.REPAIR: {"running": "running", "stopped": "stopped"},
-    Verb.RESIZE: {"running": "running", "stopped": "stopped", "suspended": "suspended"},
+    Verb.ATTACH: {"ready": "ready"},
+    Verb.DETACH: {"ready": "ready"},
+    Verb.RESIZE: {"running": "running", "stopped": "stopped", "suspended": "suspended", "ready": "ready"},
+    Verb.CHANGE: {"ready": "ready"},
+    Verb.ROLL_BACK: {"ready": "ready"},
 }

@@ -229,10 +229,11 @@ _CLAIMS = f"""
         jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
     end if;
   end loop;
-  for k in select (j->>'n')::uuid n, array_agg((j->>'vm')::uuid) vms
+  for k in select (j->>'n')::uuid n, jsonb_agg(j) w
              from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
     update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
-    insert into wanted (node_id, vm_id, revision) select k.n, x, g from unnest(k.vms) x order by x
+    insert into wanted (node_id, vm_id, kind, revision)
+      select distinct k.n, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), g from jsonb_array_elements(k.w) x order by 2
       on conflict (node_id, vm_id) do update set revision = excluded.revision;
     out := out || jsonb_build_object(k.n::text, g);
   end loop;

@@ -40,9 +40,9 @@ select r.revision, s.session, f.fabric_epoch,
 WANTED = """
 select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.user_data_secret, v.removed_at is not null as removed,
   (select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
-            'sha256', i.sha256) order by a.index), '[]')
-     from attachment a join volume d on d.id = a.volume_id left join image i on i.id = d.image_id
-    where a.vm_id = v.id and (a.state = 'active') is true) as disks,
+            'generation', d.generation, 'made', coalesce((d.status->>'ready')::boolean, false), 'leaving', a.state = 'revoking') order by a.index), '[]')
+     from attachment a join volume d on d.id = a.volume_id
+    where a.vm_id = v.id and (a.state in ('active', 'revoking')) is true) as disks,
   (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
             'network_name', n.name, 'network_spec', n.spec,
             'addresses', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x where x.port_id = p.id),
@@ -52,6 +52,17 @@ select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.use
   (select f.name from flavor f where f.id = v.flavor_id) as flavor
 from wanted w join vm v on v.id = w.vm_id
 where w.node_id = $1 and w.revision > $2 and (v.node_id = $1) is true and (v.removed_at is null) is true
+"""
+
+VOLUMES = """
+select d.id, d.project_id, d.generation, d.spec, coalesce((d.status->>'ready')::boolean, false) as made,
+  (select jsonb_build_object('id', a.id, 'epoch', a.epoch, 'index', a.index, 'vm_id', a.vm_id, 'state', a.state) from attachment a
+    where a.volume_id = d.id order by a.epoch desc limit 1)::text as attachment,
+  (select jsonb_agg(jsonb_build_object('id', s.id, 'gone', s.spec->'gone') order by s.id) from snapshot s
+    where s.volume_id = d.id and (s.removed_at is null) is true)::text as snapshots,
+  (select o.spec->>'format' from volume o where o.id = d.source_id) as source_format
+from wanted w join volume d on d.id = w.vm_id
+where w.node_id = $1 and w.revision > $2 and w.kind = 'volume' and (d.node_id = $1) is true and (d.removed_at is null) is true
 """
 
 QUESTIONS = """
@@ -67,7 +78,8 @@ ANSWER = "update question set answer = $3, error = $4, answered_at = now() where
 # only what a vm of this node is made from
 IMAGE = """
 select i.sha256 from image i where i.id = $2 and i.sha256 is not null
-   and exists (select from vm v where v.image_id = i.id and v.node_id = $1 and v.removed_at is null)
+   and (exists (select from vm v where v.image_id = i.id and v.node_id = $1 and v.removed_at is null)
+    or exists (select from wanted w join volume d on d.id = w.vm_id where w.node_id = $1 and d.image_id = i.id and d.removed_at is null))
 """
 TIMELINE = "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 
@@ -97,6 +109,9 @@ class NodeStore:
 
     async def wanted(self, node_id: UUID, since: int) -> list[Record]:
         return await self._db.fetch(WANTED, node_id, since)
+
+    async def wanted_volumes(self, node_id: UUID, since: int) -> list[Record]:
+        return await self._db.fetch(VOLUMES, node_id, since)
 
     async def image_content(self, node_id: UUID, image_id: UUID) -> str | None:
         """The hash of an image's bytes, when this node has a vm made from it."""

@@ -90,6 +90,7 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "subnet": ("network_id", "cidr", "gateway"),
     "port": ("network_id", "vm_id", "node_id", "epoch", "mac"),
     "volume": ("node_id", "image_id"),
+    "snapshot": ("volume_id", "node_id"),
     "operation": ("resource_kind", "resource_id", "node_id", "deadline_at", "ended_at"),
     "token": ("account_id", "plane"),
     "keypair": ("user_id",),
@@ -105,6 +106,7 @@ def states(kind: str) -> tuple[str, ...]:
 # kinds whose steps from state to state are guarded by nobody
 STATES: dict[str, tuple[StrEnum, ...]] = {"port": tuple(network.PortState)}
 
+_STANDS = "a.volume_id = volume.id and a.state in ('active', 'revoking')"
 # kind -> what is looked up beside the row
 DERIVED: dict[str, dict[str, str]] = {
     "drift": {
@@ -117,9 +119,12 @@ DERIVED: dict[str, dict[str, str]] = {
         "network_name": "(select n.name from network n where n.id = port.network_id)",
     },
     "volume": {
-        "vm_id": "(select a.vm_id from attachment a where a.volume_id = volume.id and a.state = 'active')",
-        "vm_name": "(select v.name from attachment a join vm v on v.id = a.vm_id where a.volume_id = volume.id and a.state = 'active')",
+        "vm_id": f"(select a.vm_id from attachment a where {_STANDS})",
+        "vm_name": f"(select v.name from attachment a join vm v on v.id = a.vm_id where {_STANDS})",
+        "detaching": f"coalesce((select a.state = 'revoking' from attachment a where {_STANDS}), false)",
+        "epoch": "(select max(a.epoch) from attachment a where a.volume_id = volume.id)",
     },
+    "snapshot": {"volume_name": "(select d.name from volume d where d.id = snapshot.volume_id)"},
     "network": {
         "subnets": """(select jsonb_agg(jsonb_build_object('cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr)
                         from subnet s where s.network_id = network.id and s.removed_at is null)::text""",

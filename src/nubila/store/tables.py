@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from nubila.model import attachment, catalog, drift, image, network, node, operation, vm, volume
+from nubila.model import attachment, catalog, drift, image, network, node, operation, snapshot, vm, volume
 
 metadata = sa.MetaData(
     naming_convention={
@@ -206,8 +206,17 @@ volume_ = _resource(
     "volume",
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("image_id", UUID),
+    sa.Column("source_id", UUID),  # the volume that it is a copy of
     *_states(volume.State),
     _unique_name("volume", "project_id"),
+)
+snapshot_ = _resource(
+    "snapshot",
+    sa.Column("volume_id", UUID, sa.ForeignKey("volume.id"), nullable=False),
+    sa.Column("node_id", UUID, nullable=False),
+    *_states(snapshot.State),
+    _unique_name("snapshot", "project_id"),
+    sa.Index("snapshot_volume_idx", "volume_id"),
 )
 port = _resource(
     "port",
@@ -239,7 +248,7 @@ attachment_ = sa.Table(
     sa.Column("id", UUID, primary_key=True),
     sa.Column("project_id", UUID, nullable=False),
     sa.Column("volume_id", UUID, sa.ForeignKey("volume.id"), nullable=False),
-    sa.Column("vm_id", UUID, sa.ForeignKey("vm.id"), nullable=False),
+    sa.Column("vm_id", UUID, sa.ForeignKey("vm.id")),
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("index", sa.SmallInteger, nullable=False),
@@ -247,11 +256,16 @@ attachment_ = sa.Table(
     sa.Column("migration_id", UUID),
     sa.Column("proof", pg.JSONB),
     sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("operation_id", UUID),  # the job that holds it, when no vm does
+    sa.CheckConstraint("(vm_id is null) <> (operation_id is null)", name="one_holder"),
     sa.CheckConstraint("state in ('active', 'incoming', 'revoking', 'revoked')", name="state_known"),
     sa.CheckConstraint("state <> 'incoming' or migration_id is not null", name="incoming_has_migration"),
     sa.CheckConstraint("state <> 'revoked' or proof is not null", name="revoked_has_proof"),
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
-    sa.Index("attachment_active_key", "volume_id", unique=True, postgresql_where=sa.text("state = 'active'")),
+    # Not before the one before is proven to have ended: a right that is being revoked still stands.
+    sa.Index(
+        "attachment_active_key", "volume_id", unique=True, postgresql_where=sa.text("state in ('active', 'revoking')")
+    ),
     sa.Index("attachment_epoch_key", "volume_id", "epoch", unique=True),
     sa.Index("attachment_vm_idx", "vm_id"),
 )
@@ -333,8 +347,10 @@ wanted = sa.Table(
     "wanted",
     metadata,
     sa.Column("node_id", UUID, primary_key=True),
-    sa.Column("vm_id", UUID, primary_key=True),
+    sa.Column("vm_id", UUID, primary_key=True),  # of any kind: named so while processes of version 1 may run
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False, server_default="vm"),
+    sa.CheckConstraint("kind in ('vm', 'volume')", name="kind_known"),
     sa.Index("wanted_revision_idx", "node_id", "revision"),
 )
 node_revision = sa.Table(
@@ -443,6 +459,7 @@ TABLES: tuple[Table, ...] = (
     Table(subnet, logged=True, transitions=LASTING),
     Table(vm_, logged=True, transitions=vm.TRANSITIONS),
     Table(volume_, logged=True, transitions=volume.TRANSITIONS),
+    Table(snapshot_, logged=True, transitions=snapshot.TRANSITIONS),
     Table(port, logged=True),
     Table(address, logged=True),
     Table(attachment_, logged=True, transitions=attachment.TRANSITIONS),

@@ -38,6 +38,8 @@ select now() as now, to_jsonb(v)::text as vm,
  (select jsonb_agg(to_jsonb(x)) from port p, address x where p.vm_id = v.id and (p.removed_at is null) is true and x.port_id = p.id)::text as addresses,
  (select jsonb_agg((select to_jsonb(d) from volume d where d.id = a.volume_id)) from attachment a
    where a.vm_id = v.id and a.state <> 'revoked')::text as volumes,
+ (select jsonb_agg(to_jsonb(o) order by o.id) from attachment a join operation o on o.resource_id = a.volume_id and o.ended_at is null
+   where a.vm_id = v.id and a.state <> 'revoked')::text as volume_operations,
  (select jsonb_agg(to_jsonb(a)) from attachment a where a.vm_id = v.id and a.state <> 'revoked')::text as attachments,
  (select m.capabilities from virt_method m where m.node_id = v.node_id and m.name = v.spec->>'virt_method')::text as capabilities,
  (select jsonb_agg(to_jsonb(l)) from allocation l where l.holder_id = any(
@@ -112,9 +114,12 @@ class VmStore:
         return await self._db.row(DECISION, vm_id)
 
 
+_LISTS = ("operations", "ports", "addresses", "volumes", "volume_operations", "attachments", "allocations")
+
+
 def _decode_one(row: Record) -> dict[str, Any]:
-    out = decode(row, "vm", "operations", "ports", "addresses", "volumes", "attachments", "allocations", "capabilities")
+    out = decode(row, "vm", "capabilities", *_LISTS)
     out["capabilities"] = out["capabilities"] or {}
-    for n in ("operations", "ports", "addresses", "volumes", "attachments", "allocations"):
+    for n in _LISTS:
         out[n] = out[n] or []
     return out

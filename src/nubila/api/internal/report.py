@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from nubila.api.context import ApiCall
 from nubila.api.route import Answer
 from nubila.intent import drift
 from nubila.intent import report as intent
+from nubila.intent import volume_report as volume_intent
 from nubila.model.draft import Draft
 from nubila.model.ids import parse
 from nubila.store.database import Retry
@@ -37,13 +38,46 @@ async def report(call: ApiCall) -> Answer:
         )
     if body.drifts is not None:
         await _ledger(call, node_id, body.drifts)
-    if not body.vms:
+    if not body.vms and not body.volumes:
         return Answer(body=protocol.Reported(taken=0))
+    refused = await _vms(call, node_id, body) if body.vms else []
+    refused += await _volumes(call, node_id, body) if body.volumes else []
+    told = len(body.vms) + len(body.volumes)
+    return Answer(body=protocol.Reported(taken=told - len(refused), refused=tuple(refused)))
+
+
+async def _vms(call: ApiCall, node_id: UUID, body: protocol.Reports) -> list[str]:
     reports = {i: r for r in body.vms if (i := parse("vm", r.vm_id)) is not None}
+
+    async def drafted(draft: Draft) -> list[str]:
+        return _draft(draft, await call.context.vms.reported_view(list(reports), node_id), reports)
+
+    return await _written(call, drafted)
+
+
+async def _volumes(call: ApiCall, node_id: UUID, body: protocol.Reports) -> list[str]:
+    reports = {i: r for r in body.volumes if (i := parse("volume", r.volume_id)) is not None}
+
+    async def drafted(draft: Draft) -> list[str]:
+        refused = []
+        for view in await call.context.volumes.reported_view(list(reports), node_id):
+            report = reports[UUID(view["volume"]["id"])]
+            if volume_intent.taken(report, view["volume"]) is not None:
+                refused.append(report.volume_id)
+            else:
+                volume_intent.apply(report, view, draft, view["now"])
+        return refused
+
+    return await _written(call, drafted)
+
+
+async def _written(call: ApiCall, drafted: Callable[[Draft], Awaitable[list[str]]]) -> list[str]:
+    """Read, decide, write; again when somebody was faster. Vms and volumes one after the other, since both write the
+    volumes' rows. Returns the ids whose reports are refused."""
+    c = call.context
     for attempt in range(TRIES):
         draft = Draft(actor=call.principal.actor, request=call.request_id, reason="report")
-        views = await c.vms.reported_view(list(reports), node_id)
-        refused = _draft(draft, views, reports)
+        refused = await drafted(draft)
         try:
             await c.database.commit(draft)
         except Retry:
@@ -51,7 +85,7 @@ async def report(call: ApiCall) -> Answer:
                 raise
             continue
         c.notifier.tell([f"op:{row['id']}" for row in draft.update.get("operation", ())])
-        return Answer(body=protocol.Reported(taken=len(reports) - len(refused), refused=tuple(refused)))
+        return refused
     raise AssertionError("unreachable")
 
 

@@ -42,7 +42,7 @@ async def wanted(call: ApiCall) -> Answer:
                 return Answer(body=await _answer(call, node_id, 0 if full else since, full, position))
             left = until - time.monotonic()
             if left <= 0 or call.gate.stopping or call.departed:
-                return Answer(body=_wanted(call, position, (), (), False))
+                return Answer(body=_wanted(call, position, (), (), (), False))
             await call.until(expected.wait(min(left, CLOCK_S * 5)), min(left, CLOCK_S * 5) + 0.1)
         finally:
             expected.close()
@@ -52,6 +52,7 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
     c = call.context
     rows = await c.nodes.wanted(node_id, since)
     vms = tuple([await _vm(call, r) for r in rows])
+    volumes = tuple([_volume(r) for r in await c.nodes.wanted_volumes(node_id, since)])
     questions: tuple[protocol.Question, ...] = ()
     if position["asked"]:
         questions = tuple(
@@ -63,11 +64,16 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
             )
             for q in await c.nodes.questions(node_id, position["session"])
         )
-    return _wanted(call, position, vms, questions, full)
+    return _wanted(call, position, vms, volumes, questions, full)
 
 
 def _wanted(
-    call: ApiCall, position: Record, vms: tuple[protocol.Vm, ...], questions: tuple[protocol.Question, ...], full: bool
+    call: ApiCall,
+    position: Record,
+    vms: tuple[protocol.Vm, ...],
+    volumes: tuple[protocol.Volume, ...],
+    questions: tuple[protocol.Question, ...],
+    full: bool,
 ) -> protocol.Wanted:
     return protocol.Wanted(
         region=call.context.region,
@@ -76,6 +82,7 @@ def _wanted(
         session=position["session"],
         revision=position["revision"],
         vms=vms,
+        volumes=volumes,
         questions=questions,
         full=full,
     )
@@ -83,6 +90,7 @@ def _wanted(
 
 async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
     spec = msgspec.json.decode(row["spec"], type=vm.Spec)
+    disks = msgspec.json.decode(row["disks"])
     return protocol.Vm(
         vm_id=text("vm", row["id"]),
         name=row["name"],
@@ -110,7 +118,8 @@ async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
         boot_string=spec.boot_string,
         user_data=await _user_data(call, row["user_data_secret"]),
         keys=spec.keys,
-        disks=tuple(_disk(d) for d in msgspec.json.decode(row["disks"])),
+        disks=tuple(_disk(d) for d in disks if not d["leaving"]),
+        leaving=tuple(_disk(d) for d in disks if d["leaving"]),
         nics=tuple(_nic(n) for n in msgspec.json.decode(row["nics"])),
     )
 
@@ -145,6 +154,48 @@ def _disk(d: dict[str, Any]) -> protocol.Disk:
         image_id=spec.image_id,
         image_sha256=spec.image_sha256,
         image_format=spec.image_format,
+        read_iops_burst=spec.limits.read_iops_burst,
+        write_iops_burst=spec.limits.write_iops_burst,
+        read_bytes_burst=spec.limits.read_bytes_burst,
+        write_bytes_burst=spec.limits.write_bytes_burst,
+        burst_s=spec.limits.burst_s,
+        generation=d["generation"],
+        made=d["made"],
+        stays=not (spec.gone or spec.remove_with_vm),
+    )
+
+
+def _volume(row: Record) -> protocol.Volume:
+    """A volume's own life; what of it its holder needs stands in the vm's wish."""
+    spec = msgspec.json.decode(row["spec"], type=volume.Spec)
+    none = {"id": str(row["id"]), "epoch": 0, "index": 0}
+    a: dict[str, Any] = msgspec.json.decode(row["attachment"]) if row["attachment"] else none
+    holder = a.get("vm_id") if a.get("state") in ("active", "revoking") else None
+    snapshots = msgspec.json.decode(row["snapshots"] or "[]")
+    disk = {
+        "id": str(row["id"]),
+        "spec": msgspec.json.decode(row["spec"]),
+        "attachment": a["id"],
+        "epoch": a["epoch"],
+        "index": a["index"],
+        "generation": row["generation"],
+        "made": row["made"],
+    }
+    return protocol.Volume(
+        volume_id=text("volume", row["id"]),
+        project_id=text("project", row["project_id"]),
+        generation=row["generation"],
+        epoch=a["epoch"],
+        disk=_disk(disk),
+        vm_id=None if holder is None else text("vm", UUID(holder)),
+        source_volume_id=spec.source_volume_id,
+        source_format=row["source_format"] or "qcow2",
+        snapshots=tuple(
+            protocol.Snapshot(snapshot_id=text("snapshot", UUID(s["id"])), gone=bool(s["gone"])) for s in snapshots
+        ),
+        rollbacks=spec.rollbacks,
+        rollback_to=spec.rollback_to,
+        gone=spec.gone,
     )
 
 

@@ -27,12 +27,16 @@ from nubila.api.context import (
 )
 from nubila.api.route import Answer
 from nubila.intent import operation as intent
+from nubila.intent import volume_cancel as volume_intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Caller, Done
 from nubila.model import operation, why
+from nubila.model.draft import Row
 from nubila.model.ids import parse, text
 from nubila.represent import json
 from nubila.store.database import Record
+
+FOLLOWED = ("vm", "volume", "snapshot")  # kinds that operations are about
 
 
 class OperationQuery(msgspec.Struct, frozen=True):
@@ -56,9 +60,9 @@ async def list_operations(call: ApiCall) -> Answer:
     """List operations, oldest first."""
     resource_id = None
     if call.query.resource is not None:
-        resource_id = parse("vm", call.query.resource)
+        resource_id = next((i for k in FOLLOWED if (i := parse(k, call.query.resource)) is not None), None)
         if resource_id is None:
-            raise errors.BadRequest("'resource' must be the id of a VM.")
+            raise errors.BadRequest("'resource' must be the id of a VM, a volume or a snapshot.")
     rows = await call.context.resources.list("operation", filtered(call, "operation", resource_id=resource_id))
     return listed(call, "operation", rows, lambda r: operation_shown(call, r))
 
@@ -77,20 +81,21 @@ async def why_operation(call: ApiCall) -> Answer:
     spec = msgspec.json.decode(row["spec"], type=operation.Spec)
     status = None if row["status"] is None else msgspec.json.decode(row["status"], type=operation.Status)
     c: Context = call.context
-    vm_row = await c.resources.one("vm", object_id=row["resource_id"], removed=True)
+    about = await c.resources.one(row["resource_kind"], object_id=row["resource_id"], removed=True)
     reason = None
-    if vm_row is not None and vm_row["status"] is not None:
-        reason = msgspec.json.decode(vm_row["status"]).get("reason")
+    if about is not None and about["status"] is not None:
+        reason = msgspec.json.decode(about["status"]).get("reason")
+    host = None if row["node_id"] is None else await c.resources.one("node", object_id=row["node_id"])
     body = why.explain(
         dict(row),
         spec,
         status,
-        vm_state=vm_row["state"] if vm_row else None,
+        vm_state=about["state"] if about else None,
         vm_reason=reason,
-        silent_s=vm_row["silent_s"] if vm_row else None,
+        silent_s=host["silent_s"] if host else None,
         now=await c.accounts.now(),
-        node_name=vm_row["node_name"] if vm_row and is_operator(call) else None,
-        cancel_means=intent.CANCELLING[spec.verb],
+        node_name=host["name"] if host and is_operator(call) else None,
+        cancel_means=intent.cancelling(spec),
     )
     return Answer(body=body)
 
@@ -101,6 +106,8 @@ async def cancel_operation(call: ApiCall) -> Answer:
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         op = await found(call, "operation", call.params["operation"], project_id=project_of(call))
+        if op["resource_kind"] in ("volume", "snapshot"):
+            return await _cancel_volume(call, op, asking)
         view = await call.context.vms.one_view(None, UUID(op["resource_id"]), "")
         now = view["now"] if view is not None else await call.context.accounts.now()
         return intent.cancel(op, view, asking(now))
@@ -111,6 +118,16 @@ async def cancel_operation(call: ApiCall) -> Answer:
         return {"operation": operation_shown(call, row)}
 
     return await carried(call, "operation.cancel", attempt, show)
+
+
+async def _cancel_volume(call: ApiCall, op: Row, asking: Callable[[datetime], Asking]) -> Outcome:
+    c = call.context
+    volume_id = UUID(op["resource_id"])
+    if op["resource_kind"] == "snapshot":
+        row = await c.resources.whole("snapshot", object_id=volume_id)
+        volume_id = volume_id if row is None else UUID(row["volume_id"])
+    view = await c.volumes.one_view(None, volume_id, "")
+    return volume_intent.cancel(op, view, asking(view["now"] if view is not None else await c.accounts.now()))
 
 
 # --- plans

@@ -12,7 +12,7 @@ from nubila.api.context import ApiCall, is_operator
 from nubila.api.noun.operation import operation_shown
 from nubila.api.noun.vm import vm_shown
 from nubila.model import node
-from nubila.model.ids import text
+from nubila.model.ids import host_handle, text
 from nubila.represent import json
 from nubila.store.database import Record
 
@@ -42,10 +42,17 @@ def _volume(call: ApiCall, row: Record) -> dict[str, Any]:
         "image_id": None if row["image_id"] is None else text("image", row["image_id"]),
         "vm_id": None if row["vm_id"] is None else text("vm", row["vm_id"]),
         "vm": row["vm_name"],
+        "detaching": row["detaching"],
+        "host": host_handle(row["project_id"], row["node_id"]),
     }
     if is_operator(call):
-        extras["node_id"] = text("node", row["node_id"])
+        extras |= {"node_id": text("node", row["node_id"]), "epoch": row["epoch"]}
     return json.resource("volume", row, viewer=call.viewer, **extras)
+
+
+def _snapshot(call: ApiCall, row: Record) -> dict[str, Any]:
+    extras: dict[str, Any] = {"volume_id": text("volume", row["volume_id"]), "volume": row["volume_name"]}
+    return json.resource("snapshot", row, viewer=call.viewer, **extras)
 
 
 def _node(call: ApiCall, row: Record) -> dict[str, Any]:
@@ -92,6 +99,7 @@ SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
     "token": _token,
     "port": _port,
     "volume": _volume,
+    "snapshot": _snapshot,
     "node": _node,
     "network": _network,
     "drift": _drift,

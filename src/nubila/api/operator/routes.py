@@ -219,6 +219,16 @@ ROWS: tuple[Route, ...] = (
     Route(
         "GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes of all projects"), query=Q, listing=True
     ),
+    Route("GET", f"{V}/volumes/{{volume}}", "volume.read", simple.shower("volume", "a volume")),
+    Route(
+        "GET",
+        f"{V}/snapshots",
+        "snapshot.read",
+        simple.lister("snapshot", "snapshots of all projects"),
+        query=Q,
+        listing=True,
+    ),
+    Route("GET", f"{V}/snapshots/{{snapshot}}", "snapshot.read", simple.shower("snapshot", "a snapshot")),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route(
         "GET",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, image, image_content, network, operation, simple, vm, vm_more
+from nubila.api.noun import change, image, image_content, network, operation, simple, vm, vm_more, volume
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
 from nubila.intent import image as images
 from nubila.intent import network as networks
+from nubila.intent import snapshot as snapshots
 from nubila.intent import vm as verbs
+from nubila.intent import volume as volumes
+from nubila.intent.volume_create import VolumeCreate
 
 V = "/v1"
 Q = simple.ListQuery
@@ -150,6 +153,86 @@ ROWS: tuple[Route, ...] = (
     ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),
+    Route(
+        "POST",
+        f"{V}/volumes",
+        "volume.create",
+        volume.create_volume,
+        body=VolumeCreate,
+        status=201,
+        held=True,
+        errors=(*CLAIMS, errors.NoCapacity),
+    ),
+    Route("GET", f"{V}/volumes/{{volume}}", "volume.read", simple.shower("volume", "a volume")),
+    Route(
+        "PATCH",
+        f"{V}/volumes/{{volume}}",
+        "volume.change",
+        volume.change_volume,
+        body=volumes.VolumeChange,
+        status=202,
+        held=True,
+        errors=(*CLAIMS, errors.Unsupported),
+    ),
+    Route(
+        "DELETE",
+        f"{V}/volumes/{{volume}}",
+        "volume.remove",
+        volume.remove_volume,
+        status=202,
+        held=True,
+        errors=(*CLAIMS, errors.InUse),
+    ),
+    Route(
+        "POST",
+        f"{V}/volumes/{{volume}}/attach",
+        "volume.attach",
+        volume.attach_volume,
+        body=volumes.VolumeAttach,
+        status=202,
+        held=True,
+        errors=(*CLAIMS, errors.Unsupported),
+    ),
+    Route(
+        "POST",
+        f"{V}/volumes/{{volume}}/detach",
+        "volume.detach",
+        volume.detach_volume,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
+    Route(
+        "POST",
+        f"{V}/volumes/{{volume}}/roll-back",
+        "volume.roll-back",
+        volume.roll_back_volume,
+        body=volumes.VolumeRollBack,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
+    Route(
+        "POST",
+        f"{V}/volumes/{{volume}}/snapshots",
+        "snapshot.create",
+        volume.create_snapshot,
+        body=snapshots.SnapshotCreate,
+        status=201,
+        held=True,
+        errors=(*CLAIMS, errors.Unsupported),
+    ),
+    Route("GET", f"{V}/snapshots", "snapshot.read", simple.lister("snapshot", "snapshots"), query=Q, listing=True),
+    Route("GET", f"{V}/snapshots/{{snapshot}}", "snapshot.read", simple.shower("snapshot", "a snapshot")),
+    Route(
+        "DELETE",
+        f"{V}/snapshots/{{snapshot}}",
+        "snapshot.remove",
+        volume.remove_snapshot,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/tokens", "token.read", simple.lister("token", "your tokens", own=True), query=Q, listing=True),
     Route(
         "POST",

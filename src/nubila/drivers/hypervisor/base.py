@@ -20,6 +20,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     reset: bool = True
     suspend: bool = True  # stop its vCPUs and keep its memory
     panic: bool = True  # a panic of the guest is seen
+    disk_hotplug: bool = True  # disks come and go while a domain runs
+    live_snapshots: bool = True  # of qcow2 disks that a running domain writes
+    live_copies: bool = True
     persistent: bool = True  # domains outlive the agent and the driver's own daemon
 
 
@@ -39,6 +42,13 @@ class DomainDisk(msgspec.Struct, frozen=True, kw_only=True):
     write_iops: int = 0
     read_bytes: int = 0
     write_bytes: int = 0
+    read_iops_burst: int = 0
+    write_iops_burst: int = 0
+    read_bytes_burst: int = 0
+    write_bytes_burst: int = 0
+    burst_s: int = 1
+    epoch: int = 1  # of the attachment that licenses the domain to write it
+    index: int | None = None  # which disk it is; None: by its place in the list
 
 
 class DomainNic(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +81,20 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     on_crash: str = "destroy"  # of its guest's kernel: destroy | preserve
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that a running domain has open. `limits`: in the order of DomainDisk's fields, and the burst's length."""
+
+    epoch: int
+    limits: tuple[int, ...] = (0, 0, 0, 0, 0, 0, 0, 0, 1)
+    cache: str = "default"
+
+
+def held(disk: DomainDisk) -> Held:
+    bursts = (disk.read_iops_burst, disk.write_iops_burst, disk.read_bytes_burst, disk.write_bytes_burst)
+    plain = (disk.read_iops, disk.write_iops, disk.read_bytes, disk.write_bytes)
+    return Held(epoch=disk.epoch, limits=(*plain, *bursts, disk.burst_s if any(bursts) else 1), cache=disk.cache)
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A domain of ours as it is now."""
 
@@ -87,6 +111,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int = 0
     memory_max_mib: int = 0  # what it was started with
     guest_agent: bool = False  # the guest agent's channel is connected
+    disks: dict[str, Held] | None = None  # by volume id, while it runs; None: not known
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +192,28 @@ class Hypervisor(Protocol):
 
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         """The newest bytes that the guest wrote to its serial console; nothing yet is b''."""
+
+    # On disks of a domain that runs; DriverError when it does not run or does not have that disk.
+
+    def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
+        """The running domain has it from now on. It has it already: a success."""
+
+    def detach_disk(self, vm_id: str, volume_id: str) -> bool:
+        """Ask the guest to let go of it. True: it is gone from the domain, and was never there is gone."""
+
+    def tune_disk(self, vm_id: str, disk: DomainDisk) -> None:
+        """Its limits hold from now on."""
+
+    def resize_disk(self, vm_id: str, volume_id: str, size_gib: int) -> None:
+        """The guest sees it that large; never smaller."""
+
+    def snapshot_disk(self, vm_id: str, volume_id: str, snapshot_id: str) -> None:
+        """Keep the bytes of one moment under that id. One that is there stays as it is."""
+
+    def drop_disk_snapshot(self, vm_id: str, volume_id: str, snapshot_id: str) -> None: ...
+
+    def copy_disk(self, vm_id: str, volume_id: str, target: str, format_: str) -> None:
+        """Write the bytes of one moment into that file, which its user may write; comes back when all is there."""
 
     def close(self) -> None:
         """Let go of connections; domains run on."""

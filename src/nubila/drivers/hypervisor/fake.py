@@ -9,20 +9,49 @@ from __future__ import annotations
 import itertools
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
-from nubila.drivers import Leftover, Scan
+from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.hypervisor.base import (
     Capabilities,
     Domain,
+    DomainDisk,
     Found,
+    Held,
     Observed,
     Shape,
     Shaped,
+    held,
     shape_of,
 )
 from nubila.drivers.script import Script, Table
+
+
+class Bytes(Protocol):
+    """What a running domain does to the bytes of its disks."""
+
+    def grow(self, volume_id: str, size_gib: int) -> None: ...
+
+    def keep(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def drop(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def copied(self, volume_id: str, target: str) -> None: ...
+
+
+class Nowhere:
+    """Disks without bytes."""
+
+    def grow(self, volume_id: str, size_gib: int) -> None: ...
+
+    def keep(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def drop(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def copied(self, volume_id: str, target: str) -> None: ...
 
 
 class FakeDomain(msgspec.Struct, kw_only=True):
@@ -43,6 +72,8 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     memory_max_mib: int = 0
     defined: Shape | None = None  # None: it was never defined in full
     live: Shape | None = None
+    disks: dict[str, Held] = {}
+    sizes: dict[str, int] = {}  # disks that were resized while it ran
 
 
 class HypervisorWorld:
@@ -56,6 +87,8 @@ class HypervisorWorld:
         self.leftovers: tuple[Leftover, ...] = ()
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
+        self.clinging: set[str] = set()  # guests that let go of no disk
+        self.storage: Bytes = Nowhere()  # where its domains' disks lie
         self.console: dict[str, bytes] = {}
         self.lock = threading.Lock()
         self._pid = itertools.count(1000)
@@ -149,6 +182,7 @@ class FakeHypervisor:
                     memory_mib=d.memory_mib if d.running else 0,
                     memory_max_mib=d.memory_max_mib if d.running else 0,
                     guest_agent=d.running and d.vm_id not in no_agent,
+                    disks=d.disks if d.running else None,
                 )
                 for d in self.world.domains.all()
             ]
@@ -174,6 +208,7 @@ class FakeHypervisor:
                         defined=shape_of(domain),
                         live=shape_of(domain),
                         on_crash=domain.on_crash,
+                        disks={d.volume_id: held(d) for d in domain.disks},
                     )
                 )
         self.script.leave("start")
@@ -255,6 +290,68 @@ class FakeHypervisor:
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         self.script.enter("read_console")
         return self.world.console.get(vm_id, b"")[-max_bytes:] if max_bytes > 0 else b""
+
+    def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
+        self.script.enter("attach_disk")
+        with self.world.lock:
+            domain = self._having(vm_id, None)
+            self._put(domain, disks={**domain.disks, disk.volume_id: held(disk)})
+        self.script.leave("attach_disk")
+
+    def detach_disk(self, vm_id: str, volume_id: str) -> bool:
+        self.script.enter("detach_disk")
+        with self.world.lock:
+            domain = self._having(vm_id, None)
+            gone = vm_id not in self.world.clinging
+            if gone:
+                self._put(domain, disks={k: v for k, v in domain.disks.items() if k != volume_id})
+        self.script.leave("detach_disk")
+        return gone
+
+    def tune_disk(self, vm_id: str, disk: DomainDisk) -> None:
+        self.script.enter("tune_disk")
+        with self.world.lock:
+            domain = self._having(vm_id, disk.volume_id)
+            was = domain.disks[disk.volume_id]
+            self._put(domain, disks={**domain.disks, disk.volume_id: replace(was, limits=held(disk).limits)})
+        self.script.leave("tune_disk")
+
+    def resize_disk(self, vm_id: str, volume_id: str, size_gib: int) -> None:
+        self.script.enter("resize_disk")
+        with self.world.lock:
+            domain = self._having(vm_id, volume_id)
+            self.world.storage.grow(volume_id, size_gib)
+            self._put(domain, sizes={**domain.sizes, volume_id: size_gib})
+        self.script.leave("resize_disk")
+
+    def snapshot_disk(self, vm_id: str, volume_id: str, snapshot_id: str) -> None:
+        self.script.enter("snapshot_disk")
+        self._having(vm_id, volume_id)
+        self.world.storage.keep(volume_id, snapshot_id)
+        self.script.leave("snapshot_disk")
+
+    def drop_disk_snapshot(self, vm_id: str, volume_id: str, snapshot_id: str) -> None:
+        self.script.enter("drop_disk_snapshot")
+        self._having(vm_id, volume_id)
+        self.world.storage.drop(volume_id, snapshot_id)
+        self.script.leave("drop_disk_snapshot")
+
+    def copy_disk(self, vm_id: str, volume_id: str, target: str, format_: str) -> None:
+        self.script.enter("copy_disk")
+        self._having(vm_id, volume_id)
+        self.world.storage.copied(volume_id, target)
+        self.script.leave("copy_disk")
+
+    def _having(self, vm_id: str, volume_id: str | None) -> FakeDomain:
+        domain = self.world.domains.get(vm_id)
+        if domain is None or not domain.running:
+            raise DriverError("the vm does not run")
+        if volume_id is not None and volume_id not in domain.disks:
+            raise DriverError("the vm does not have that disk")
+        return domain
+
+    def _put(self, domain: FakeDomain, **changes: object) -> None:
+        self.world.domains.put(domain.vm_id, replace(domain, **changes))
 
     def close(self) -> None:
         """The world is not the driver's to close."""

@@ -17,6 +17,7 @@ from nubila.drivers import Leftover, Scan
 from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.base import Capabilities, Found, Observed, Options
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
+from nubila.drivers.hypervisor.libvirt_disks import Disks
 from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
@@ -52,6 +53,7 @@ class LibvirtHypervisor:
         self.daemons = Daemons(node_dir, run_dir, options.console_log_max_bytes)
         self.session = Session(self.daemons, installation)
         self._power = Power(self.session, installation)
+        self._disks = Disks(self.session)
         self._agent_seen: dict[str, int] = {}  # name of a domain -> pid of the QEMU whose guest agent was connected
         self._virt_methods: tuple[str, ...] = ("qemu",)
         libvirt.registerErrorHandler(lambda *_: None, None)  # it would write each error to stderr
@@ -67,6 +69,13 @@ class LibvirtHypervisor:
         self._shapes = Shapes(self.session, installation)
         self.shapes = self._shapes.shapes
         self.repair = self._shapes.repair
+        self.attach_disk = self._disks.attach_disk
+        self.detach_disk = self._disks.detach_disk
+        self.tune_disk = self._disks.tune_disk
+        self.resize_disk = self._disks.resize_disk
+        self.snapshot_disk = self._disks.snapshot_disk
+        self.drop_disk_snapshot = self._disks.drop_disk_snapshot
+        self.copy_disk = self._disks.copy_disk
 
     def use_methods(self, virt_methods: tuple[str, ...]) -> None:
         """What works on this machine; `kvm.probe_kvm` finds out, once per boot."""
@@ -129,6 +138,7 @@ class LibvirtHypervisor:
             **(_size(stats) if running else {}),
             reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
+            disks=None if pid is None else self._disks.held(domain, name, pid),
         )
 
     def _why_off(self, name: str, reason: int) -> str | None:

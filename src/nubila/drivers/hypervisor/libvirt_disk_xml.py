@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lxml import etree
 from lxml.builder import ElementMaker
 
@@ -9,6 +11,7 @@ from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import DomainDisk
 
 _E = ElementMaker()
+_ALIAS = re.compile(r"ua-(vol-[0-9a-z]{1,40})-e([0-9]{1,18})")
 _CACHE_MODES = frozenset({"none", "writethrough", "writeback", "directsync", "unsafe"})
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -30,16 +33,38 @@ def disk_xml(disk: DomainDisk, index: int) -> etree._Element:
         *_limits(disk),
         _E.serial(disk.volume_id[-20:]),  # so many characters of it reach the guest
         *([_E.boot({"order": "1"})] if index == 0 else []),
+        _E.alias({"name": alias(disk.volume_id, disk.epoch)}),
     ]
     return _E.disk({"type": "file", "device": "disk"}, *parts)
 
 
-def _limits(disk: DomainDisk) -> list[etree._Element]:
-    limits = {
+def alias(volume_id: str, epoch: int) -> str:
+    """libvirt keeps names that begin so."""
+    return f"ua-{volume_id}-e{epoch}"
+
+
+def parse_alias(name: str) -> tuple[str, int] | None:
+    m = _ALIAS.fullmatch(name)
+    return (m[1], int(m[2])) if m else None
+
+
+def tuning(disk: DomainDisk) -> dict[str, int]:
+    """All limits as libvirt names them; 0 lifts one. A burst's length may only be named with its burst."""
+    plain = {
         "read_bytes_sec": disk.read_bytes,
         "write_bytes_sec": disk.write_bytes,
         "read_iops_sec": disk.read_iops,
         "write_iops_sec": disk.write_iops,
     }
-    set_ = [_E(name, str(value)) for name, value in limits.items() if value]
+    bursts = {
+        "read_bytes_sec_max": disk.read_bytes_burst,
+        "write_bytes_sec_max": disk.write_bytes_burst,
+        "read_iops_sec_max": disk.read_iops_burst,
+        "write_iops_sec_max": disk.write_iops_burst,
+    }
+    return plain | bursts | {f"{name}_length": disk.burst_s for name, value in bursts.items() if value}
+
+
+def _limits(disk: DomainDisk) -> list[etree._Element]:
+    set_ = [_E(name, str(value)) for name, value in tuning(disk).items() if value]
     return [_E.iotune(*set_)] if set_ else []

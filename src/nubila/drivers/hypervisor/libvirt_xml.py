@@ -101,7 +101,7 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
     ports = _FIXED_DEVICES + _SPARE_PORTS + len(domain.disks) + len(domain.nics)
     return _E.devices(
         _E.emulator(EMULATOR),
-        *(disk_xml(disk, index) for index, disk in enumerate(domain.disks)),
+        *(disk_xml(d, place if d.index is None else d.index) for place, d in enumerate(domain.disks)),
         *([_seed(domain.seed)] if domain.seed is not None else []),
         _E.controller({"type": "usb", "model": "none"}),
         _E.controller({"type": "scsi", "index": "0", "model": "virtio-scsi"}),

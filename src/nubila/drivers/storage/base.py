@@ -17,7 +17,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     io_limits: bool = True
     copy_on_write: bool = True  # volumes from images without copying
     shared: bool = False  # other nodes reach the same bytes; False: VMs on it are `ha: none`
-    snapshots: bool = False
+    snapshot_formats: tuple[str, ...] = ()  # formats that can keep snapshots inside
     resize: bool = False
 
 
@@ -43,6 +43,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     format: str
     allocated_bytes: int
+    size_gib: int = 0  # as a guest sees it
+    snapshots: tuple[str, ...] = ()  # kept inside, by their ids
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,37 @@ class Storage(Protocol):
 
     def ensure_volume(self, volume: Volume) -> str:
         """Have the volume; returns its path. An existing volume's bytes are never touched."""
+
+    def find(self, volume_id: str) -> Found | None:
+        """The volume as it is now."""
+
+    # Of the following none may be called while a hypervisor has the volume open: then it is the hypervisor's to do.
+
+    def grow_volume(self, volume_id: str, size_gib: int) -> None:
+        """Make it at least so large; never smaller. What is new reads as zeros."""
+
+    def make_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        """Keep the bytes of now under that id. One that is there stays as it is."""
+
+    def remove_snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
+
+    def roll_back(self, volume_id: str, snapshot_id: str) -> None:
+        """Bring a snapshot's bytes (and size) back; snapshots stay."""
+
+    def copy_volume(self, source_id: str, volume: Volume) -> str:
+        """Have the volume, with the bytes that the source has now; an existing one is never touched."""
+
+    def begin_copy(self, volume: Volume) -> str:
+        """A place, owned as the volume asks, into which a hypervisor writes a copy; it is no volume yet."""
+
+    def end_copy(self, volume: Volume) -> str:
+        """What was written into that place is the volume now."""
+
+    def is_free(self, volume_id: str) -> bool:
+        """Nobody has it open for writing, as far as its locks tell; one that is not there is free."""
+
+    def disown_volume(self, volume_id: str) -> None:
+        """No vm's user may open it any more."""
 
     def remove_volume(self, volume_id: str) -> None: ...
 

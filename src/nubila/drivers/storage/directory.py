@@ -2,6 +2,7 @@
 
     volumes/<volume id>.<format>    0600, owned by the vm's uid
     images/<sha256>                 0444, the bytes as they were uploaded; never written again
+    copies/<volume id>.<format>     what a hypervisor writes for us, until it is whole; emptied at start
     tmp/                            what is not finished; emptied at start
 
 A volume from an image is a qcow2 file over it (no copying), except raw ones, which are converted. The backing path is
@@ -11,35 +12,30 @@ what its disk's first bytes say. A file becomes visible by a rename after a sync
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nubila.drivers import DriverError, Leftover, Scan
+from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
 from nubila.drivers.places import require_searchable
-from nubila.drivers.storage import qcow2
+from nubila.drivers.storage import qcow2, qemu_img
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
 
 _VOLUME_ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{1,40}")
+_SNAPSHOT_ID = re.compile(r"snap-[0-9a-z]{1,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMATS = ("qcow2", "raw")
 _GIB = 1 << 30
 _MAX_GIB = 64 << 10
-# qemu-img reads what strangers made: it may use that much, and no more.
-_CONVERT_MEMORY_BYTES = 1 << 30
-_CONVERT_CPU_S = 1800
-_CONVERT_TIMEOUT_S = 3600.0
 _FICLONE = 0x40049409
 
 
@@ -51,13 +47,17 @@ class DirectoryStorage:
         self._directory = Path(options.directory)
         self._volumes = self._directory / "volumes"
         self._images = self._directory / "images"
+        self._copies = self._directory / "copies"
         self._tmp = self._directory / "tmp"
         self._prepared = False
         self._lock = threading.Lock()  # of the preparing
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            formats=_FORMATS, cache_modes=("default", "none", "writethrough", "writeback", "directsync", "unsafe")
+            formats=_FORMATS,
+            cache_modes=("default", "none", "writethrough", "writeback", "directsync", "unsafe"),
+            snapshot_formats=("qcow2",),
+            resize=True,
         )
 
     def observe(self) -> Observed:
@@ -70,11 +70,9 @@ class DirectoryStorage:
                 if not _VOLUME_ID.fullmatch(volume_id) or format_ not in _FORMATS or entry.is_symlink():
                     foreign.append(f"volumes/{entry.name}")
                     continue
-                with contextlib.suppress(FileNotFoundError):  # removed in between
-                    allocated = entry.stat(follow_symlinks=False).st_blocks * 512
-                    volumes.append(
-                        Found(volume_id=volume_id, path=entry.path, format=format_, allocated_bytes=allocated)
-                    )
+                found = _look(Path(entry.path), volume_id, format_)
+                if found is not None:  # otherwise removed in between
+                    volumes.append(found)
         images = os.listdir(self._images)
         foreign += [f"images/{name}" for name in images if not _SHA256.fullmatch(name)]
         ours = tuple(sorted([name for name in images if _SHA256.fullmatch(name)]))
@@ -115,19 +113,95 @@ class DirectoryStorage:
         if not path.exists():
             with self._making() as new:
                 self._fill(new, volume)
-                with new.open("rb") as file:
-                    os.fchown(file.fileno(), volume.uid, volume.gid)
-                    os.fchmod(file.fileno(), 0o600)
-                    os.fsync(file.fileno())
+                _owned(new, volume)
                 _publish(new, path)
         else:
             _own(path, volume)
         return str(path)
 
+    def find(self, volume_id: str) -> Found | None:
+        at = self._file(volume_id)
+        return None if at is None else _look(at, volume_id, at.suffix[1:])
+
+    def grow_volume(self, volume_id: str, size_gib: int) -> None:
+        found, path = self._closed(volume_id)
+        if size_gib <= found.size_gib:
+            return
+        if size_gib > _MAX_GIB:
+            raise DriverError(f"a volume of {size_gib} GiB is not possible here", again=False)
+        self._require_space(0)
+        if found.format == "raw":
+            os.truncate(path, size_gib * _GIB)
+        else:
+            qemu_img.run(["resize", "-f", "qcow2", str(path), str(size_gib * _GIB)], "enlarging the volume")
+
+    def make_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        found, path = self._keeping(volume_id, snapshot_id)
+        if snapshot_id not in found.snapshots:
+            self._require_space(0)
+            qemu_img.snapshot("-c", snapshot_id, path, "taking the snapshot")
+
+    def remove_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        found, path = self._keeping(volume_id, snapshot_id)
+        if snapshot_id in found.snapshots:
+            qemu_img.snapshot("-d", snapshot_id, path, "removing the snapshot")
+
+    def roll_back(self, volume_id: str, snapshot_id: str) -> None:
+        found, path = self._keeping(volume_id, snapshot_id)
+        if snapshot_id not in found.snapshots:
+            raise DriverError("the volume has no such snapshot", again=False)
+        qemu_img.snapshot("-a", snapshot_id, path, "rolling the volume back")
+
+    def copy_volume(self, source_id: str, volume: Volume) -> str:
+        path = self._volume(volume)
+        if path.exists():
+            return str(path)
+        found, source = self._closed(source_id)
+        if found.size_gib > volume.size_gib:
+            raise DriverError(f"the source has {found.size_gib} GiB, the copy only {volume.size_gib}", again=False)
+        self._require_space(found.allocated_bytes)
+        with self._making() as new:
+            most = 2 * volume.size_gib * _GIB  # a qcow2 file may be a little larger than its disk
+            qemu_img.convert(source, found.format, new, volume.format, "copying the volume", most)
+            _owned(new, volume)
+            _publish(new, path)
+        self.grow_volume(volume.volume_id, volume.size_gib)
+        return str(path)
+
+    def begin_copy(self, volume: Volume) -> str:
+        self._prepare()
+        path = self._copy(volume)
+        path.unlink(missing_ok=True)
+        with self._making() as new:
+            _write_empty(new, volume.format, volume.size_gib * _GIB)
+            _owned(new, volume)
+            os.rename(new, path)
+        return str(path)
+
+    def end_copy(self, volume: Volume) -> str:
+        path = self._volume(volume)
+        if not path.exists():
+            new = self._copy(volume)
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+            _publish(new, path)
+            self.disown_volume(volume.volume_id)
+        return str(path)
+
+    def is_free(self, volume_id: str) -> bool:
+        at = self._file(volume_id)
+        return at is None or qemu_img.is_free(at)
+
+    def disown_volume(self, volume_id: str) -> None:
+        at = self._file(volume_id)
+        if at is not None:
+            os.chown(at, os.geteuid(), os.getegid(), follow_symlinks=False)
+
     def remove_volume(self, volume_id: str) -> None:
         _check_volume_id(volume_id)
         for format_ in _FORMATS:
-            (self._volumes / f"{volume_id}.{format_}").unlink(missing_ok=True)
+            for directory in (self._volumes, self._copies):
+                (directory / f"{volume_id}.{format_}").unlink(missing_ok=True)
 
     def remove_image(self, sha256: str) -> None:
         self._prepare()
@@ -208,12 +282,13 @@ class DirectoryStorage:
                     self._prepared = True
 
     def _make_directories(self) -> None:
-        for directory in (self._directory, self._volumes, self._images):
+        for directory in (self._directory, self._volumes, self._images, self._copies):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._tmp.mkdir(exist_ok=True, mode=0o700)
         require_searchable(self._volumes)
-        for left in self._tmp.iterdir():
-            left.unlink(missing_ok=True)
+        for directory in (self._tmp, self._copies):
+            for left in directory.iterdir():
+                left.unlink(missing_ok=True)
 
     def _image(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
@@ -225,6 +300,52 @@ class DirectoryStorage:
         if volume.format not in _FORMATS:
             raise DriverError(f"this pool has no format {volume.format!r}", again=False)
         return self._volumes / f"{volume.volume_id}.{volume.format}"
+
+    def _copy(self, volume: Volume) -> Path:
+        return self._copies / self._volume(volume).name
+
+    def _file(self, volume_id: str) -> Path | None:
+        """Where the volume is; its name says its format, whatever a guest wrote inside."""
+        self._prepare()
+        _check_volume_id(volume_id)
+        files = [self._volumes / f"{volume_id}.{format_}" for format_ in _FORMATS]
+        return next((f for f in files if f.is_file() and not f.is_symlink()), None)
+
+    def _closed(self, volume_id: str) -> tuple[Found, Path]:
+        """A volume that is here and that nobody has open."""
+        at = self._file(volume_id)
+        found = None if at is None else _look(at, volume_id, at.suffix[1:])
+        if at is None or found is None:
+            raise DriverError("the volume is not here")
+        if not qemu_img.is_free(at):
+            raise DriverError("the volume is open elsewhere")
+        return found, at
+
+    def _keeping(self, volume_id: str, snapshot_id: str) -> tuple[Found, Path]:
+        if not _SNAPSHOT_ID.fullmatch(snapshot_id):
+            raise DriverError("the snapshot's id is not well formed", again=False)
+        found, path = self._closed(volume_id)
+        if found.format != "qcow2":
+            raise CapabilityMissing(f"a {found.format} volume cannot keep snapshots")
+        return found, path
+
+
+def _look(path: Path, volume_id: str, format_: str) -> Found | None:
+    """Size and snapshots of a qcow2 file stand in its own part of it; of a raw one nothing is read."""
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            inside = qcow2.inside(file) if format_ == "qcow2" else qcow2.Inside(stat.st_size, ())
+    except FileNotFoundError:
+        return None
+    return Found(
+        volume_id=volume_id,
+        path=str(path),
+        format=format_,
+        allocated_bytes=stat.st_blocks * 512,
+        size_gib=0 if inside is None else inside.virtual_bytes // _GIB,
+        snapshots=() if inside is None else inside.snapshots,
+    )
 
 
 def _check_volume_id(volume_id: str) -> None:
@@ -242,19 +363,7 @@ def _write_empty(new: Path, format_: str, size: int) -> None:
 def _copy_raw(image: Path, image_format: str, new: Path, size: int) -> None:
     """The image's disk as raw bytes, sparse; by sharing blocks where the file system can, else by qemu-img."""
     if image_format != "raw" or not _cloned(image, new):
-        argv = ["qemu-img", "convert", "-f", image_format, "-O", "raw", "-S", "4k", str(image), str(new)]
-        limits = [f"--as={_CONVERT_MEMORY_BYTES}", f"--cpu={_CONVERT_CPU_S}", f"--fsize={size}", "--core=0"]
-        try:
-            done = subprocess.run(
-                ["prlimit", *limits, *argv], capture_output=True, timeout=_CONVERT_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as e:
-            raise DriverError("converting the image took too long") from e
-        if done.returncode != 0:
-            words = done.stderr.decode(errors="replace").strip().splitlines()
-            if any("No space left" in w for w in words):
-                raise DriverError("the pool is full")
-            raise DriverError(f"the image cannot be converted: {words[-1] if words else 'qemu-img failed'}")
+        qemu_img.convert(image, image_format, new, "raw", "converting the image", size)
     os.truncate(new, size)
 
 
@@ -274,6 +383,13 @@ def _publish(new: Path, path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _owned(new: Path, volume: Volume) -> None:
+    with new.open("rb") as file:
+        os.fchown(file.fileno(), volume.uid, volume.gid)
+        os.fchmod(file.fileno(), 0o600)
+        os.fsync(file.fileno())
 
 
 def _own(path: Path, volume: Volume) -> None:

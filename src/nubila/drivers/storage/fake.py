@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from nubila.drivers import DriverError, Leftover, Scan
+from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.script import Script, Table
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Volume
 
@@ -19,6 +19,9 @@ class FakeVolume(msgspec.Struct, kw_only=True):
     size_gib: int
     image_sha256: str | None = None
     uid: int = 0
+    snapshots: tuple[str, ...] = ()
+    content: str = ""  # what a test wrote there
+    kept: dict[str, str] = {}  # snapshot -> content then
 
 
 class FakeImage(msgspec.Struct, kw_only=True):
@@ -33,13 +36,46 @@ class StorageWorld:
         self.volumes = Table(FakeVolume, path)
         self.images = Table(FakeImage, beside)
         self.script = Script()
-        self.capabilities = Capabilities(formats=("qcow2", "raw"), cache_modes=("default", "none", "writeback"))
+        self.capabilities = Capabilities(
+            formats=("qcow2", "raw"),
+            cache_modes=("default", "none", "writeback"),
+            snapshot_formats=("qcow2",),
+            resize=True,
+        )
         self.size_gib = size_gib
         self.used_gib = sum([v.size_gib for v in self.volumes.all()])
         self.root = root
         self.foreign: tuple[str, ...] = ()
         self.leftovers: tuple[Leftover, ...] = ()
+        self.open: set[str] = set()  # volumes that somebody writes
+        self.copying: dict[str, str] = {}  # place -> content
         self.fetches = True  # False: `ensure_image` calls no `fetch` (benchmarks)
+
+    # What a hypervisor does to a volume that it has open.
+
+    def grow(self, volume_id: str, size_gib: int) -> None:
+        volume = self.volumes.get(volume_id)
+        if volume is not None and size_gib > volume.size_gib:
+            self.used_gib += size_gib - volume.size_gib
+            self.put(volume, size_gib=size_gib)
+
+    def keep(self, volume_id: str, snapshot_id: str) -> None:
+        volume = self.volumes.get(volume_id)
+        if volume is not None and snapshot_id not in volume.snapshots:
+            kept = {**volume.kept, snapshot_id: volume.content}
+            self.put(volume, snapshots=(*volume.snapshots, snapshot_id), kept=kept)
+
+    def drop(self, volume_id: str, snapshot_id: str) -> None:
+        volume = self.volumes.get(volume_id)
+        if volume is not None:
+            self.put(volume, snapshots=tuple([s for s in volume.snapshots if s != snapshot_id]))
+
+    def copied(self, volume_id: str, target: str) -> None:
+        volume = self.volumes.get(volume_id)
+        self.copying[target] = "" if volume is None else volume.content
+
+    def put(self, volume: FakeVolume, **changes: object) -> None:
+        self.volumes.put(volume.volume_id, msgspec.structs.replace(volume, **changes))
 
     def where(self, volume: FakeVolume) -> str:
         return f"{self.root}/{volume.volume_id}.{volume.format}"
@@ -66,12 +102,7 @@ class FakeStorage:
     def observe(self) -> Observed:
         self.script.enter("observe")
         world = self.world
-        volumes = tuple(
-            [
-                Found(volume_id=v.volume_id, path=world.where(v), format=v.format, allocated_bytes=0)
-                for v in world.volumes.all()
-            ]
-        )
+        volumes = tuple([_found(world, v) for v in world.volumes.all()])
         self.script.leave("observe")
         return Observed(volumes=volumes, images=tuple(world.images), foreign=world.foreign)
 
@@ -106,6 +137,74 @@ class FakeStorage:
         self.script.leave("ensure_volume")
         return world.where(found)
 
+    def find(self, volume_id: str) -> Found | None:
+        volume = self.world.volumes.get(volume_id)
+        return None if volume is None else _found(self.world, volume)
+
+    def grow_volume(self, volume_id: str, size_gib: int) -> None:
+        self.script.enter("grow_volume")
+        volume = self._writable(volume_id)
+        more = size_gib - volume.size_gib
+        if more > self.free_gib():
+            raise DriverError("the pool is full")
+        self.world.grow(volume_id, size_gib)
+        self.script.leave("grow_volume")
+
+    def make_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        self.script.enter("make_snapshot")
+        volume = self._writable(volume_id)
+        if volume.format not in self.world.capabilities.snapshot_formats:
+            raise CapabilityMissing(f"a {volume.format} volume cannot keep snapshots")
+        if snapshot_id not in volume.snapshots:
+            self.world.keep(volume_id, snapshot_id)
+        self.script.leave("make_snapshot")
+
+    def remove_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        self.script.enter("remove_snapshot")
+        self._writable(volume_id)
+        self.world.drop(volume_id, snapshot_id)
+        self.script.leave("remove_snapshot")
+
+    def roll_back(self, volume_id: str, snapshot_id: str) -> None:
+        self.script.enter("roll_back")
+        volume = self._writable(volume_id)
+        if snapshot_id not in volume.snapshots:
+            raise DriverError("the volume has no such snapshot", again=False)
+        self.world.put(volume, content=volume.kept.get(snapshot_id, ""))
+        self.script.leave("roll_back")
+
+    def copy_volume(self, source_id: str, volume: Volume) -> str:
+        source = self._writable(source_id)
+        if volume.volume_id not in self.world.volumes:
+            self.ensure_volume(volume)
+            self.world.put(self._writable(volume.volume_id), content=source.content)
+        return self.world.where(self._writable(volume.volume_id))
+
+    def begin_copy(self, volume: Volume) -> str:
+        return f"{self.world.root}/copying/{volume.volume_id}"
+
+    def end_copy(self, volume: Volume) -> str:
+        path = self.ensure_volume(volume)
+        content = self.world.copying.pop(self.begin_copy(volume), "")
+        self.world.put(self._writable(volume.volume_id), content=content)
+        return path
+
+    def is_free(self, volume_id: str) -> bool:
+        return volume_id not in self.world.open
+
+    def disown_volume(self, volume_id: str) -> None:
+        volume = self.world.volumes.get(volume_id)
+        if volume is not None:
+            self.world.put(volume, uid=0)
+
+    def _writable(self, volume_id: str) -> FakeVolume:
+        volume = self.world.volumes.get(volume_id)
+        if volume is None:
+            raise DriverError("the volume is not here")
+        if volume_id in self.world.open:
+            raise DriverError("the volume is open elsewhere")
+        return volume
+
     def remove_volume(self, volume_id: str) -> None:
         self.script.enter("remove_volume")
         found = self.world.volumes.get(volume_id)
@@ -133,3 +232,14 @@ def _fetch_and_verify(sha256: str, fetch: Fetch) -> None:
             got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != sha256:
         raise DriverError(f"the image's bytes have the hash {got}, not {sha256}")
+
+
+def _found(world: StorageWorld, v: FakeVolume) -> Found:
+    return Found(
+        volume_id=v.volume_id,
+        path=world.where(v),
+        format=v.format,
+        allocated_bytes=0,
+        size_gib=v.size_gib,
+        snapshots=v.snapshots,
+    )

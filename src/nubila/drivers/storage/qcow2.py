@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import struct
+from typing import BinaryIO
+
+import msgspec
 
 _CLUSTER_BITS = 16
 _CLUSTER = 1 << _CLUSTER_BITS
@@ -17,6 +20,9 @@ _LAZY_REFCOUNTS_OFF = 0
 _REFCOUNTED_PER_BLOCK = _CLUSTER // 2
 # version 3 header: see QEMU's docs/interop/qcow2.txt
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII8s")
+# of a snapshot: its table, that table's entries, lengths of id and name, (time, clock, vm state), length of what is more
+_SNAPSHOT = struct.Struct(">QIHH16xI")
+_SNAPSHOTS_MAX = 1024
 
 
 def empty(virtual_bytes: int, backing: str | None = None, backing_format: str | None = None) -> bytes:
@@ -54,6 +60,33 @@ def backing_of(head: bytes) -> str | None:
     if not offset or not 0 < size <= 1023 or offset + size > len(head):
         return None
     return head[offset : offset + size].decode(errors="replace")
+
+
+class Inside(msgspec.Struct, frozen=True):
+    """What the host's own part of a qcow2 file says; a guest cannot write there."""
+
+    virtual_bytes: int
+    snapshots: tuple[str, ...]
+
+
+def inside(file: BinaryIO) -> Inside | None:
+    """Size and snapshots of a file that is known to be qcow2; None when it is not one of ours."""
+    head = file.read(_HEADER_BYTES)
+    if len(head) < _HEADER.size or not head.startswith(b"QFI\xfb"):
+        return None
+    fields = _HEADER.unpack_from(head)
+    count, offset = fields[11], fields[12]
+    names = []
+    for _ in range(min(count, _SNAPSHOTS_MAX)):
+        file.seek(offset)
+        entry = file.read(_SNAPSHOT.size)
+        if len(entry) < _SNAPSHOT.size:
+            return None
+        _, _, id_bytes, name_bytes, extra_bytes = _SNAPSHOT.unpack(entry)
+        rest = file.read(extra_bytes + id_bytes + name_bytes)
+        names.append(rest[extra_bytes + id_bytes :].decode(errors="replace"))
+        offset += -(-(_SNAPSHOT.size + len(rest)) // 8) * 8
+    return Inside(fields[5], tuple(names))
 
 
 def _extension(kind: int, data: bytes) -> bytes:

@@ -71,3 +71,39 @@ create table share (
 );
 create index share_project_idx on share (project_id, kind);
 alter table operation alter column project_id drop not null;
+
+-- volumes are wished on their own, snapshots exist, and a job may hold a volume
+alter table wanted add column kind text not null default 'vm';
+alter table wanted add constraint wanted_kind_known check (kind in ('vm', 'volume'));
+alter table attachment alter column vm_id drop not null;
+alter table attachment add column operation_id uuid;
+alter table attachment add constraint attachment_one_holder check ((vm_id is null) <> (operation_id is null));
+drop index attachment_active_key;
+create unique index attachment_active_key on attachment (volume_id) where state in ('active', 'revoking');
+alter table volume add column source_id uuid;
+create table snapshot (
+    id uuid not null,
+    project_id uuid not null,
+    name text not null,
+    labels jsonb default '{}' not null,
+    spec jsonb not null,
+    spec_schema smallint default '1' not null,
+    generation bigint default '1' not null,
+    status jsonb,
+    status_schema smallint default '1' not null,
+    observed_generation bigint default '0' not null,
+    state text not null,
+    version bigint default '1' not null,
+    created_at timestamp with time zone default now() not null,
+    updated_at timestamp with time zone default now() not null,
+    removed_at timestamp with time zone,
+    volume_id uuid not null,
+    node_id uuid not null,
+    constraint snapshot_pk primary key (id),
+    constraint snapshot_observed_not_ahead check (observed_generation <= generation),
+    constraint snapshot_state_known check (state in ('pending', 'ready', 'failed', 'removing', 'removed')),
+    constraint snapshot_removed_has_time check ((state = 'removed') = (removed_at is not null)),
+    constraint snapshot_volume_id_fk foreign key (volume_id) references volume (id)
+) with (fillfactor = 70);
+create unique index snapshot_name_key on snapshot (project_id, name) where removed_at is null;
+create index snapshot_volume_idx on snapshot (volume_id);

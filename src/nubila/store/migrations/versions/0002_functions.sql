@@ -131,6 +131,12 @@ create or replace trigger log_update after update on "volume" for each row execu
 
 create or replace trigger guard_state before update of state on "volume" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>pending', 'failed>ready', 'failed>removing', 'pending>failed', 'pending>ready', 'pending>removing', 'ready>failed', 'ready>pending', 'ready>removing', 'removing>removed');
 
+create or replace trigger log_insert_delete after insert or delete on "snapshot" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "snapshot" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "snapshot" for each row when (old.state is distinct from new.state) execute function guard_transition('failed>pending', 'failed>ready', 'failed>removing', 'pending>failed', 'pending>ready', 'pending>removing', 'ready>failed', 'ready>removing', 'removing>removed');
+
 create or replace trigger log_insert_delete after insert or delete on "port" for each row execute function log_change('id', 'project_id');
 
 create or replace trigger log_update after update on "port" for each row execute function log_change('id', 'project_id');
@@ -548,6 +554,35 @@ begin
         bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
       elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
         bad := bad || jsonb_build_object('kind', 'volume', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'snapshot' then f := ff->'snapshot';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "snapshot" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "snapshot" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "snapshot" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
           'is_now', case when k.j ? 'g' then g else v end);
       end if;
     end loop; end if;
@@ -1078,7 +1113,7 @@ begin
     delete from "volume" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'volume' then f := fc->'volume'; for k in select j from jsonb_array_elements(f) j loop
-    update "volume" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, version = t.version + 1, updated_at = now()
+    update "volume" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "source_id" = case when k.j ? 'source_id' then r."source_id" else t."source_id" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"volume", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1086,8 +1121,23 @@ begin
     end if;
   end loop; end if;
   if fi ? 'volume' then f := fi->'volume';
-    insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id")
-    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
+    insert into "volume" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "image_id", "source_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."image_id", r."source_id" from jsonb_populate_recordset(null::"volume", f) r order by r."id";
+  end if;
+  if fd ? 'snapshot' then f := fd->'snapshot'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "snapshot" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'snapshot' then f := fc->'snapshot'; for k in select j from jsonb_array_elements(f) j loop
+    update "snapshot" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"snapshot", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'snapshot', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'snapshot' then f := fi->'snapshot';
+    insert into "snapshot" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "volume_id", "node_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."volume_id", r."node_id" from jsonb_populate_recordset(null::"snapshot", f) r order by r."id";
   end if;
   if fd ? 'port' then f := fd->'port'; for k in select j from jsonb_array_elements(f) j loop
     delete from "port" t where t."id" = (k.j->>'id')::UUID;
@@ -1123,7 +1173,7 @@ begin
     delete from "attachment" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'attachment' then f := fc->'attachment'; for k in select j from jsonb_array_elements(f) j loop
-    update "attachment" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "index" = case when k.j ? 'index' then r."index" else t."index" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "migration_id" = case when k.j ? 'migration_id' then r."migration_id" else t."migration_id" end, "proof" = case when k.j ? 'proof' then r."proof" else t."proof" end, version = t.version + 1
+    update "attachment" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "volume_id" = case when k.j ? 'volume_id' then r."volume_id" else t."volume_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "index" = case when k.j ? 'index' then r."index" else t."index" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "migration_id" = case when k.j ? 'migration_id' then r."migration_id" else t."migration_id" end, "proof" = case when k.j ? 'proof' then r."proof" else t."proof" end, "operation_id" = case when k.j ? 'operation_id' then r."operation_id" else t."operation_id" end, version = t.version + 1
       from jsonb_populate_record(null::"attachment", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1131,8 +1181,8 @@ begin
     end if;
   end loop; end if;
   if fi ? 'attachment' then f := fi->'attachment';
-    insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version")
-    select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
+    insert into "attachment" ("id", "project_id", "volume_id", "vm_id", "node_id", "epoch", "index", "state", "migration_id", "proof", "version", "operation_id")
+    select r."id", r."project_id", r."volume_id", r."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1'), r."operation_id" from jsonb_populate_recordset(null::"attachment", f) r order by r."id";
   end if;
   if fd ? 'operation' then f := fd->'operation'; for k in select j from jsonb_array_elements(f) j loop
     delete from "operation" t where t."id" = (k.j->>'id')::UUID;
@@ -1342,10 +1392,11 @@ begin
         jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
     end if;
   end loop;
-  for k in select (j->>'n')::uuid n, array_agg((j->>'vm')::uuid) vms
+  for k in select (j->>'n')::uuid n, jsonb_agg(j) w
              from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
     update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
-    insert into wanted (node_id, vm_id, revision) select k.n, x, g from unnest(k.vms) x order by x
+    insert into wanted (node_id, vm_id, kind, revision)
+      select distinct k.n, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), g from jsonb_array_elements(k.w) x order by 2
       on conflict (node_id, vm_id) do update set revision = excluded.revision;
     out := out || jsonb_build_object(k.n::text, g);
   end loop;
@@ -1550,7 +1601,7 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
 create view past."volume" as
-select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."image_id"
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."image_id", r."source_id"
   from public."volume" t
  cross join lateral (
      select c.content, c.action from public.change c
@@ -1559,6 +1610,18 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
              current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."volume", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
+create view past."snapshot" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."volume_id", r."node_id"
+  from public."snapshot" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'snapshot' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."snapshot", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
 create view past."port" as
@@ -1586,7 +1649,7 @@ select r."network_id", r."address", r."subnet_id", o.id as "port_id", r."origin"
  where c.action <> 'delete';
 
 create view past."attachment" as
-select t."id", t."project_id", t."volume_id", t."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') as "version"
+select t."id", t."project_id", t."volume_id", t."vm_id", r."node_id", r."epoch", r."index", r."state", r."migration_id", r."proof", coalesce(r."version", '1') as "version", r."operation_id"
   from public."attachment" t
  cross join lateral (
      select c.content, c.action from public.change c

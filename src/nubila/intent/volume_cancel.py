@@ -1,0 +1,103 @@
+"""Cancelling an operation on a volume or a snapshot: legal in every state, and always with an answer. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation
+from nubila.intent.volume import gone, revoke
+from nubila.intent.volume_wish import Change, begin, touch_vm, wake
+from nubila.model import operation, snapshot, volume
+from nubila.model.draft import Drafted, Effect, Row
+from nubila.model.ids import text
+
+TOO_LATE = "Too late: it may be under way. It will end by its deadline, or say why not."
+# verb -> what a cancel does, said to the person who cancels
+CANCELLING: dict[operation.Verb, str] = {
+    operation.Verb.CREATE: "It is removed again.",
+    operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
+    operation.Verb.ATTACH: "The volume is detached again.",
+    operation.Verb.DETACH: "Too late: the guest was asked to let go. It ends when it does, or when its VM stops.",
+    operation.Verb.RESIZE: "Too late: it may be larger already, and volumes only grow.",
+    operation.Verb.CHANGE: TOO_LATE,
+    operation.Verb.ROLL_BACK: "No roll-back is wished any more; the node may have done it already.",
+}
+
+
+def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
+    spec = msgspec.convert(op["spec"], operation.Spec)
+    refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
+    ended = operation.State(op["state"]) in operation.TERMINAL
+    found = None if view is None or ended else begin(view, asking)
+    done = _back(op, spec, found, asking) if isinstance(found, Change) else False
+    if not done:
+        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[spec.verb]
+        if not ended and not said.startswith("Too late"):
+            said = TOO_LATE
+        return Drafted(draft=asking.draft(), status=200, refers=refers, secret={"cancelled": "no", "detail": said})
+    assert isinstance(found, Change)
+    draft = done.draft if isinstance(done, Drafted) else found.draft
+    draft.update["operation"] = [o for o in draft.update.get("operation", []) if str(o["id"]) != op["id"]]
+    end_operation(asking, draft, op, operation.State.CANCELLED, "cancelled on request")
+    effect = Effect(
+        action="change",
+        kind="operation",
+        id=text("operation", UUID(op["id"])),
+        name=op["name"],
+        details={"state": "cancelled"},
+    )
+    return Drafted(
+        draft=draft,
+        status=200,
+        refers=refers,
+        effects=[effect],
+        secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
+        hints=[f"node:{op['node_id']}", f"op:{op['id']}"],
+    )
+
+
+def _back(op: Row, spec: operation.Spec, found: Change, asking: Asking) -> Drafted | bool:
+    """The wish without the cancelled one; False when there is no way back."""
+    match (spec.resource_kind, spec.verb):
+        case ("volume", operation.Verb.CREATE):
+            outcome = gone(found)
+            return outcome if isinstance(outcome, Drafted) else False
+        case ("snapshot", operation.Verb.CREATE):
+            return _without_snapshot(op, found)
+        case ("volume", operation.Verb.ATTACH):
+            held = next((a for a in found.view["attachments"] if a["vm_id"] and a["epoch"] == spec.count), None)
+            if held is None or held["state"] != "active":
+                return False
+            revoke(found.draft, held)
+            touch_vm(found.draft, held["vm"])
+        case ("volume", operation.Verb.ROLL_BACK):
+            found.spec = msgspec.structs.replace(found.spec, rollbacks=max(0, (spec.count or 1) - 1))
+        case _:
+            return False
+    return _rewritten(found)
+
+
+def _rewritten(found: Change) -> bool:
+    row = found.row
+    status = None if row["status"] is None else msgspec.convert(row["status"], volume.Status)
+    state = volume.state(found.spec, status, was=volume.State(row["state"]))
+    found.draft.changes("volume", row, spec=builtins(found.spec), generation=found.generation, state=state.value)
+    wake(found)
+    return True
+
+
+def _without_snapshot(op: Row, found: Change) -> bool:
+    row = next((s for s in found.view["snapshots"] if s["id"] == op["resource_id"]), None)
+    if row is None or row["spec"]["gone"]:
+        return False
+    found.draft.changes(
+        "snapshot",
+        row,
+        spec={**row["spec"], "gone": True},
+        generation=row["generation"] + 1,
+        state=snapshot.State.REMOVING.value,
+    )
+    return _rewritten(found)
