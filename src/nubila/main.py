@@ -36,6 +36,7 @@ from nubila.drivers import image_store, registry
 from nubila.drivers.image_store.base import Options as ImageOptions
 from nubila.fleet.fleet import Fleet
 from nubila.fleet.heard import Heard
+from nubila.image_import import Importer
 from nubila.intent.carry import Carrier
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
@@ -211,6 +212,7 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
         await first_operator_file(context)
     if "reconcile" in words:
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        tasks.append(asyncio.create_task(Importer(context).run(stop)))
         tasks.append(asyncio.create_task(Loop(context.carrier, context.work, holder).run(stop)))
     names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
     listeners = [

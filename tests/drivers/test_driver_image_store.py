@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from driver_rgw import Gateway, gateway, missing
 
 from nubila.drivers import DriverError, Occupied, WrongOffset
 from nubila.drivers.image_store import DRIVERS
@@ -25,10 +27,30 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+NUMBER = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def rgw() -> Iterator[Gateway]:
+    if lacking := missing():
+        pytest.skip(f"no radosgw on this machine: {', '.join(lacking)} (Debian: ceph-mon ceph-osd ceph-common radosgw)")
+    with gateway() as made:
+        yield made
+
+
+@pytest.fixture(params=["fake", "file", pytest.param("s3", marks=pytest.mark.real)])
 def again(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], ImageStore]:
     make = load(DRIVERS, request.param)
     options = Options(directory=str(tmp_path / "images"), max_bytes=8 << 20)
+    if request.param == "s3":
+        bucket: Gateway = request.getfixturevalue("rgw")
+        options = Options(
+            endpoint=bucket.endpoint,
+            bucket=bucket.bucket,
+            prefix=f"t{next(NUMBER)}/",
+            credentials_file=bucket.credentials_file,
+            max_bytes=8 << 20,
+        )
     if request.param == "fake":
         store = make(options)
         return lambda: store
@@ -85,6 +107,10 @@ async def test_a_stream_that_breaks_leaves_nothing(store: ImageStore) -> None:
     with pytest.raises((ConnectionResetError, DriverError)):
         await store.put(broken())
     assert await names(store) == []
+
+
+def test_every_driver_is_tested() -> None:
+    assert set(DRIVERS) == {"fake", "file", "s3"}
 
 
 # --- uploads

@@ -78,6 +78,7 @@ class Installation:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.operator_token = ""
         self.bus = True
+        self.more: dict[str, str] = {}
 
     # --- life
 
@@ -178,7 +179,7 @@ class Installation:
             "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "NUBILA_NAME": self.settings.name, "NUBILA_VAR": str(self.var), "NUBILA_RUN": str(self.run), "NUBILA_DRIVERS": "fake",
             "NUBILA_USER_PORT": str(user), "NUBILA_OPERATOR_PORT": str(operator), "NUBILA_INTERNAL_PORT": str(self.settings.internal_port),
-            "NUBILA_BUS": str(self.bus).lower(),
+            "NUBILA_BUS": str(self.bus).lower(), **self.more,
         }  # fmt: skip
 
     def _ready(self, port: int) -> bool:
@@ -275,9 +276,11 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installed(nodes: int = 2) -> Iterator[Installation]:
+def installed(nodes: int = 2, more: dict[str, str] | None = None) -> Iterator[Installation]:
+    """`more`: settings of its own."""
     with postgres.server() as server:
         made = Installation(server, nodes)
+        made.more = more or {}
         try:
             made.create()
             yield made

@@ -19,6 +19,7 @@ from nubila.model.fields import Labels, Name
 from nubila.model.ids import text
 
 FETCH_DEADLINE_S = 3600.0
+CANCELLING = "The content is not brought any more; the image stays, failed, until it is deleted."
 Url = Annotated[str, msgspec.Meta(min_length=8, max_length=4096, description="an http or https address")]
 
 
@@ -232,10 +233,7 @@ def cancel(row: Row, op: Row, asking: Asking) -> Drafted:
         name=op["name"],
         details={"state": "cancelled"},
     )
-    said = {
-        "cancelled": "yes",
-        "detail": "The content is not brought any more; the image stays, failed, until it is deleted.",
-    }
+    said = {"cancelled": "yes", "detail": CANCELLING}
     return Drafted(
         draft=draft, status=200, refers={"operation": UUID(op["id"])}, effects=[effect], secret=said, hints=hints
     )

@@ -42,7 +42,7 @@ def explain(
     cancel_means: str,
 ) -> Why:
     """`node_name` None hides the node from the viewer."""
-    where = f"node {node_name}" if node_name else "its node"
+    where = "Nubila" if spec.resource_kind == "image" else f"node {node_name}" if node_name else "its node"
     age = (now - op["created_at"]).total_seconds()
     left = (op["deadline_at"] - now).total_seconds()
     ended = op["state"] in operation.TERMINAL

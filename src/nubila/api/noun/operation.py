@@ -26,6 +26,7 @@ from nubila.api.context import (
     wait_for_operation,
 )
 from nubila.api.route import Answer
+from nubila.intent import image as images
 from nubila.intent import operation as intent
 from nubila.intent import volume_cancel as volume_intent
 from nubila.intent.asking import Asking, Outcome
@@ -82,6 +83,7 @@ async def why_operation(call: ApiCall) -> Answer:
     status = None if row["status"] is None else msgspec.json.decode(row["status"], type=operation.Status)
     c: Context = call.context
     about = await c.resources.one(row["resource_kind"], object_id=row["resource_id"], removed=True)
+    of_image = spec.resource_kind == "image"
     reason = None
     if about is not None and about["status"] is not None:
         reason = msgspec.json.decode(about["status"]).get("reason")
@@ -92,10 +94,10 @@ async def why_operation(call: ApiCall) -> Answer:
         status,
         vm_state=about["state"] if about else None,
         vm_reason=reason,
-        silent_s=host["silent_s"] if host else None,
+        silent_s=0.0 if of_image else host["silent_s"] if host else None,
         now=await c.accounts.now(),
         node_name=host["name"] if host and is_operator(call) else None,
-        cancel_means=intent.cancelling(spec),
+        cancel_means=images.CANCELLING if of_image else intent.cancelling(spec),
     )
     return Answer(body=body)
 
@@ -108,6 +110,10 @@ async def cancel_operation(call: ApiCall) -> Answer:
         op = await found(call, "operation", call.params["operation"], project_id=project_of(call))
         if op["resource_kind"] in ("volume", "snapshot"):
             return await _cancel_volume(call, op, asking)
+        if op["resource_kind"] == "image":
+            row = await call.context.resources.whole("image", object_id=UUID(op["resource_id"]))
+            if row is not None and row["state"] == "pending" and op["ended_at"] is None:
+                return images.cancel(row, op, asking(await call.context.accounts.now()))
         view = await call.context.vms.one_view(None, UUID(op["resource_id"]), "")
         now = view["now"] if view is not None else await call.context.accounts.now()
         return intent.cancel(op, view, asking(now))

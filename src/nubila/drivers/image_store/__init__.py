@@ -2,5 +2,6 @@
 
 DRIVERS: dict[str, str] = {
     "file": "nubila.drivers.image_store.file:FileImageStore",
+    "s3": "nubila.drivers.image_store.s3:S3ImageStore",
     "fake": "nubila.drivers.image_store.fake:FakeImageStore",
 }
