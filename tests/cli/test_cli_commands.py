@@ -149,7 +149,17 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         {"name": "s", "cores": 1, "memory_mib": 512, "disk_gib": 4},
     ),
     ("flavor delete s", OP, "DELETE", "/v1/flavors/s", None),
-    ("image delete i", OP, "DELETE", "/v1/images/i", None),
+    ("image delete i", U, "DELETE", "/v1/images/i", None),
+    ("image delete i --as operator", OP, "DELETE", "/v1/images/i", None),
+    ("image share i prj-1", U, "PUT", "/v1/images/i/shares/prj-1", {"right": "use"}),
+    ("image unshare i prj-1 --as operator", OP, "DELETE", "/v1/images/i/shares/prj-1", None),
+    (
+        "image fetch https://x/y.iso --name i --format iso --sha256 00",
+        U,
+        "POST",
+        "/v1/images",
+        {"name": "i", "format": "iso", "url": "https://x/y.iso", "sha256": "00"},
+    ),
     (
         "join-token create --ttl 60 --role hypervisor",
         OP,

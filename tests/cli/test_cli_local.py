@@ -16,7 +16,7 @@ import pytest
 
 from nubila import __main__ as entry
 from nubila.cli import complete, contexts, vm_inside
-from tests.cli.fake_api import USER_TOKEN, Asked, Canned, Cli, Fake
+from tests.cli.fake_api import USER_TOKEN, Asked, Canned, Cli, Fake, problem
 
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "image": "debian", "addresses": ["fd00::5", "10.0.0.5/24"]}
 
@@ -125,20 +125,53 @@ def test_image_upload(cli: Cli, fake: Fake, tmp_path: Path) -> None:
     digest = hashlib.sha256(data).hexdigest()
     made = {"id": "img-1", "kind": "image", "name": "i", "state": "pending"}
     fake.on("POST", "/v1/images", Canned(made, 201))
-    fake.on("PUT", "/v1/images/img-1/content", Canned({**made, "state": "ready", "status": {"sha256": digest}}))
-    ran = cli(
-        "image", "upload", str(tmp_path / "i.qcow2"), "--name", "i", "--format", "qcow2", "--public", "--os", "linux"
-    )
+    fake.on("GET", "/v1/images/img-1/upload", Canned({"received_bytes": 0}))
+    fake.on("PATCH", "/v1/images/img-1/content", Canned({**made, "state": "ready", "status": {"sha256": digest}}))
+    ran = cli("image", "upload", str(tmp_path / "i.qcow2"), "--name", "i", "--format", "qcow2", "--os", "linux")
     assert (ran.code, ran.out) == (0, "image i uploaded: ready (img-1)\n")
-    assert fake.asked[0].json == {"name": "i", "format": "qcow2", "public": True, "os": "linux"}
-    assert fake.asked[1].body == data
-    assert fake.asked[1].headers["content-type"] == "application/octet-stream"
+    assert fake.asked[0].json == {"name": "i", "format": "qcow2", "os": "linux"}
+    sent = fake.last("PATCH")
+    assert (sent.body, sent.query) == (data, {"offset": "0", "size_bytes": "700000"})
+    assert sent.headers["content-type"] == "application/octet-stream"
     assert ran.err.splitlines()[-1] == "i.qcow2: 100 % of 0.7 MiB"
+
+
+def test_image_upload_goes_on_where_it_broke_off(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    data = os.urandom(500_000)
+    (tmp_path / "i").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    fake.on(
+        "GET",
+        "/v1/images/img-1/upload",
+        *[Canned({"received_bytes": n}) for n in (100_000, 200_000, 300_000)],
+    )
+    fake.on(
+        "PATCH",
+        "/v1/images/img-1/content",
+        Canned(drop=True),
+        problem(409, "conflict", "300000 bytes have come", received_bytes=300_000),
+        Canned({"id": "img-1", "kind": "image", "name": "i", "state": "ready", "status": {"sha256": digest}}),
+    )
+    ran = cli("image", "upload", str(tmp_path / "i"), "--into", "img-1")
+    assert ran.code == 0, ran.err
+    parts = [(a.query["offset"], len(a.body)) for a in fake.asked if a.method == "PATCH"]
+    assert parts == [("100000", 400_000), ("200000", 300_000), ("300000", 200_000)]
+    assert fake.last("PATCH").body == data[300_000:]
+
+
+def test_image_upload_says_how_to_go_on(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "i").write_bytes(b"data")
+    fake.on("GET", "/v1/images/img-1/upload", Canned({"received_bytes": 0}))
+    fake.on("PATCH", "/v1/images/img-1/content", Canned(drop=True))
+    ran = cli("image", "upload", str(tmp_path / "i"), "--into", "img-1")
+    assert ran.code != 0
+    assert "--into img-1" in ran.err
 
 
 def test_image_upload_compares_the_hash(cli: Cli, fake: Fake, tmp_path: Path) -> None:
     (tmp_path / "i").write_bytes(b"data")
-    fake.on("PUT", "/v1/images/img-1/content", Canned({"id": "img-1", "kind": "image", "status": {"sha256": "00"}}))
+    fake.on("GET", "/v1/images/img-1/upload", Canned({"received_bytes": 0}))
+    fake.on("PATCH", "/v1/images/img-1/content", Canned({"id": "img-1", "kind": "image", "status": {"sha256": "00"}}))
     ran = cli("image", "upload", str(tmp_path / "i"), "--into", "img-1")
     assert ran.code == 1
     assert "SHA-256" in ran.err

@@ -18,6 +18,7 @@ from nubila.drivers import DriverError
 from nubila.drivers.image_store import header
 from nubila.drivers.storage import directory as driver
 from nubila.drivers.storage import qcow2
+from nubila.drivers.storage import qemu_img as qemu_img_driver
 from nubila.drivers.storage.base import Options, Volume
 from nubila.drivers.storage.directory import DirectoryStorage
 
@@ -108,7 +109,13 @@ def test_a16_an_external_data_file_is_never_read(
     assert disk(storage, evil, "qcow2").startswith(SECRET[:64])
 
 
-@pytest.mark.parametrize("scheme", ["nbd://127.0.0.1:{}", 'json:{{"driver":"nbd","host":"127.0.0.1","port":"{}"}}'])
+NBD = (
+    "nbd://127.0.0.1:{}",
+    'json:{{"driver":"raw","file":{{"driver":"nbd","server":{{"type":"inet","host":"127.0.0.1","port":"{}"}}}}}}',
+)
+
+
+@pytest.mark.parametrize("scheme", NBD, ids=["nbd", "json"])
 def test_a17_no_name_in_a_header_makes_the_host_connect(
     storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
@@ -120,6 +127,11 @@ def test_a17_no_name_in_a_header_makes_the_host_connect(
         with pytest.raises(TimeoutError):
             listener.accept()
         unguarded(monkeypatch)
+        with pytest.raises(DriverError):  # the second guard: qemu-img has no network
+            disk(storage, evil, "qcow2")
+        with pytest.raises(TimeoutError):
+            listener.accept()
+        monkeypatch.setattr(qemu_img_driver, "ISOLATED", ())
         listener.settimeout(10)
 
         def answer() -> None:

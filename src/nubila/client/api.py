@@ -7,10 +7,9 @@ where a method takes a name. Lists are followed to their end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO
 
 from nubila.client.answers import Response, expect
-from nubila.client.calls import ALL, NOW, Calls, Find, How, Json, new_key
+from nubila.client.calls import ALL, NOW, Calls, Find, How, Json
 from nubila.client.transport import segment as s
 
 UPLOAD_TIMEOUT_S = 600.0  # between two pieces; the server hashes and stores at the end
@@ -73,6 +72,45 @@ class Shared(Calls):
 
     def image(self, image: str) -> Json:
         return self._one(f"/v1/images/{s(image)}")
+
+    def create_image(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/images", body, how)
+
+    def delete_image(self, image: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/images/{s(image)}", how=how)
+
+    def share_image(self, image: str, project: str, how: How = NOW) -> Json:
+        return self.write("PUT", f"/v1/images/{s(image)}/shares/{s(project)}", {"right": "use"}, how)
+
+    def unshare_image(self, image: str, project: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/images/{s(image)}/shares/{s(project)}", how=how)
+
+    def image_upload(self, image: str) -> Json:
+        """What has come of an image's content."""
+        return self._one(f"/v1/images/{s(image)}/upload")
+
+    def append_image(
+        self,
+        image: str,
+        source: Iterable[bytes],
+        *,
+        offset: int,
+        length: int,
+        size_bytes: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> Json:
+        """Send a part of an image's content, `length` bytes from `offset` on. Not repeated by itself."""
+        response: Response = self.transport.upload(
+            "PATCH",
+            f"/v1/images/{s(image)}/content",
+            source,
+            length=length,
+            query={"offset": offset, "size_bytes": size_bytes},
+            progress=progress,
+            timeout_s=UPLOAD_TIMEOUT_S,
+        )
+        found: Json = expect(response).json()
+        return found
 
     def networks(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/networks", find)
@@ -256,33 +294,6 @@ class OperatorApi(Shared):
 
     def delete_flavor(self, flavor: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/flavors/{s(flavor)}", how=how)
-
-    def create_image(self, body: Json, how: How = NOW) -> Json:
-        return self.write("POST", "/v1/images", body, how)
-
-    def delete_image(self, image: str, how: How = NOW) -> Json:
-        return self.write("DELETE", f"/v1/images/{s(image)}", how=how)
-
-    def upload_image(
-        self,
-        image: str,
-        source: IO[bytes] | Iterable[bytes],
-        *,
-        length: int,
-        progress: Callable[[int], None] | None = None,
-    ) -> Json:
-        """Send an image's content. Not repeated by itself: the source can be read once only."""
-        response: Response = self.transport.upload(
-            "PUT",
-            f"/v1/images/{s(image)}/content",
-            source,
-            length=length,
-            headers={"Idempotency-Key": new_key()},
-            progress=progress,
-            timeout_s=UPLOAD_TIMEOUT_S,
-        )
-        found: Json = expect(response).json() if response.body else {}
-        return found
 
     def create_join_token(self, body: Json, how: How = NOW) -> Json:
         return self.write("POST", "/v1/join-tokens", body, how)

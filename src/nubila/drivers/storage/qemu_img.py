@@ -15,7 +15,8 @@ from pathlib import Path
 
 from nubila.drivers import DriverError
 
-# It reads what strangers made: it may use that much, and no more.
+# It reads what strangers made: it has no network, gains no privileges, and may use that much and no more.
+ISOLATED: tuple[str, ...] = ("unshare", "--net", "--", "setpriv", "--no-new-privs", "--")
 MEMORY_BYTES = 1 << 30
 CPU_S = 1800
 TIMEOUT_S = 3600.0
@@ -27,7 +28,7 @@ def run(words: Sequence[str], doing: str, *, file_bytes: int | None = None) -> N
     """Raises DriverError in words."""
     limits = [f"--as={MEMORY_BYTES}", f"--cpu={CPU_S}", "--core=0"]
     limits += [f"--fsize={file_bytes}"] if file_bytes is not None else []
-    argv = ["prlimit", *limits, "qemu-img", *words]
+    argv = [*ISOLATED, "prlimit", *limits, "qemu-img", *words]
     try:
         done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as e:
