@@ -72,7 +72,7 @@ def upload(
     if (into is None) == (name is None) or (name is not None and format is None):
         raise Failure("Give --name and --format, or --into alone.", code=exits.USAGE)
     session = Session(options)
-    api = session.either(options.as_)
+    api = session.either(options.as_ or ("operator" if public else None))
     with _opened(file) as source:
         image = into or ""
         if into is None:
@@ -126,8 +126,8 @@ def fetch(
         labels=values.labels(label),
     )
     session = Session(options)
-    api = session.either(options.as_)
-    plane = session.plane(options.as_)
+    as_ = options.as_ or ("operator" if public else None)
+    api, plane = session.either(as_), session.plane(as_)
     return flow.change(lambda how: api.create_image(body, how), options, session, "created", plane=plane)
 
 
