@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from nubila.bootstrap import contexts, packages, processes, show, users, world
+from nubila.bootstrap import contexts, packages, processes, show, units, users, world
 from nubila.bootstrap.down import stop_supervisor
 from nubila.bootstrap.install import open_install
 from nubila.bootstrap.journal import Journal
@@ -39,6 +39,10 @@ def destroy(name: str, clone: Path, *, packages: bool = False, adopt: bool = Fal
 
 def _services(settings: Settings, journal: Journal) -> str:
     return "agent, control plane and database stopped" if stop_supervisor(settings) else ""
+
+
+def _unit(settings: Settings, journal: Journal) -> str:
+    return units.remove(settings)
 
 
 def _processes(settings: Settings, journal: Journal) -> str:
@@ -106,7 +110,7 @@ def _guards(settings: Settings, journal: Journal) -> str:
 
 # In this order: first what could make things again.
 STEPS: tuple[Callable[[Settings, Journal], str], ...] = (
-    _services, _processes, _links, _tables, _mounts, _shared, _guards, _users, _run_dir,
+    _services, _unit, _processes, _links, _tables, _mounts, _shared, _guards, _users, _run_dir,
 )  # fmt: skip
 
 

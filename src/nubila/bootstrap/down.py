@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from nubila.bootstrap import children, processes, supervisor
+from nubila.bootstrap import children, processes, supervisor, units
 from nubila.bootstrap.install import open_install
 from nubila.bootstrap.processes import Process
 from nubila.config import Settings
@@ -21,6 +21,7 @@ def down(name: str, clone: Path) -> int:
     if install is None:
         print(f"There is no installation '{name}': nothing to do.")
         return 0
+    units.disable(install.settings)
     if stop_supervisor(install.settings):
         print(f"Nubila '{name}' is down: VMs, their networks and DHCP go on. 'make up' takes them over again.")
     else:

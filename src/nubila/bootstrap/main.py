@@ -20,9 +20,10 @@ from nubila.bootstrap.packages import PackageFailure
 from nubila.bootstrap.postgres import DatabaseFailure
 from nubila.bootstrap.runtime import RuntimeFailure
 from nubila.bootstrap.supervisor import supervise as run_supervisor
+from nubila.bootstrap.units import UnitFailure
 from nubila.config import BadSettings
 
-FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure, BadSettings)
+FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure, UnitFailure, BadSettings)
 
 
 def up(argv: list[str]) -> int:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, standing, supervisor, users
+from nubila.bootstrap import fabric, packages, postgres, processes, runtime, show, standing, supervisor, units, users
 from nubila.bootstrap.down import stop_supervisor
 from nubila.bootstrap.fabric import NotComing, tail
 from nubila.bootstrap.install import Install, claim, ensure_directories, environment
@@ -35,6 +35,8 @@ def up(name: str, clone: Path, port: int, subnet4: str, *, adopt: bool, drivers:
     step("directories", lambda: told(ensure_directories(settings), first=begun))
     step("Python environment of the services", lambda: _runtime(install))
     step("database directory", lambda: postgres.initialise(settings, install.journal))
+    if units.wanted():
+        step("systemd unit", lambda: units.ensure(install))
     step("database, control plane, agent", lambda: _services(install))
     step("guest image", lambda: _guest_image(install))
     shown = fabric.establish(install, step, with_vm=settings.drivers == "real")
@@ -84,14 +86,22 @@ def _services(install: Install) -> str:
         # What a killed one left would answer for the new, and then be ended by it.
         stop_supervisor(settings)
         (settings.run_dir / supervisor.STATUS_FILE).unlink(missing_ok=True)
-        log = (install.log_dir / "supervisor.log").open("ab")
+        _start(install)
+    _wait_ready(install)
+    return "" if running else "started"
+
+
+def _start(install: Install) -> None:
+    """By systemd where it is PID 1, so that it is known there; else by hand, in the background."""
+    settings = install.settings
+    if units.wanted():
+        units.start(settings)
+        return
+    with (install.log_dir / "supervisor.log").open("ab") as log:
         subprocess.Popen(
             (install.python, "-m", "nubila", "supervise"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
             start_new_session=True, env=environment(settings, "supervisor"),
         )  # fmt: skip
-        log.close()
-    _wait_ready(install)
-    return "" if running else "started"
 
 
 def _wait_ready(install: Install) -> None:
