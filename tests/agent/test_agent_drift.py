@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -137,6 +138,23 @@ async def test_without_news_the_ledger_is_sent_once_in_a_session(machine: Machin
         control.change(wish.vm_id, name=f"other{n}")
         await until(lambda n=n: control.reports[wish.vm_id].generation == n + 2)
     assert sum(p.drifts is not None for p in control.posts) == 1
+
+
+async def test_a_running_domain_gets_its_wires_back_after_a_tap_was_removed(machine: Machine, control: Control) -> None:
+    """Mutant: without the step, the tap is made anew and the guest stays cut off."""
+    wish = vm()
+    await runs(control, wish)
+    machine.domains.script.fail("rewire", reason="the guest does not let go")
+    machine.domains.unwired.add(wish.vm_id)
+    machine.wires.ports.drop(wish.nics[0].port_id)
+    await until(lambda: control.reports[wish.vm_id].reason == "the guest does not let go")
+    await until(lambda: not machine.domains.unwired)
+    await until(lambda: control.reports[wish.vm_id].reason is None)
+    assert wish.nics[0].port_id in machine.wires.ports
+    assert machine.boots(wish.vm_id) == 1
+    calls = machine.domains.script.calls["rewire"]
+    await asyncio.sleep(0.6)
+    assert machine.domains.script.calls["rewire"] == calls == 2
 
 
 async def test_a_lost_disk_is_told(machine: Machine, control: Control) -> None:

@@ -262,7 +262,7 @@ def test_adoption_serves_and_starts_nothing() -> None:
     world.settle()
     world.restart_agent()
     world.fresh = False
-    assert [type(s) for s in world.plan()] == [p.Network, p.Port]
+    assert [type(s) for s in world.plan()] == [p.Network, p.Port, p.Rewire]
 
 
 def test_stop_goes_from_agent_to_button_to_plug() -> None:

@@ -87,6 +87,21 @@ def test_a_domain_changed_by_hand_shows_it_and_is_repaired_while_it_runs(rig: Ri
     assert [s for s in rig.driver.shapes() if s.vm_id == wish.vm_id] == []
 
 
+def test_a_domain_whose_wires_are_whole_is_left_alone(rig: Rig) -> None:
+    wish = rig.domain(31)
+    rig.driver.rewire(wish)  # unknown
+    rig.driver.start(wish)
+    was = found(rig.driver, wish.vm_id)
+    rig.driver.rewire(wish)
+    assert found(rig.driver, wish.vm_id) == was
+    rig.driver.destroy(wish.vm_id)
+    rig.driver.rewire(wish)
+    off = found(rig.driver, wish.vm_id)
+    assert off is not None
+    assert not off.running
+    rig.driver.remove(wish.vm_id)
+
+
 def shaped(rig: Rig, vm_id: str) -> tuple[Shape | None, Shape | None]:
     one = next(s for s in rig.driver.shapes() if s.vm_id == vm_id)
     return one.defined, one.live

@@ -30,6 +30,7 @@ def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at
     disks = {d.volume_id: Held(epoch=d.epoch, limits=limits(d), cache=d.cache) for d in vm.disks}
     facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True, disks=disks)
     trail.disks = {}
+    facts.unwired = False
     trail.started_s, trail.ended_s, trail.reboot, trail.reset, trail.asks = at_s, None, None, None, ()
 
 
@@ -91,6 +92,11 @@ def _network(facts: Facts, trail: Trail, vm: Vm, step: p.Network, answer: str, a
 
 def _port(facts: Facts, trail: Trail, vm: Vm, step: p.Port, answer: str, at_s: float) -> None:
     facts.taps[port_key(step.nic)] = answer
+    facts.unwired = facts.unwired or facts.running
+
+
+def _rewired(facts: Facts, trail: Trail, vm: Vm, step: p.Rewire, answer: None, at_s: float) -> None:
+    facts.unwired = False
 
 
 def _port_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemovePort, answer: None, at_s: float) -> None:
@@ -130,6 +136,7 @@ EFFECTS: dict[type[p.Step], Effect] = {
     p.Release: _released,
     p.Network: _network,
     p.Port: _port,
+    p.Rewire: _rewired,
     p.Start: _started,
     p.AskStop: _asked_stop,
     p.AskReboot: _asked_reboot,

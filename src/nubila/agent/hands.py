@@ -88,6 +88,7 @@ class Hands:
             p.Port: self._port,
             p.Seed: self._seed,
             p.Start: self._start,
+            p.Rewire: lambda job, step: drivers.hypervisor.rewire(self.domain(job)),
             p.Repair: lambda job, step: drivers.hypervisor.repair(self.domain(job)),
             p.AskStop: lambda job, step: drivers.hypervisor.ask_stop(job.wanted.vm_id, step.how),
             p.AskReboot: lambda job, step: drivers.hypervisor.ask_reboot(job.wanted.vm_id, step.how),

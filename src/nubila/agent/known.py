@@ -41,6 +41,7 @@ class Facts(msgspec.Struct, kw_only=True):
     volumes: dict[str, str] = {}  # of the whole node: volume id -> path
     images: set[str] = set()  # of the whole node: sha256
     bridges: dict[str, str] = {}  # of the whole node: network id -> bridge, ensured by this process
+    unwired: bool = False  # a tap was made or found since the running domain was last seen to hold all of its own
     taps: dict[str, str] = {}  # port and epoch -> tap, ensured by this process
     released: set[str] = set()  # of `Vm.leaving`, by volume and epoch
 

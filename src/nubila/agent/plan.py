@@ -28,6 +28,7 @@ from nubila.agent.steps import (
     Repair,
     Reset,
     Resume,
+    Rewire,
     Seed,
     Start,
     Step,
@@ -170,6 +171,9 @@ def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
                 steps.append(step)
         if port_key(nic) not in facts.taps:
             steps.append(Port(nic))
+    made = any(isinstance(step, Port) for step in steps)
+    if facts.running and (made or facts.unwired) and all(d.volume_id in facts.volumes for d in wanted.disks):
+        steps.append(Rewire())
     return steps
 
 

@@ -73,6 +73,10 @@ class Start(Step, frozen=True):
     pass
 
 
+class Rewire(Step, frozen=True):
+    """Have the running domain hold its taps again: one that was removed is lost to it, though it was made anew."""
+
+
 class Repair(Step, frozen=True):
     """Define the domain as wished, and take away what somebody added while it ran."""
 
@@ -153,6 +157,7 @@ DOING: dict[type[Step], str] = {
     Port: "making the port",
     Seed: "writing the seed",
     Start: "starting",
+    Rewire: "plugging its interfaces in again",
     Repair: "making its definition as wished",
     AskStop: "asking the guest to stop",
     AskReboot: "rebooting",

@@ -7,15 +7,14 @@ or by the agent. Nothing is repaired here; looking changes nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from nubila.bootstrap import processes, world
 from nubila.bootstrap.children import KINDS
 from nubila.bootstrap.processes import Process
 from nubila.config import Settings
+from nubila.drivers.hypervisor.held import taps_of
 from nubila.drivers.network.bridge_nft import bridge_name, tap_name
 
 Json = dict[str, Any]
@@ -71,22 +70,6 @@ def vm_of(process: Process) -> str | None:
     name = words[words.index("-name") + 1] if "-name" in words[:-1] else ""
     guest = next((w.removeprefix("guest=") for w in name.split(",") if w.startswith("guest=")), "")
     return guest.rpartition(".e")[0] or None
-
-
-def taps_of(pid: int) -> set[str]:
-    """The interfaces whose ends a process holds. One that was removed is held no more, whatever has its name now."""
-    found: set[str] = set()
-    try:
-        entries = list(os.scandir(f"/proc/{pid}/fdinfo"))
-    except OSError:
-        return found
-    for entry in entries:
-        try:
-            lines = Path(entry.path).read_text().splitlines()
-        except OSError:
-            continue
-        found |= {line.split(":", 1)[1].strip() for line in lines if line.startswith("iff:")}
-    return found - {""}
 
 
 def _is(process: Process, child: str, settings: Settings) -> bool:

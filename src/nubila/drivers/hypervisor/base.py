@@ -169,6 +169,10 @@ class Hypervisor(Protocol):
         """Define it as wished; while it runs, take away what is not wished, plug cores and move its balloon within what
         it was started with. It is not stopped; what its guest does not give back stays until the next start."""
 
+    def rewire(self, domain: Domain) -> None:
+        """Have it hold the taps of its nics: an interface whose tap was removed and made anew is unplugged and plugged
+        in again. Nothing to do for one that is off, or whose wires are whole."""
+
     def start(self, domain: Domain) -> None:
         """Define and run it. A domain of this vm with another epoch or definition is replaced; one that runs stays."""
 

@@ -85,6 +85,7 @@ class HypervisorWorld:
         self.capabilities = Capabilities(virt_methods=virt_methods)
         self.foreign: tuple[str, ...] = ()
         self.leftovers: tuple[Leftover, ...] = ()
+        self.unwired: set[str] = set()  # running domains whose taps were taken away
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
         self.clinging: set[str] = set()  # guests that let go of no disk
@@ -220,6 +221,10 @@ class FakeHypervisor:
             for d in self.world.domains.all()
             if d.defined is not None
         )
+
+    def rewire(self, domain: Domain) -> None:
+        self.script.enter("rewire")
+        self.world.unwired.discard(domain.vm_id)
 
     def repair(self, domain: Domain) -> None:
         self.script.enter("repair")

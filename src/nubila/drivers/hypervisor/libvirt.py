@@ -22,6 +22,7 @@ from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 from nubila.drivers.hypervisor.libvirt_shape import Shapes
+from nubila.drivers.hypervisor.libvirt_wires import Wires
 
 _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest-shutdown",
@@ -66,6 +67,7 @@ class LibvirtHypervisor:
         self.destroy = self._power.destroy
         self.remove = self._power.remove
         self._leftovers = Leftovers(self.daemons)
+        self.rewire = Wires(self.session, installation, self._pid).rewire
         self._shapes = Shapes(self.session, installation)
         self.shapes = self._shapes.shapes
         self.repair = self._shapes.repair
