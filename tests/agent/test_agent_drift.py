@@ -79,8 +79,9 @@ async def test_a_domain_changed_by_hand_is_told_field_by_field_and_repaired(mach
 
 
 async def test_a_repair_is_made_once_and_not_again_by_the_next_agent(machine: Machine, control: Control) -> None:
-    wish = vm(repairs=1)
+    wish = vm()
     await runs(control, wish)
+    control.change(wish.vm_id, repairs=1)
     await until(lambda: control.reports[wish.vm_id].repairs == 1)
     assert machine.domains.script.calls["repair"] == 1
     await machine.kill()

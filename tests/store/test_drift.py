@@ -54,6 +54,7 @@ async def held(world: World) -> dict[str, int]:
 
 async def act(world: World, verb: Any, row: dict[str, Any], name: str) -> Outcome:
     view = await world.vm(name)
+    view |= await world.vms.size_view(view["vm"], ("", None))
     return await world.do(lambda a: verb(row, view, a), project_id=None, operator=True)
 
 

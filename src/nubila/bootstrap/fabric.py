@@ -181,7 +181,7 @@ class Fabric:
 
     def guest(self) -> str:
         """Wait until the VM has its address, has fetched its metadata and answers ssh. A stopped one stays so."""
-        before = time.monotonic()
+        before, there = time.monotonic(), True
         while True:
             vm = self._vm()
             guest = (vm.get("status") or {}).get("guest") or {}
@@ -192,13 +192,14 @@ class Fabric:
             if time.monotonic() - before > VM_WITHIN_S:
                 why = (vm.get("status") or {}).get("reason") or "no reason is known"
                 raise NotComing(f"VM '{VM}' is {vm['state']} ({why}); its console ends with:\n{self._console()}")
+            there = False
             time.sleep(0.25)
         while not self._ssh_answers():
+            there = False
             if time.monotonic() - before > VM_WITHIN_S:
                 raise NotComing(f"VM '{VM}' does not answer ssh; its console ends with:\n{self._console()}")
             time.sleep(0.25)
-        waited = time.monotonic() - before
-        return f"there after {waited:.1f} s" if waited > 2 else ""
+        return "" if there else f"there after {time.monotonic() - before:.1f} s"
 
     def shown(self, *, with_vm: bool) -> Json:
         answer: Json = {

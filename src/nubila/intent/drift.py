@@ -11,6 +11,8 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
+from nubila.intent.vm import VmChange
+from nubila.intent.vm_size import resize
 from nubila.model import drift, operation, vm
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import Reason
@@ -94,32 +96,27 @@ def repair(row: Row, view: View | None, asking: Asking) -> Outcome:
     spec = msgspec.convert(view["vm"]["spec"], vm.Spec)
     done: int = (view["vm"]["status"] or {}).get("repairs", 0)
     wished = msgspec.structs.replace(spec, repairs=max(spec.repairs, done) + 1)
-    return _wished(row, view, asking, wished, asking.draft())
+    return _wished(row, view, asking, wished)
 
 
 def adopt(row: Row, view: View | None, asking: Asking) -> Outcome:
-    """The wish becomes what was seen: quota and capacity are claimed as for any change of a size."""
+    """The wish becomes what was seen: a change of size like any other, with its claims and refusals."""
     no = _refused(row, view, drift.Verb.ADOPT)
     if no is not None:
         return no
     assert view is not None
     field, seen = row["status"]["field"], row["status"]["observed"]
-    spec = msgspec.convert(view["vm"]["spec"], vm.Spec)
     try:
-        wished = msgspec.convert({**view["vm"]["spec"], field: int(seen), "repairs": spec.repairs + 1}, vm.Spec)
+        body = msgspec.convert({field: int(seen)}, VmChange)
     except (ValueError, msgspec.ValidationError):
         return errors.Conflict(
             f"What is there, {field} = {seen[:40]}, is nothing that a VM may be wished to have.", fix="Repair it."
         )
-    draft = asking.draft()
-    more = getattr(wished, field) - getattr(spec, field)
-    draft.takes_quota(UUID(view["vm"]["project_id"]), field, more)
-    draft.takes_capacity(UUID(view["vm"]["node_id"]), field, more)
-    for held in view["allocations"]:
-        if held["holder_id"] == view["vm"]["id"] and held["class"] == field:
-            key = {k: held[k] for k in ("holder_id", "class", "node_id")}
-            draft.update.setdefault("allocation", []).append({**key, "amount": held["amount"] + more})
-    return _wished(row, view, asking, wished, draft)
+    outcome = resize(body, view, asking)
+    if isinstance(outcome, Drafted):
+        outcome.draft.rests_on("drift", row)
+        outcome.refers["drift"] = UUID(row["id"])
+    return outcome
 
 
 def _refused(row: Row, view: View | None, verb: drift.Verb) -> errors.NubilaError | None:
@@ -138,8 +135,8 @@ def _refused(row: Row, view: View | None, verb: drift.Verb) -> errors.NubilaErro
     return None
 
 
-def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec, draft: Draft) -> Outcome:
-    whose, drift_id = view["vm"], UUID(row["id"])
+def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec) -> Outcome:
+    draft, whose, drift_id = asking.draft(), view["vm"], UUID(row["id"])
     vm_id, generation = UUID(whose["id"]), whose["generation"] + 1
     status = None if whose["status"] is None else msgspec.convert(whose["status"], vm.Status)
     state = vm.state(spec, status, was=vm.State(whose["state"]))
@@ -155,7 +152,7 @@ def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec, draft: Draft) -
     shown = {
         f: {"was": a, "becomes": b} for f in was.__struct_fields__ if (a := getattr(was, f)) != (b := getattr(spec, f))
     }
-    shown[row["status"]["field"]] = {"was": row["status"]["observed"], "becomes": _becomes(row, spec)}
+    shown[row["status"]["field"]] = {"was": row["status"]["observed"], "becomes": row["status"]["wished"]}
     return Drafted(
         draft=draft,
         status=202,
@@ -163,8 +160,3 @@ def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec, draft: Draft) -
         hints=[f"node:{whose['node_id']}"],
         effects=[Effect(action="change", kind="vm", id=text("vm", vm_id), name=whose["name"], details=shown)],
     )
-
-
-def _becomes(row: Row, spec: vm.Spec) -> Any:
-    field = row["status"]["field"]
-    return getattr(spec, field) if field in drift.ADOPTABLE else row["status"]["wished"]

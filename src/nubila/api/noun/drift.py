@@ -86,6 +86,8 @@ async def _acted(call: ApiCall, permission: str, act: Verb) -> Answer:
         matching(call, row)
         vm_id = row["vm_id"]
         view = None if vm_id is None else await call.context.vms.one_view(None, UUID(vm_id), "")
+        if view is not None:
+            view |= await call.context.vms.size_view(view["vm"], ("", None))
         return act(row, view, asking(await call.context.accounts.now()))
 
     return await carried(call, permission, attempt, _shown)
