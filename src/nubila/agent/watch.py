@@ -37,7 +37,8 @@ class Watch:
             found = shapes.get((vm_id, lane.wanted.epoch))
             if found is not None:
                 wished = self._hands.shape(lane.wanted, lane.facts)
-                told[vm_id] += drift.compare(vm_id, wished, found)
+                leaving = {lane.facts.volumes.get(d.volume_id, "") for d in lane.wanted.leaving}
+                told[vm_id] += [d for d in drift.compare(vm_id, wished, found) if d.observed not in leaving - {""}]
         self._shapes = told
         self.ledger.look("shapes", [d for drifts in told.values() for d in drifts])
 
