@@ -72,6 +72,25 @@ async def test_deaf_guest_is_stopped_hard_at_the_timeout(machine: Machine, contr
     assert machine.domain(wish.vm_id).reason == "destroyed"
 
 
+async def test_a_guest_that_heeds_a_withdrawn_stop_is_started_again(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.deaf.add(wish.vm_id)  # it takes its time
+    control.change(wish.vm_id, power="off", stop_timeout_s=30.0)
+    await until(lambda: machine.domains.script.calls["ask_stop"] >= 1)
+    now = control.change(wish.vm_id, power="on", starts=2)
+    await until(on(control, now))
+    assert machine.boots(wish.vm_id) == 1
+    machine.domains.end(wish.vm_id, "guest-shutdown")
+    await until(lambda: machine.boots(wish.vm_id) == 2)
+    await until(on(control, now))
+    machine.domains.end(wish.vm_id, "guest-shutdown")  # its own will, this time
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert control.reports[wish.vm_id].reason == "the guest shut itself down"
+    assert machine.boots(wish.vm_id) == 2
+
+
 async def test_hard_stop_asks_nobody(machine: Machine, control: Control) -> None:
     wish = vm()
     control.wish(wish)

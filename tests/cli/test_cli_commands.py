@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nubila.cli import main as cli_main
-from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake
+from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake, problem
 
 DONE = {"id": "op-1", "kind": "operation", "state": "done", "spec": {"verb": "create"}}
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "state": "running", "addresses": ["10.0.0.5"], "labels": {"a": "1"}}
@@ -47,6 +47,10 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("vm stop web", U, "POST", "/v1/vms/web/stop", {"mode": "clean"}),
     ("vm stop web --shutdown-timeout 9", U, "POST", "/v1/vms/web/stop", {"mode": "clean", "timeout_s": 9.0}),
     ("vm stop web --hard", U, "POST", "/v1/vms/web/stop", {"mode": "hard"}),
+    ("vm start vm-1 --as operator", OP, "POST", "/v1/vms/vm-1/start", None),
+    ("vm stop vm-1 --hard --as operator", OP, "POST", "/v1/vms/vm-1/stop", {"mode": "hard"}),
+    ("vm reboot vm-1 --as operator", OP, "POST", "/v1/vms/vm-1/reboot", None),
+    ("vm delete vm-1 --as operator", OP, "DELETE", "/v1/vms/vm-1", None),
     ("vm reboot web", U, "POST", "/v1/vms/web/reboot", None),
     ("vm reset web", U, "POST", "/v1/vms/web/reset", None),
     ("vm suspend web", U, "POST", "/v1/vms/web/suspend", None),
@@ -117,6 +121,19 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         },
     ),
     ("network delete n", U, "DELETE", "/v1/networks/n", None),
+    ("network delete net-1 --as operator", OP, "DELETE", "/v1/networks/net-1", None),
+    ("node retire h", OP, "DELETE", "/v1/nodes/h", None),
+    ("join-token delete join-1", OP, "DELETE", "/v1/join-tokens/join-1", None),
+    ("user delete ada", OP, "DELETE", "/v1/users/ada", None),
+    ("operator delete grace", OP, "DELETE", "/v1/operators/grace", None),
+    (
+        "operator token grace t --expires-in 60",
+        OP,
+        "POST",
+        "/v1/operators/grace/tokens",
+        {"name": "t", "expires_in_s": 60},
+    ),
+    ("project member p ada --remove", OP, "DELETE", "/v1/projects/p/members/ada", None),
     (
         "token create t --role reader --expires-in 60",
         U,
@@ -186,7 +203,7 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
     ("drift heed drf-1", OP, "DELETE", "/v1/drifts/drf-1/ignore", None),
 )
 # these show a secret, or are a plan's own
-UNPLANNED = ("plan apply", "plan discard", "token create", "user token", "join-token create")
+UNPLANNED = ("plan apply", "plan discard", "token create", "user token", "operator token", "join-token create")
 # command line, plane, path, answer is a list
 READS: tuple[tuple[str, str, str, bool], ...] = (
     ("vm list", U, "/v1/vms", True),
@@ -210,6 +227,10 @@ READS: tuple[tuple[str, str, str, bool], ...] = (
     ("plan list", U, "/v1/plans", True),
     ("flavor show s", U, "/v1/flavors/s", False),
     ("image show i", U, "/v1/images/i", False),
+    ("operator show grace", OP, "/v1/operators/grace", False),
+    ("project members p", OP, "/v1/projects/p/members", True),
+    ("join-token list", OP, "/v1/join-tokens", True),
+    ("network show n --as operator", OP, "/v1/networks/n", False),
     ("user show ada", OP, "/v1/users/ada", False),
     ("volume list --as operator", OP, "/v1/volumes", True),
     ("plan show plan-1", U, "/v1/plans/plan-1", False),
@@ -366,3 +387,54 @@ def test_operator_only_context_lists_as_operator(cli: Cli, fake: Fake, contexts_
     ran = cli("keypair", "list")
     assert ran.code == 2
     assert "no user_token" in ran.err
+
+
+def test_names_of_what_is_named_by_its_id(cli: Cli, fake: Fake) -> None:
+    """-o name prints what the next command takes."""
+    for noun, path in (
+        ("operation", "operations"),
+        ("token", "tokens"),
+        ("plan", "plans"),
+        ("join-token", "join-tokens"),
+    ):
+        fake.on("GET", f"/v1/{path}", Canned({"items": [{"id": "x-1", "name": "stop vm web"}], "next": None}))
+        assert cli(noun, "list", "-o", "name").out == "x-1\n"
+    fake.on("GET", "/v1/vms", Canned({"items": [{"id": "vm-1", "name": "web"}], "next": None}))
+    assert cli("vm", "list", "-o", "name").out == "web\n"
+
+
+def test_show_prints_the_etag_that_if_match_takes(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM, headers={"ETag": '"3.7"'}))
+    assert "etag" in cli("vm", "show", "web").out
+    shown = cli("vm", "show", "web", "--json").json
+    assert shown == {**VM, "etag": "3.7"}
+    fake.on("POST", "/v1/vms/web/start", Canned(MADE))
+    for given, sent in ((shown["etag"], '"3.7"'), ('"3.7"', '"3.7"'), ("*", "*"), ('W/"3"', 'W/"3"')):
+        cli("vm", "start", "web", "--if-match", given)
+        assert fake.last("POST").headers["if-match"] == sent
+
+
+def test_what_is_so_already_is_no_failure(cli: Cli, fake: Fake) -> None:
+    fake.on("POST", "/v1/vms/web/start", problem(409, "conflict", "VM 'web' is running already.", already=True))
+    ran = cli("vm", "start", "web")
+    assert (ran.code, ran.out, ran.err) == (0, "VM 'web' is running already.\n", "")
+    fake.on("POST", "/v1/vms/web/start", problem(409, "conflict", "VM 'web' is suspended already.", already=False))
+    assert cli("vm", "start", "web").code == 4
+
+
+def test_cancel_says_what_becomes_of_it(cli: Cli, fake: Fake) -> None:
+    op = {"id": "op-1", "state": "cancelled", "spec": {"verb": "stop", "resource_name": "web"}}
+    answer = {"operation": op, "cancelled": "yes", "detail": "The VM is wished running again."}
+    fake.on("POST", "/v1/operations/op-1/cancel", Canned(answer))
+    ran = cli("operation", "cancel", "op-1")
+    assert (ran.code, ran.out) == (0, "stop web: cancelled. The VM is wished running again.\n")
+    late = {"operation": {**op, "state": "done"}, "cancelled": "no", "detail": "Too late: it is done already."}
+    fake.on("POST", "/v1/operations/op-1/cancel", Canned(late))
+    ran = cli("operation", "cancel", "op-1")
+    assert (ran.code, ran.out) == (4, "stop web: done. Too late: it is done already.\n")
+
+
+def test_a_member_is_given_a_role_or_loses_it(cli: Cli, fake: Fake) -> None:
+    assert cli("project", "member", "p", "ada").code == 2
+    assert cli("project", "member", "p", "ada", "--role", "owner", "--remove").code == 2
+    assert not fake.asked

@@ -32,6 +32,7 @@ def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at
     trail.disks = {}
     facts.unwired = False
     trail.started_s, trail.ended_s, trail.reboot, trail.reset, trail.asks = at_s, None, None, None, ()
+    trail.heeds_until_s = None
 
 
 def _ended(facts: Facts, trail: Trail, vm: Vm, step: p.Destroy, answer: None, at_s: float) -> None:

@@ -62,6 +62,7 @@ class Trail(msgspec.Struct, kw_only=True):
     """What this process did and saw of the vm."""
 
     asks: tuple[Ask, ...] = ()  # to stop, since the wish is to be off
+    heeds_until_s: float | None = None  # till then a guest that goes down may do so for an ask that was withdrawn
     reboot: Ask | None = None  # one under way
     reset: Ask | None = None  # one under way
     disks: dict[str, Ask] = {}  # volume id -> the newest try to plug, unplug or limit it; `how` is a reason

@@ -110,9 +110,10 @@ class Lanes:
         if lane is None:
             lane = self.add(vm, self._wishes.entries[vm.vm_id].record)
         elif lane.wanted != vm:
-            lane.wanted = vm
+            before, lane.wanted = lane.wanted, vm
             lane.failures, lane.trouble, lane.done_steps = 0, None, None
-            if vm.power == "on" and not vm.gone:
+            if vm.power == "on" and not vm.gone and lane.trail.asks:
+                lane.trail.heeds_until_s = lane.trail.asks[-1].at_s + before.stop_timeout_s
                 lane.trail.asks = ()
             if lane.job is not None:
                 lane.job.cancelled = True

@@ -105,7 +105,7 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
     if record.starts >= wanted.starts:
         if record.halted == record.starts:
             return []
-        why = _stays_down(wanted, facts, trail)
+        why = _stays_down(wanted, facts, trail, now_s)
         if why is not None:
             return [Note(halted=record.starts, halted_by=why)]
         due_s = (trail.ended_s or 0.0) + backoff_s(trail.crashes)
@@ -118,10 +118,10 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
     return images or [*notes, *plan_disk.rest(wanted, facts), *_ensure(wanted, facts), Seed(), Start()]
 
 
-def _stays_down(wanted: Vm, facts: Facts, trail: Trail) -> str | None:
+def _stays_down(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> str | None:
     """Why a vm that ended by itself is not started again, or None."""
     ended = None if facts.domain is None else facts.domain.reason
-    if ended == GUEST_SHUTDOWN and trail.reboot is None:
+    if ended == GUEST_SHUTDOWN and trail.reboot is None and not _asked_to_end(trail, now_s):
         return GUEST_SHUTDOWN
     if wanted.suspended:
         return SUSPENDED
@@ -144,6 +144,12 @@ def _again(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float,
     if record.resets < wanted.resets and trail.reset is None and fresh:
         return [Note(resets=wanted.resets), Reset()]  # at most once: the number is on disk before
     return _reboot(wanted, facts, record, trail, now_s, fresh)
+
+
+def _asked_to_end(trail: Trail, now_s: float) -> bool:
+    """Whether the guest did what it was told to before that was withdrawn: that is no will of its own."""
+    ended_s = now_s if trail.ended_s is None else trail.ended_s
+    return bool(trail.asks) or (trail.heeds_until_s is not None and ended_s <= trail.heeds_until_s)
 
 
 def _images(wanted: Vm, facts: Facts) -> list[Step]:

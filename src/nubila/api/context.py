@@ -99,6 +99,18 @@ def ref(kind: str, value: str) -> tuple[UUID | None, str | None]:
     return (object_id, None) if object_id is not None else (None, value)
 
 
+async def meant(call: ApiCall, kind: str, value: str) -> tuple[UUID | None, str | None]:
+    """As `ref`; where an operator, who sees all projects, gives a name, the id of the one object that has it.
+
+    Raises Conflict when several projects have one of that name.
+    """
+    object_id, name = ref(kind, value)
+    if name is None or not is_operator(call):
+        return object_id, name
+    row = await call.context.resources.whole(kind, name=name)
+    return (UUID(row["id"]), None) if row is not None else (None, name)
+
+
 def matching(call: ApiCall, row: Mapping[str, Any]) -> None:
     """If-Match against the wish: the first number of the ETag is the generation. Raises PreconditionFailed."""
     if call.if_match is None or "*" in call.if_match:
@@ -168,7 +180,7 @@ async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None
 
 async def seen(call: ApiCall, kind: str, value: str) -> Record:
     """The row as people see it. Raises NotFound."""
-    object_id, name = ref(kind, value)
+    object_id, name = await meant(call, kind, value)
     row = await call.context.resources.one(kind, project_id=project_of(call), object_id=object_id, name=name)
     if row is None:
         raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")

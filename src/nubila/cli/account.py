@@ -57,7 +57,10 @@ def token_list(*, options: Listing = Listing()) -> int:
 
 @verb(token, "delete", "nubila token delete tok-01k...")
 def token_delete(
-    ident: Annotated[str, named("token", "Id of the token.")], /, *, options: WriteEither = WriteEither()
+    ident: Annotated[str, named("token", "Id of the token, or its name if no other has it.")],
+    /,
+    *,
+    options: WriteEither = WriteEither(),
 ) -> int:
     """Revoke a token at once."""
     session = Session(options)
@@ -111,6 +114,15 @@ def user_change(
     )
 
 
+@verb(user, "delete", "nubila user delete ada", "nubila user delete ada --plan")
+def user_delete(name_or_id: Annotated[str, named("user")], /, *, options: Write = Write()) -> int:
+    """Delete a user, with all its memberships and tokens."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.delete_user(name_or_id, how), options, session, "deleted", plane="operator"
+    )
+
+
 @verb(user, "token", "nubila user token ada laptop --project web --role owner --save ada.token")
 def user_token(
     name_or_id: Annotated[str, named("user")],
@@ -151,6 +163,45 @@ def operator_create(name: str, /, *, email: str | None = None, options: Write = 
 def operator_list(*, options: Listing = Listing()) -> int:
     """List operators."""
     return flow.listing("operator", Session(options).operator.operators(options.find()), options, "operator")
+
+
+@verb(operator, "show", "nubila operator show grace")
+def operator_show(name_or_id: Annotated[str, named("operator")], /, *, options: Common = Common()) -> int:
+    """Show an operator."""
+    return flow.one(Session(options).operator.operator(name_or_id), options)
+
+
+@verb(operator, "delete", "nubila operator delete grace")
+def operator_delete(name_or_id: Annotated[str, named("operator")], /, *, options: Write = Write()) -> int:
+    """Delete an operator with its tokens. The last one that can act stays."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.delete_operator(name_or_id, how), options, session, "deleted", plane="operator"
+    )
+
+
+@verb(operator, "token", "nubila operator token grace laptop --save grace.token")
+def operator_token(
+    name_or_id: Annotated[str, named("operator")],
+    name: Annotated[str, Parameter(help="Name of the token.")],
+    /,
+    *,
+    expires_in_s: Expires = None,
+    save: Save = None,
+    options: Send = Send(),
+) -> int:
+    """Make a token for an operator. Its secret is shown once."""
+    session = Session(options)
+    body = values.given(name=name, expires_in_s=expires_in_s)
+    with _Secret(save) as secret:
+        return flow.change(
+            lambda how: session.operator.create_operator_token(name_or_id, body, how),
+            options,
+            session,
+            "created",
+            plane="operator",
+            after=secret,
+        )
 
 
 me.help_epilogue = "Examples:\n  nubila me\n  nubila me --as operator"

@@ -180,6 +180,16 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
     ),
     "project": (NAME, ID, Column("SUSPENDED", "suspended"), Column("DESCRIPTION", "description"), AGE, LABELS),
+    "member": (Column("USER", "user"), Column("ROLE", "role"), Column("ID", "user_id")),
+    "join-token": (
+        ID,
+        STATE,
+        Column("ROLES", "roles"),
+        Column("ZONE", "zone"),
+        Column("NODE", "node"),
+        Column("EXPIRES", "expires_at"),
+        AGE,
+    ),
     "user": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
     "operator": (NAME, ID, Column("EMAIL", "email"), Column("SUSPENDED", "suspended"), AGE),
     "drift": (

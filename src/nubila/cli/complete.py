@@ -45,6 +45,8 @@ LISTS: dict[str, tuple[str, bool]] = {
     "project": ("/v1/projects", True),
     "user": ("/v1/users", True),
     "node": ("/v1/nodes", True),
+    "operator": ("/v1/operators", True),
+    "join-token": ("/v1/join-tokens", True),
     "drift": ("/v1/drifts", True),
 }
 

@@ -17,9 +17,11 @@ from nubila.client.transport import segment
 
 __all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
 
+# nouns that are named by their id: a name of theirs is missing, or no command takes it
+BY_ID = frozenset({"operation", "plan", "token", "join-token"})
 GONE = frozenset({"removing", "removed"})
 SAYS_NOTHING = frozenset({"-", "active"})
-PAST_GONE = frozenset({"deleted", "revoked"})
+PAST_GONE = frozenset({"deleted", "revoked", "retired"})
 # kind -> where an object of it is read again
 WHERE: dict[str, str] = {
     "vm": "/v1/vms/",
@@ -41,7 +43,7 @@ def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> 
         print(history.differences(items))
     elif options.output == "name":
         for item in items:
-            print(line(item.get("name") or item.get("id")))
+            print(line(item.get("id") if noun in BY_ID else item.get("name") or item.get("id")))
     else:
         _table(noun, list(items), wide=options.output == "wide", operator=plane == "operator")
     return exits.OK
@@ -84,7 +86,16 @@ def change(
 
     `after` has the last word on the answer: it prints more, unless JSON was asked for.
     """
-    answer = call(options.how())
+    try:
+        answer = call(options.how())
+    except ProblemError as e:
+        if e.problem.get("already") is not True:
+            raise
+        if options.json:
+            print_json(e.problem)
+        else:
+            print(line(e.detail))
+        return exits.OK
     if isinstance(options, Write) and options.plan:
         return _plan(answer, options, session, plane)
     failure: exits.Failure | None = None

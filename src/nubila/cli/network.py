@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Listing, Past, Write, named, noun, verb
+from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("network", "Networks that VMs join.")
@@ -62,16 +62,18 @@ def list_(*, options: Listing = Listing()) -> int:
 
 
 @verb(app, "show", "nubila network show back")
-def show(network: Network, /, *, options: Past = Past()) -> int:
+def show(network: Network, /, *, options: Either = Either()) -> int:
     """Show a network."""
-    return flow.one(Session(options).user.network(network), options)
+    return flow.one(Session(options).either(options.as_).network(network), options)
 
 
 @verb(app, "delete", "nubila network delete back")
-def delete(network: Network, /, *, options: Write = Write()) -> int:
+def delete(network: Network, /, *, options: WriteEither = WriteEither()) -> int:
     """Delete a network that nothing uses."""
     session = Session(options)
-    return flow.change(lambda how: session.user.delete_network(network, how), options, session, "deleted")
+    plane = session.plane(options.as_)
+    api = session.either(plane)
+    return flow.change(lambda how: api.delete_network(network, how), options, session, "deleted", plane=plane)
 
 
 history.of(app, "network", "networks")

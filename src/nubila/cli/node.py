@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Listing, Past, Send, Write, named, noun, verb
+from nubila.cli.options import Listed, Listing, Past, Send, Write, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
 
@@ -67,6 +67,32 @@ def change(
         raise Failure("Nothing to change was given.", code=exits.USAGE)
     return flow.change(
         lambda how: session.operator.change_node(node, body, how), options, session, "changed", plane="operator"
+    )
+
+
+@verb(app, "retire", "nubila node retire host1", "nubila node retire host1 --plan")
+def retire(node: Node, /, *, options: Write = Write()) -> int:
+    """Take a machine out of the fabric for good. Refused while VMs or volumes are on it."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.retire_node(node, how), options, session, "retired", plane="operator"
+    )
+
+
+@verb(join_token, "list", "nubila join-token list")
+def join_token_list(*, options: Listed = Listed()) -> int:
+    """List join tokens, used and unused, without their secrets."""
+    return flow.listing("join-token", Session(options).operator.join_tokens(options.find()), options, "operator")
+
+
+@verb(join_token, "delete", "nubila join-token delete join-01k...")
+def join_token_delete(
+    ident: Annotated[str, named("join-token", "Id of the join token.")], /, *, options: Write = Write()
+) -> int:
+    """Delete a join token: no machine can join with it any more."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.delete_join_token(ident, how), options, session, "deleted", plane="operator"
     )
 
 

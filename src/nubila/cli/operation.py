@@ -52,7 +52,8 @@ def cancel(operation: Operation, /, *, options: WriteEither = WriteEither()) -> 
     answer = session.either(plane).cancel_operation(operation, options.how())
     if options.plan:
         return flow.change(lambda _: answer, options, session, "cancelled", plane=plane)
-    return flow.one(answer, options, lambda found: progress.words(found.get("operation") or found))
+    flow.one(answer, options, _cancelled)
+    return exits.CONFLICT if answer.get("cancelled") == "no" else exits.OK
 
 
 @verb(app, "wait", "nubila operation wait op-01k... --timeout 60")
@@ -75,12 +76,18 @@ def wait(
     return exits.OK
 
 
+def _cancelled(found: Json) -> str:
+    """The operation as it is now, and what becomes of the wish."""
+    words = progress.words(found.get("operation") or found)
+    return f"{words}. {line(found['detail'])}" if found.get("detail") else words
+
+
 def _why(found: Json) -> str:
     """The sentence first, then the chain of who waits for what."""
     parts = [line(found.get("summary") or "")]
     if table.is_rows(found.get("chain")):
         parts.append(table.rows(found["chain"]))
-    rest = {k: v for k, v in found.items() if k not in ("summary", "chain")}
+    rest = {k: v for k, v in found.items() if k not in ("summary", "chain") and v is not None}
     return "\n\n".join(p for p in [*parts, table.anything(rest)] if p)
 
 

@@ -46,6 +46,10 @@ class Common:
     ] = None
     contexts: Annotated[Path | None, Parameter(help="The contexts file.", group=_SESSION)] = None
 
+    @property
+    def as_json(self) -> bool:
+        return self.json
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +107,15 @@ class Listing(Listed):
 class Send(Common):
     """For changes that cannot be planned: they show a secret, or are a plan themselves."""
 
-    if_match: Annotated[str | None, Parameter(help="Only if the object still has this ETag.", group=_WRITE)] = None
+    if_match: Annotated[
+        str | None, Parameter(help="Only if the object still has this ETag, as `show` prints it.", group=_WRITE)
+    ] = None
     idempotency_key: Annotated[
         str | None, Parameter(help="A key of your own: repeated with it, the change is made once.", group=_WRITE)
     ] = None
 
     def how(self) -> How:
-        return How(if_match=self.if_match, key=self.idempotency_key)
+        return How(if_match=quoted(self.if_match), key=self.idempotency_key)
 
 
 @Parameter(name="*")
@@ -133,7 +139,7 @@ class Write(Wait):
     plan: Annotated[bool, flag("Only show what would happen, as a plan that can be applied.", _WRITE)] = False
 
     def how(self) -> How:
-        return How(plan=self.plan, if_match=self.if_match, key=self.idempotency_key)
+        return How(plan=self.plan, if_match=quoted(self.if_match), key=self.idempotency_key)
 
 
 @Parameter(name="*")
@@ -158,6 +164,11 @@ class WaitEither(Wait):
     """The same, without a plan, but waiting."""
 
     as_: As = None
+
+
+def quoted(etag: str | None) -> str | None:
+    """An ETag as the header takes it; on the command line quotes may be left out."""
+    return f'"{etag}"' if etag and etag != "*" and not etag.startswith(('"', "W/")) else etag
 
 
 def source(text: str) -> Parameter:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, planning, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Either, Listing, Past, Write, named, noun, verb
+from nubila.cli.options import Either, Listed, Listing, Past, Write, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("project", "Projects, which hold everything else.")
@@ -91,17 +91,38 @@ def delete(project: Project, /, *, options: Write = Write()) -> int:
     )
 
 
-@verb(app, "member", "nubila project member web ada --role owner")
+@verb(app, "members", "nubila project members web")
+def members(project: Project, /, *, options: Listed = Listed()) -> int:
+    """List who may act in a project, and as what (operators)."""
+    found = Session(options).operator.members(project, options.find())
+    return flow.listing("member", found, options, "operator")
+
+
+@verb(app, "member", "nubila project member web ada --role owner", "nubila project member web ada --remove")
 def member(
     project: Project,
     user: Annotated[str, named("user")],
     /,
     *,
-    role: Literal["owner", "member", "reader"],
+    role: Literal["owner", "member", "reader"] | None = None,
+    remove: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Take the role away, with the tokens for the project.")
+    ] = False,
     options: Write = Write(),
 ) -> int:
-    """Let a user act in a project (operators)."""
+    """Let a user act in a project, or no more (operators)."""
+    if (role is None) is not remove:
+        raise Failure("Give either --role or --remove.", code=exits.USAGE)
     session = Session(options)
+    if role is None:
+        return flow.change(
+            lambda how: session.operator.remove_member(project, user, how),
+            options,
+            session,
+            "may not act there any more",
+            plane="operator",
+            what=f"user {user} of project {project}",
+        )
     return flow.change(
         lambda how: session.operator.set_member(project, user, role, how),
         options,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from nubila.cli import flow, history, values, vm_more
-from nubila.cli.options import Either, Listing, Write, named, noun, source, verb
+from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, source, verb
 from nubila.cli.session import Session
 from nubila.cli.vm_inside import console, ssh
 from nubila.client.calls import How
@@ -95,10 +95,12 @@ def show(vm: Vm, /, *, options: Either = Either()) -> int:
 
 
 @verb(app, "start", "nubila vm start web")
-def start(vm: Vm, /, *, options: Write = Write()) -> int:
+def start(vm: Vm, /, *, options: WriteEither = WriteEither()) -> int:
     """Start a stopped VM."""
     session = Session(options)
-    return flow.change(lambda how: session.user.start_vm(vm, how), options, session, "started")
+    plane = session.plane(options.as_)
+    api = session.either(plane)
+    return flow.change(lambda how: api.start_vm(vm, how), options, session, "started", plane=plane)
 
 
 @verb(app, "stop", "nubila vm stop web", "nubila vm stop web --shutdown-timeout 20", "nubila vm stop web --hard")
@@ -108,25 +110,29 @@ def stop(
     *,
     hard: Annotated[bool, Parameter(negative="", show_default=False, help="Cut the power at once.")] = False,
     shutdown_timeout_s: Annotated[
-        float | None, Parameter(name="--shutdown-timeout", help="Seconds for the guest before the power is cut.")
+        float | None,
+        Parameter(name="--shutdown-timeout", help="Seconds for the guest before the power is cut, if not 60."),
     ] = None,
-    options: Write = Write(),
+    options: WriteEither = WriteEither(),
 ) -> int:
     """Stop a VM: ask the guest's agent, then press its power button, then cut the power."""
     session = Session(options)
+    plane = session.plane(options.as_)
     mode = "hard" if hard else "clean"
 
     def call(how: How) -> flow.Json:
-        return session.user.stop_vm(vm, mode=mode, timeout_s=shutdown_timeout_s, how=how)
+        return session.either(plane).stop_vm(vm, mode=mode, timeout_s=shutdown_timeout_s, how=how)
 
-    return flow.change(call, options, session, "stopped")
+    return flow.change(call, options, session, "stopped", plane=plane)
 
 
 @verb(app, "reboot", "nubila vm reboot web")
-def reboot(vm: Vm, /, *, options: Write = Write()) -> int:
+def reboot(vm: Vm, /, *, options: WriteEither = WriteEither()) -> int:
     """Reboot a VM."""
     session = Session(options)
-    return flow.change(lambda how: session.user.reboot_vm(vm, how), options, session, "rebooted")
+    plane = session.plane(options.as_)
+    api = session.either(plane)
+    return flow.change(lambda how: api.reboot_vm(vm, how), options, session, "rebooted", plane=plane)
 
 
 @verb(app, "rename", "nubila vm rename web www")
@@ -153,11 +159,13 @@ def label(
     return flow.change(call, options, session, "labelled")
 
 
-@verb(app, "delete", "nubila vm delete web", "nubila vm delete web --plan")
-def delete(vm: Vm, /, *, options: Write = Write()) -> int:
+@verb(app, "delete", "nubila vm delete web", "nubila vm delete web --plan", "nubila vm delete vm-01k... --as operator")
+def delete(vm: Vm, /, *, options: WriteEither = WriteEither()) -> int:
     """Delete a VM and its own disk."""
     session = Session(options)
-    return flow.change(lambda how: session.user.delete_vm(vm, how), options, session, "deleted")
+    plane = session.plane(options.as_)
+    api = session.either(plane)
+    return flow.change(lambda how: api.delete_vm(vm, how), options, session, "deleted", plane=plane)
 
 
 @verb(app, "placement", "nubila vm placement web")

@@ -36,6 +36,19 @@ class Shared(Calls):
     def vm_placement(self, vm: str) -> Json:
         return self._one(f"/v1/vms/{s(vm)}/placement")
 
+    def delete_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/vms/{s(vm)}", how=how)
+
+    def start_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/start", how=how)
+
+    def stop_vm(self, vm: str, *, mode: str = "clean", timeout_s: float | None = None, how: How = NOW) -> Json:
+        body: Json = {"mode": mode} if timeout_s is None else {"mode": mode, "timeout_s": timeout_s}
+        return self.write("POST", f"/v1/vms/{s(vm)}/stop", body, how)
+
+    def reboot_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
+
     def operations(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/operations", find)
 
@@ -115,6 +128,12 @@ class Shared(Calls):
     def networks(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/networks", find)
 
+    def network(self, network: str) -> Json:
+        return self._one(f"/v1/networks/{s(network)}")
+
+    def delete_network(self, network: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/networks/{s(network)}", how=how)
+
     def ports(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/ports", find)
 
@@ -140,8 +159,9 @@ class Shared(Calls):
         return self.write("DELETE", f"/v1/tokens/{s(token)}", how=how)
 
     def _one(self, path: str) -> Json:
-        found: Json = self.get(path)
-        return found
+        """With its ETag as `etag`, so that it can be sent back in If-Match."""
+        found, etag = self.tagged(path)
+        return found if etag is None else {**found, "etag": etag.strip('"')}
 
 
 class UserApi(Shared):
@@ -152,19 +172,6 @@ class UserApi(Shared):
 
     def change_vm(self, vm: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/vms/{s(vm)}", body, how)
-
-    def delete_vm(self, vm: str, how: How = NOW) -> Json:
-        return self.write("DELETE", f"/v1/vms/{s(vm)}", how=how)
-
-    def start_vm(self, vm: str, how: How = NOW) -> Json:
-        return self.write("POST", f"/v1/vms/{s(vm)}/start", how=how)
-
-    def stop_vm(self, vm: str, *, mode: str = "clean", timeout_s: float | None = None, how: How = NOW) -> Json:
-        body: Json = {"mode": mode} if timeout_s is None else {"mode": mode, "timeout_s": timeout_s}
-        return self.write("POST", f"/v1/vms/{s(vm)}/stop", body, how)
-
-    def reboot_vm(self, vm: str, how: How = NOW) -> Json:
-        return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
 
     def reset_vm(self, vm: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/vms/{s(vm)}/reset", how=how)
@@ -223,14 +230,8 @@ class UserApi(Shared):
     def delete_keypair(self, keypair: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/keypairs/{s(keypair)}", how=how)
 
-    def network(self, network: str) -> Json:
-        return self._one(f"/v1/networks/{s(network)}")
-
     def create_network(self, body: Json, how: How = NOW) -> Json:
         return self.write("POST", "/v1/networks", body, how)
-
-    def delete_network(self, network: str, how: How = NOW) -> Json:
-        return self.write("DELETE", f"/v1/networks/{s(network)}", how=how)
 
     def project(self) -> Json:
         """The token's own project, the role in it, and its quota."""
@@ -249,6 +250,15 @@ class OperatorApi(Shared):
 
     def create_operator(self, body: Json, how: How = NOW) -> Json:
         return self.write("POST", "/v1/operators", body, how)
+
+    def operator(self, operator: str) -> Json:
+        return self._one(f"/v1/operators/{s(operator)}")
+
+    def delete_operator(self, operator: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/operators/{s(operator)}", how=how)
+
+    def create_operator_token(self, operator: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/operators/{s(operator)}/tokens", body, how)
 
     def projects(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/projects", find)
@@ -274,6 +284,13 @@ class OperatorApi(Shared):
     def set_member(self, project: str, user: str, role: str, how: How = NOW) -> Json:
         return self.write("PUT", f"/v1/projects/{s(project)}/members/{s(user)}", {"role": role}, how)
 
+    def members(self, project: str, find: Find = ALL) -> Iterator[Json]:
+        """All of a project. The list is short and has no pages."""
+        return iter(self.get(f"/v1/projects/{s(project)}/members")["items"][: find.limit])
+
+    def remove_member(self, project: str, user: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/projects/{s(project)}/members/{s(user)}", how=how)
+
     def users(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/users", find)
 
@@ -285,6 +302,9 @@ class OperatorApi(Shared):
 
     def change_user(self, user: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/users/{s(user)}", body, how)
+
+    def delete_user(self, user: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/users/{s(user)}", how=how)
 
     def create_user_token(self, user: str, body: Json, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/users/{s(user)}/tokens", body, how)
@@ -298,11 +318,20 @@ class OperatorApi(Shared):
     def create_join_token(self, body: Json, how: How = NOW) -> Json:
         return self.write("POST", "/v1/join-tokens", body, how)
 
+    def join_tokens(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/join-tokens", find)
+
+    def delete_join_token(self, join_token: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/join-tokens/{s(join_token)}", how=how)
+
     def nodes(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/nodes", find)
 
     def node(self, node: str) -> Json:
         return self._one(f"/v1/nodes/{s(node)}")
+
+    def retire_node(self, node: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/nodes/{s(node)}", how=how)
 
     def change_node(self, node: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/nodes/{s(node)}", body, how)

@@ -15,6 +15,7 @@ import msgspec
 
 from nubila import errors
 from nubila.fleet.fleet import Fleet
+from nubila.intent import refusing
 from nubila.intent.asking import Asking, Outcome
 from nubila.model.draft import Draft, Drafted, Row
 from nubila.model.ids import Mint, parse, text
@@ -90,8 +91,8 @@ class Carrier:
             try:
                 return await self._commit(caller, await self._attempt(caller, attempt))
             except Retry as e:
-                if e.claim == "idempotency" or n == DRAFTS - 1:
-                    raise self._stale(caller, e) from e
+                if e.claim == "idempotency" or n == DRAFTS - 1 or _users(e):
+                    raise await self._stale(caller, e) from e
                 self.fleet.outdated()
         raise AssertionError("unreachable")
 
@@ -114,7 +115,7 @@ class Carrier:
         try:
             return await self._commit(caller, drafted)
         except Retry as e:
-            raise self._stale(caller, e) from e
+            raise await self._stale(caller, e) from e
 
     async def _attempt(self, caller: Caller, attempt: Attempt) -> Drafted:
         def asking(now: datetime) -> Asking:
@@ -231,8 +232,15 @@ class Carrier:
                 }
         return left
 
-    def _stale(self, caller: Caller, lost: Retry) -> errors.Stale:
-        """What changed, as far as the caller may see it."""
+    async def _stale(self, caller: Caller, lost: Retry) -> errors.Conflict:
+        """What changed, as far as the caller may see it; for a removal, who uses what was to be removed."""
+        if users := _users(lost):
+            used = users[0]
+            named = await self.ledger.named([(used["kind"], used["id"])], None)
+            rows = await self.ledger.named(
+                [(u["user_kind"], u["user"]) for u in users], None if caller.operator else caller.project_id
+            )
+            return refusing.in_use(used["kind"], named[0]["name"] if named else "", rows, len(users), caller.operator)
         changed = []
         for c in lost.changed:
             if c["kind"] in _HIDDEN and not caller.operator:
@@ -242,8 +250,6 @@ class Carrier:
                 if "id" in c and (known := _typed(c["kind"], c["id"])) is not None:
                     shown["id"] = known
                 changed.append(shown)
-        if any("user_kind" in c for c in lost.changed):
-            return errors.Stale("Other objects use it now.", changed=changed)
         return errors.Stale(changed=changed)
 
 
@@ -254,6 +260,11 @@ class _Kept(msgspec.Struct):
     status: int
     refers: dict[str, str | None]
     hints: list[str]
+
+
+def _users(lost: Retry) -> list[dict[str, Any]]:
+    """What a removal was refused for."""
+    return [c for c in lost.changed if "user_kind" in c]
 
 
 def _uuid(value: UUID | str) -> UUID:

@@ -150,6 +150,19 @@ def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> 
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
 
 
+def retire(row: Row, view: dict[str, list[Row]], asking: Asking) -> Outcome:
+    """The machine is a node no more; its agent is refused from now on. What is placed there forbids it."""
+    object_id = UUID(row["id"])
+    draft = asking.draft()
+    draft.removes("node", row, state=node.State.RETIRED.value, removed_at=asking.now, generation=row["generation"] + 1)
+    for i in view["inventory"]:
+        draft.deletes("inventory", node_id=row["id"], **{"class": i["class"]})
+    for m in view["methods"]:
+        draft.deletes("virt_method", node_id=row["id"], name=m["name"])
+    effect = Effect(action="remove", kind="node", id=text("node", object_id), name=row["name"])
+    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
 def _offers_less(
     body: NodeChange, row: Row, spec: node.Spec, status: node.Status, inventory: list[Row]
 ) -> errors.NubilaError | None:

@@ -19,7 +19,7 @@ from nubila.model.ids import text
 CANCELLING: dict[operation.Verb, str] = {
     operation.Verb.CREATE: "The VM is removed again.",
     operation.Verb.START: "The VM is wished stopped again.",
-    operation.Verb.STOP: "The VM is wished running again; its guest may have been told to stop already.",
+    operation.Verb.STOP: "The VM is wished running again; a guest that goes down still, since it was told to, is started again.",
     operation.Verb.REBOOT: "No reboot is wished any more; the guest may have been told already.",
     operation.Verb.RESET: "No reset is wished any more; it may have been done already.",
     operation.Verb.SUSPEND: "The VM is wished to go on.",
@@ -44,7 +44,7 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
     ended = operation.State(op["state"]) in operation.TERMINAL
     if ended or spec.verb in _TOO_LATE or view is None:
-        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[spec.verb]
+        said = f"Too late: it is {op['state']} already, there is nothing to cancel." if ended else CANCELLING[spec.verb]
         return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
     row = view["vm"]
     wish_spec = msgspec.convert(row["spec"], vm.Spec)

@@ -1,13 +1,15 @@
-"""A placement that found no node, in words and numbers for the one who asked. Pure; called by intents that place."""
+"""Refusals in words and numbers for the one who asked: no node for a placement, a removal of what is used. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from nubila import errors
 from nubila.intent.asking import builtins
+from nubila.model.ids import text
 from nubila.placement.decide import Refusal
 from nubila.placement.filters import BY_NAME
 from nubila.placement.nodes import Request
@@ -31,6 +33,32 @@ def refused(refusal: Refusal, request: Request, operator: bool) -> errors.NoCapa
         fields["fix"] = fixes[0] if fixes else "Ask your operator for more capacity."
     kept = msgspec.json.encode({"request": request, "refusal": refusal}).decode()
     return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), inside=kept, **fields)
+
+
+SHOWN_MAX = 10  # users that the sentence names; the field names more
+LISTED_MAX = 50
+WORDS: dict[str, str] = {"vm": "VM", "keypair": "key pair"}  # kinds that people call otherwise
+
+
+def in_use(kind: str, name: str, users: Sequence[Mapping[str, Any]], total: int, operator: bool) -> errors.InUse:
+    """`users`: kind, id, name and project of those that the caller may know, `total` how many there are of all."""
+    parts = []
+    for of in dict.fromkeys(str(u["kind"]) for u in users):
+        mine = [u for u in users if u["kind"] == of]
+        names = [_called(u, operator) for u in mine[:SHOWN_MAX]]
+        more = f" and {len(mine) - SHOWN_MAX} more" if len(mine) > SHOWN_MAX else ""
+        parts.append(f"{len(mine)} {word(of)}{'s' if len(mine) > 1 else ''} ({', '.join(names)}{more})")
+    by = _sentence(parts) or f"{total} object{'s' if total > 1 else ''}"
+    listed = [{"kind": u["kind"], "id": text(str(u["kind"]), u["id"]), "name": u["name"]} for u in users[:LISTED_MAX]]
+    return errors.InUse(f"{word(kind)[0].upper()}{word(kind)[1:]} '{name}' is used by {by}.", users=listed)
+
+
+def word(kind: str) -> str:
+    return WORDS.get(kind, kind.replace("_", " "))
+
+
+def _called(user: Mapping[str, Any], operator: bool) -> str:
+    return f"{user['name']} of project {user['project']}" if operator and user["project"] else str(user["name"])
 
 
 def _sentence(parts: list[str]) -> str:

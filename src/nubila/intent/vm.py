@@ -47,7 +47,9 @@ def start(view: View, asking: Asking) -> Outcome:
     if (no := barred(row, spec)) is not None:
         return no
     if spec.power is vm.Power.ON and row["state"] not in (vm.State.STOPPED, vm.State.FAILED):
-        return errors.Conflict(f"VM '{row['name']}' is {row['state']} already.", state=row["state"])
+        return errors.Conflict(
+            f"VM '{row['name']}' is {row['state']} already.", state=row["state"], already=row["state"] in _UP
+        )
     wish_ = msgspec.structs.replace(
         spec, power=vm.Power.ON, suspended=False, starts=next_number(spec.starts, row, "starts")
     )
@@ -59,7 +61,7 @@ def stop(body: VmStop, view: View, asking: Asking) -> Outcome:
     if (no := barred(row, spec)) is not None:
         return no
     if row["state"] == vm.State.STOPPED and spec.power is vm.Power.OFF:
-        return errors.Conflict(f"VM '{row['name']}' is stopped already.", state=row["state"])
+        return errors.Conflict(f"VM '{row['name']}' is stopped already.", state=row["state"], already=True)
     wish_ = msgspec.structs.replace(
         spec, power=vm.Power.OFF, suspended=False, stop_mode=body.mode, stop_timeout_s=body.timeout_s
     )
@@ -75,12 +77,20 @@ def reboot(body: VmReboot, view: View, asking: Asking) -> Outcome:
         return errors.Conflict(
             f"VM '{row['name']}' is {row['state']}; only a running VM can be rebooted.",
             state=row["state"],
-            fix="Start it first.",
+            fix=_TO_RUN.get(vm.State(row["state"]), "Wait until it runs: see its state, and its reason in 'status'."),
         )
     wish_ = msgspec.structs.replace(
         spec, reboots=next_number(spec.reboots, row, "reboots"), reboot_timeout_s=body.timeout_s
     )
     return wished(view, asking, row, wish_, operation.Verb.REBOOT, count=wish_.reboots, deadline_s=body.timeout_s + 60)
+
+
+_UP = frozenset({vm.State.STARTING, vm.State.RUNNING, vm.State.REBOOTING})
+# state -> what leads to a VM that runs
+_TO_RUN: dict[vm.State, str] = {
+    vm.State.STOPPED: "Start it first.",
+    vm.State.STOPPING: "Wait until it has stopped, then start it.",
+}
 
 
 def remove(view: View, asking: Asking) -> Outcome:

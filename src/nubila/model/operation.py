@@ -59,7 +59,6 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     generation: int  # of the resource, when the wish was written
     count: int | None = None  # the counter that a counted verb waits for
     deadline_s: float = 60.0
-    cancelled: bool = False
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

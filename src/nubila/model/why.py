@@ -23,10 +23,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     summary: str
     chain: tuple[Wait, ...]
-    deadline_in_s: float
+    deadline_in_s: float | None  # None: it has ended
     overdue: bool
     can_cancel: bool
-    cancel_means: str
+    cancel_means: str | None
 
 
 def explain(
@@ -72,8 +72,8 @@ def explain(
         state=op["state"],
         summary=summary,
         chain=tuple(chain),
-        deadline_in_s=round(left, 1),
+        deadline_in_s=None if ended else round(left, 1),
         overdue=left < 0 and not ended,
         can_cancel=not ended and spec.verb is not operation.Verb.REMOVE,
-        cancel_means=cancel_means,
+        cancel_means=None if ended else cancel_means,
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from nubila.store.database import Database, Record
+from nubila.store.tables import BY_NAME
 
 KEPT_H = 24
 PLAN_S = 900
@@ -35,6 +36,13 @@ select d.id, d.created_at, d.project_id, d.vm_id, d.node_id, n.name as node_name
  where ($1::uuid is null or d.id < $1) and ($2::boolean is null or (d.vm_id is null) = $2) order by d.id desc limit $3
 """
 QUOTA = "select class, amount, used from quota where project_id = $1 order by class"
+
+
+# What is named to people: of a port its vm, which they know.
+NAMED = """select '{kind}' as kind, x.id, x.name, p.name as project from "{table}" x left join project p on p.id = {project}
+ where x.id = any($1) and ($2::uuid is null or {project} = $2) order by x.name"""
+NAMED_PORT = """select distinct 'vm' as kind, v.id, v.name, p.name as project from port x join vm v on v.id = x.vm_id left join project p on p.id = v.project_id
+ where x.id = any($1) and ($2::uuid is null or v.project_id = $2) order by v.name"""
 
 
 class Ledger:
@@ -73,6 +81,18 @@ class Ledger:
 
     async def drop_plan(self, plan_id: UUID, principal: str) -> bool:
         return await self._db.value(DROP_PLAN, plan_id, principal) is not None
+
+    async def named(self, objects: list[tuple[str, str]], project_id: UUID | None) -> list[Record]:
+        """kind, id, name and project's name of objects; with a project only that one's. Kinds without a name are left out."""
+        out: list[Record] = []
+        for kind in dict.fromkeys(kind for kind, _ in objects):
+            table = BY_NAME[kind].table
+            if "name" not in table.c:
+                continue
+            project = "x.project_id" if "project_id" in table.c else "null::uuid"
+            sql = NAMED_PORT if kind == "port" else NAMED.format(kind=kind, table=kind, project=project)
+            out += await self._db.fetch(sql, [UUID(i) for k, i in objects if k == kind], project_id)
+        return out
 
     async def refusal(self, decision_id: UUID, project_id: UUID, answer: bytes) -> None:
         """A placement that found no node, kept with its numbers."""

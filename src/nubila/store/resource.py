@@ -327,7 +327,7 @@ class AccountStore:
              where m.project_id = t.project_id and m.user_id = t.account_id) as member_role
       from token t left join credential c on c.id = t.id where t.id = $1
     """
-    MEMBERS = """select m.role, u.id, u.name from member m join "user" u on u.id = m.user_id where m.project_id = $1 order by u.name"""
+    MEMBERS = """select m.role, u.id, u.name from member m join "user" u on u.id = m.user_id and u.removed_at is null where m.project_id = $1 order by u.name"""
     ROLE = "select role from member where project_id = $1 and user_id = $2"
     JOIN = "select to_jsonb(j)::text as token, c.sha256, j.expires_at < now() as expired, j.used_at is not null as used, now() as now from join_token j left join credential c on c.id = j.id where j.id = $1"
     NODE_ROWS = """select now() as now, to_jsonb(n)::text as node,

@@ -449,7 +449,7 @@ TABLES: tuple[Table, ...] = (
     Table(member, logged=True),
     Table(token, logged=True, transitions=LASTING),
     Table(keypair, logged=True, transitions=LASTING),
-    Table(node_, logged=True, transitions=node.TRANSITIONS, references=(("vm", "node_id"),)),
+    Table(node_, logged=True, transitions=node.TRANSITIONS, references=(("vm", "node_id"), ("volume", "node_id"))),
     Table(join_token, logged=True),
     Table(virt_method, logged=True),
     Table(flavor, logged=True, transitions=LASTING),

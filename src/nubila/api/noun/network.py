@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, carried, drafting_in_project, matching, project_of, ref
+from nubila.api.context import ApiCall, carried, drafting_in_project, found, matching, project_of
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.intent import network as intent
@@ -24,16 +25,12 @@ async def create_network(call: ApiCall) -> Answer:
 
 async def remove_network(call: ApiCall) -> Answer:
     """Remove a network; refused while a VM has a port on it."""
-    network_id, name = ref("network", call.params["network"])
-    project_id = project_of(call)
-    assert project_id is not None
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
-        row = await call.context.accounts.network(project_id, network_id, name or "")
+        seen = await found(call, "network", call.params["network"], project_id=project_of(call))
+        row = await call.context.accounts.network(UUID(seen["project_id"]), UUID(seen["id"]), "")
         if row is None:
             raise errors.NotFound(f"There is no network '{call.params['network'][:80]}'.")
-        if row["ports"]:
-            raise errors.InUse(f"The network is used by {row['ports']} ports.", users={"ports": row["ports"]})
         whole = msgspec.json.decode(row["network"])
         matching(call, whole)
         subnets, gateways = (msgspec.json.decode(row[k] or "[]") for k in ("subnets", "gateways"))

@@ -40,6 +40,20 @@ async def create_join_token(call: ApiCall) -> Answer:
     )
 
 
+async def retire_node(call: ApiCall) -> Answer:
+    """Retire a node: its agent is refused from then on, and nothing is placed there. Refused while it holds anything."""
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        row = await found(call, "node", call.params["node"])
+        matching(call, row)
+        rows = await call.context.accounts.node_rows(UUID(row["id"]))
+        assert rows is not None
+        view = {k: msgspec.json.decode(rows[k] or "[]") for k in ("inventory", "methods")}
+        return intent.retire(row, view, asking(rows["now"]))
+
+    return await carried(call, "node.retire", attempt, showing("node"))
+
+
 async def change_node(call: ApiCall) -> Answer:
     """Put a node into maintenance or back, or change what it offers."""
 

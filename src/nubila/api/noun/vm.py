@@ -20,8 +20,8 @@ from nubila.api.context import (
     is_operator,
     listed,
     matching,
+    meant,
     project_of,
-    ref,
 )
 from nubila.api.noun.operation import operation_shown
 from nubila.api.route import Answer
@@ -111,13 +111,16 @@ async def show_vm(call: ApiCall) -> Answer:
 
 
 async def seen_vm(call: ApiCall) -> Record:
-    vm_id, name = ref("vm", call.params["vm"])
-    row = None
-    if vm_id is not None or project_of(call) is not None:
-        row = await call.context.resources.one("vm", project_id=project_of(call), object_id=vm_id, name=name)
+    vm_id, name = await meant(call, "vm", call.params["vm"])
+    row = await call.context.resources.one("vm", project_id=project_of(call), object_id=vm_id, name=name)
     if row is None:
-        raise errors.NotFound(f"There is no VM '{call.params['vm'][:80]}'.", fix="See 'nubila vm list'.")
+        raise _no_vm(call)
     return row
+
+
+def _no_vm(call: ApiCall) -> errors.NotFound:
+    where = " --as operator" if is_operator(call) else ""
+    return errors.NotFound(f"There is no VM '{call.params['vm'][:80]}'.", fix=f"See 'nubila vm list{where}'.")
 
 
 async def create_vm(call: ApiCall) -> Answer:
@@ -169,10 +172,10 @@ def _split(kind: str, refs: list[Reference]) -> tuple[list[str], list[UUID]]:
 
 async def viewed(call: ApiCall) -> dict[str, Any]:
     """The vm with all that its verbs decide on. Raises NotFound and PreconditionFailed."""
-    vm_id, name = ref("vm", call.params["vm"])
+    vm_id, name = await meant(call, "vm", call.params["vm"])
     view = await call.context.vms.one_view(project_of(call), vm_id, name or "")
     if view is None:
-        raise errors.NotFound(f"There is no VM '{call.params['vm'][:80]}'.", fix="See 'nubila vm list'.")
+        raise _no_vm(call)
     matching(call, view["vm"])
     return view
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, drift, image, image_content, node, operation, simple, vm, vm_more
+from nubila.api.noun import (
+    account,
+    change,
+    drift,
+    image,
+    image_content,
+    network,
+    node,
+    operation,
+    simple,
+    vm,
+    vm_more,
+)
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, Route
 from nubila.intent import catalog, vm_hold
 from nubila.intent import drift as drifts
 from nubila.intent import image as images
 from nubila.intent import node as nodes
+from nubila.intent import vm as verbs
 
 V = "/v1"
 Q = simple.ListQuery
@@ -49,6 +62,14 @@ ROWS: tuple[Route, ...] = (
         plans=False,
         errors=CLAIMS,
     ),
+    Route("GET", f"{V}/operators/{{operator}}", "operator.read", simple.shower("operator", "an operator")),
+    Route(
+        "DELETE",
+        f"{V}/operators/{{operator}}",
+        "operator.remove",
+        account.account_remover("operator", "an operator"),
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/projects", "project.read", simple.lister("project", "projects"), query=Q, listing=True),
     Route(
         "POST",
@@ -84,6 +105,14 @@ ROWS: tuple[Route, ...] = (
         body=catalog.QuotaChange,
         errors=CLAIMS,
     ),
+    Route("GET", f"{V}/projects/{{project}}/members", "member.read", account.list_members, past=False),
+    Route(
+        "DELETE",
+        f"{V}/projects/{{project}}/members/{{user}}",
+        "member.remove",
+        account.remove_member,
+        errors=CLAIMS,
+    ),
     Route(
         "PUT",
         f"{V}/projects/{{project}}/members/{{user}}",
@@ -98,6 +127,7 @@ ROWS: tuple[Route, ...] = (
     ),
     Route("GET", f"{V}/users/{{user}}", "user.read", simple.shower("user", "a user")),
     Route("PATCH", f"{V}/users/{{user}}", "user.change", simple.change_user, body=catalog.AccountChange, errors=CLAIMS),
+    Route("DELETE", f"{V}/users/{{user}}", "user.remove", account.account_remover("user", "a user"), errors=CLAIMS),
     Route(
         "POST",
         f"{V}/users/{{user}}/tokens",
@@ -186,6 +216,14 @@ ROWS: tuple[Route, ...] = (
         status=201,
         plans=False,
     ),
+    Route("GET", f"{V}/join-tokens", "join_token.read", account.list_join_tokens, listing=True, past=False),
+    Route(
+        "DELETE",
+        f"{V}/join-tokens/{{join_token:join_token}}",
+        "join_token.remove",
+        account.remove_join_token,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/nodes", "node.read", simple.lister("node", "nodes"), query=Q, listing=True),
     Route("GET", f"{V}/nodes/{{node}}", "node.read", simple.shower("node", "a node")),
     Route("PATCH", f"{V}/nodes/{{node}}", "node.change", node.change_node, body=nodes.NodeChange, errors=CLAIMS),
@@ -202,10 +240,26 @@ ROWS: tuple[Route, ...] = (
         errors=CLAIMS,
     ),
     Route("DELETE", f"{V}/drifts/{{drift}}/ignore", "drift.ignore", drift.heed_drift, errors=CLAIMS),
+    Route("DELETE", f"{V}/nodes/{{node}}", "node.retire", node.retire_node, errors=(*CLAIMS, errors.InUse)),
     Route("GET", f"{V}/vms", "vm.read", vm.list_vms, query=vm.VmQuery, listing=True),
     Route("GET", f"{V}/vms/{{vm}}", "vm.read", vm.show_vm),
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
+    Route("DELETE", f"{V}/vms/{{vm}}", "vm.remove", vm.remove_vm, status=202, held=True, errors=CLAIMS),
+    Route("POST", f"{V}/vms/{{vm}}/start", "vm.start", vm.start_vm, status=202, held=True, errors=CLAIMS),
+    Route(
+        "POST", f"{V}/vms/{{vm}}/stop", "vm.stop", vm.stop_vm, body=verbs.VmStop, status=202, held=True, errors=CLAIMS
+    ),
+    Route(
+        "POST",
+        f"{V}/vms/{{vm}}/reboot",
+        "vm.reboot",
+        vm.reboot_vm,
+        body=verbs.VmReboot,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
     Route(
         "GET",
@@ -214,6 +268,10 @@ ROWS: tuple[Route, ...] = (
         simple.lister("network", "networks of all projects"),
         query=Q,
         listing=True,
+    ),
+    Route("GET", f"{V}/networks/{{network}}", "network.read", simple.shower("network", "a network with its subnets")),
+    Route(
+        "DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)
     ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports of all projects"), query=Q, listing=True),
     Route(

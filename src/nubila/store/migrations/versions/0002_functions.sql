@@ -864,6 +864,9 @@ begin
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'node', 'id', u."node_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
      where u."node_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'node', 'id', u."node_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
+     where u."node_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
   end if;
   if fu ? 'image' then f := fu->'image';
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
