@@ -252,42 +252,89 @@ def test_ssh_takes_only_account_names(cli: Cli, fake: Fake) -> None:
 # --- completion and start
 
 
+def completed(cli: Cli, *words: str) -> list[str]:
+    ran = cli("__complete", *words)
+    assert (ran.code, ran.err) == (0, "")
+    return ran.out.splitlines()
+
+
 def test_live_names(cli: Cli, fake: Fake) -> None:
     fake.on("GET", "/v1/vms", Canned({"items": [{"name": "web"}, {"name": "e\x1b[2J"}, {"id": "vm-9"}]}))
-    assert cli("__complete", "vm", "show", "").out == "\n\x1fbegin\nweb\nvm-9\n"
-    assert cli("__complete", "vm", "show", "--context", "").out == "\n\x1fbegin\nhome\n"
+    assert completed(cli, "vm", "show", "") == ["web", "vm-9"]
+    assert completed(cli, "vm", "show", "--context", "") == ["home"]
+    assert completed(cli, "context", "use", "h") == ["home"]
     fake.server.shutdown()
     fake.server.server_close()
-    ran = cli("__complete", "vm", "show", "")
-    assert (ran.code, ran.out, ran.err) == (0, "\n\x1fbegin\n", "")
+    assert completed(cli, "vm", "show", "") == []
 
 
 @pytest.mark.parametrize(
-    ("words", "noun"),
+    ("words", "path", "found"),
     [
-        (["vm", "show", "w"], "vm"),
-        (["vm", "create", "web", "--flavor", ""], "flavor"),
-        (["vm", "create", "web", "--flavor=s"], "flavor"),
-        (["project", "member", "p", ""], "user"),
-        (["quota", "set", ""], "project"),
-        (["vm", "sh"], None),
-        (["vm", "show", "--js"], None),
+        (["vm", "stop", ""], "/v1/vms", ["one", "two"]),
+        (["vm", "show", "o"], "/v1/vms", ["one"]),
+        (["vm", "stop", "--hard", "t"], "/v1/vms", ["two"]),
+        (["vm", "create", "web", "--flavor", ""], "/v1/flavors", ["one", "two"]),
+        (["vm", "create", "web", "--flavor=t"], "/v1/flavors", ["two"]),
+        (["vm", "create", "web", "--flavor", "=", "t"], "/v1/flavors", ["two"]),
+        (["vm", "create", "web", "--flavor", "="], "/v1/flavors", ["one", "two"]),
+        (["vm", "create", "web", "--image", ""], "/v1/images", ["one", "two"]),
+        (["vm", "create", "web", "--key", "one", "--key", "t"], "/v1/keypairs", ["two"]),
+        (["project", "member", "p", ""], "/v1/users", ["one", "two"]),
+        (["quota", "set", ""], "/v1/projects", ["one", "two"]),
+        (["node", "retire", ""], "/v1/nodes", ["one", "two"]),
+        (["operation", "wait", ""], "/v1/operations", ["x-1", "x-2"]),
+        (["token", "delete", "--as", "operator", ""], "/v1/tokens", ["x-1", "x-2"]),
+        (["vm", "show", "one", ""], "/v1/vms", []),
     ],
 )
-def test_which_names_fit(words: list[str], noun: str | None) -> None:
-    assert complete.wanted(words) == noun
+def test_names_stand_where_a_command_takes_them(
+    cli: Cli, fake: Fake, words: list[str], path: str, found: list[str]
+) -> None:
+    fake.on("GET", path, Canned({"items": [{"id": "x-1", "name": "one"}, {"id": "x-2", "name": "two"}]}))
+    assert completed(cli, *words) == found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(cli: Cli, shell: str) -> None:
+def test_words_options_and_choices(cli: Cli, fake: Fake) -> None:
+    assert {"vm", "node", "serve", "help"} <= set(completed(cli, ""))
+    assert completed(cli, "key") == ["keypair"]
+    assert completed(cli, "serve", "") == ["user", "operator", "internal", "reconcile"]
+    assert "start" in completed(cli, "vm", "st") and "show" not in completed(cli, "vm", "st")
+    assert {"--hard", "--plan", "--no-wait", "--as"} <= set(completed(cli, "vm", "stop", "--"))
+    assert completed(cli, "vm", "stop", "--as", "") == ["user", "operator"]
+    assert completed(cli, "vm", "create", "web", "--power", "o") == ["on", "off"]
+    assert completed(cli, "completion", "") == ["bash", "zsh", "fish"]
+    assert completed(cli, "context", "add", "x", "--ca", "") == [complete.FILES]
+    # a flag takes no value: what follows it is the next argument
+    assert completed(cli, "network", "create", "n", "--nat", "--mt") == ["--mtu"]
+    assert completed(cli, "vm", "ssh", "web", "--", "") == []
+    assert not fake.asked
+
+
+def test_completion_in_a_real_bash(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    script = cli("completion", "bash").out
+    assert len(script) < 2000
+    fake.on("GET", "/v1/vms", Canned({"items": [{"name": "web"}, {"name": "with space"}]}))
+    command = tmp_path / "nubila"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m nubila "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "a file").touch()
+    ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _nubila; printf "%s\\n" "${COMPREPLY[@]}"'
+    for words, found in (
+        ((str(command), "vm", "stop", "w"), ["web", "with space"]),
+        ((str(command), "image", "upload", "a"), ["a file"]),
+        ((str(command), "vm", "stop", "--sh"), ["--shutdown-timeout"]),
+    ):
+        done = subprocess.run(
+            ["bash", "-uc", f"{script}\n{ask}", "-", *words], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        )
+        assert (done.stdout.splitlines(), done.stderr) == (found, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_of_other_shells_ask_likewise(cli: Cli, shell: str) -> None:
     out = cli("completion", shell).out
-    assert "nubila" in out
-    assert "__complete" in out
-    assert "--flavor" in out or "-l flavor" in out
-    if shell == "bash":
-        done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
+    assert "__complete" in out and len(out) < 2000
 
 
 def _loaded(*argv: str) -> tuple[set[str], float]:

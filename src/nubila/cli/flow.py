@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nubila.cli import columns, exits, history, planning, progress, table
+from nubila.cli import columns, complete, exits, history, planning, progress, table
 from nubila.cli.options import Common, Listed, Plane, Send, Wait, Write
 from nubila.cli.session import Session
 from nubila.cli.terminal import line, paint, state_colour
@@ -17,8 +17,6 @@ from nubila.client.transport import segment
 
 __all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
 
-# nouns that are named by their id: a name of theirs is missing, or no command takes it
-BY_ID = frozenset({"operation", "plan", "token", "join-token"})
 GONE = frozenset({"removing", "removed"})
 SAYS_NOTHING = frozenset({"-", "active"})
 PAST_GONE = frozenset({"deleted", "revoked", "retired"})
@@ -43,7 +41,7 @@ def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> 
         print(history.differences(items))
     elif options.output == "name":
         for item in items:
-            print(line(item.get("id") if noun in BY_ID else item.get("name") or item.get("id")))
+            print(line(item.get("id") if noun in complete.BY_ID else item.get("name") or item.get("id")))
     else:
         _table(noun, list(items), wide=options.output == "wide", operator=plane == "operator")
     return exits.OK
