@@ -10,11 +10,13 @@ import resource
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from nubila import __main__ as entry
+from nubila.access import authority
 from nubila.cli import complete, contexts, vm_inside
 from tests.cli.fake_api import USER_TOKEN, Asked, Canned, Cli, Fake, problem
 
@@ -24,9 +26,39 @@ VM = {"id": "vm-1", "kind": "vm", "name": "web", "image": "debian", "addresses":
 # --- contexts
 
 
+def a_ca(directory: Path) -> Path:
+    """A CA certificate as an installation has one."""
+    authority.open_or_create(directory / "ca.key", directory / "ca.pem", "r", datetime.now(UTC))
+    return directory / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("url", "ca", "said"),
+    [
+        ("http://10.1.1.1:8440", True, "plain http is for loopback addresses only"),
+        ("foo", True, "--user-url foo: "),
+        ("https://", True, "--user-url https://: "),
+        ("https://10.1.1.1:8440", False, "needs the installation's CA"),
+    ],
+)
+def test_a_context_that_could_never_work_is_refused_when_it_is_made(
+    cli: Cli, contexts_file: Path, tmp_path: Path, url: str, ca: bool, said: str
+) -> None:
+    before = contexts_file.read_text()
+    ran = cli("context", "add", "away", "--user-url", url, *(["--ca", str(a_ca(tmp_path))] if ca else []))
+    assert ran.code == 2
+    assert said in ran.err
+    assert contexts_file.read_text() == before
+    (tmp_path / "no.pem").write_text("x")
+    assert (
+        "is no CA" in cli("context", "add", "away", "--user-url", "https://h:1", "--ca", str(tmp_path / "no.pem")).err
+    )
+    assert cli("context", "add", "here", "--user-url", "http://127.0.0.1:8440").code == 0
+
+
 def test_add_use_show_list_delete(cli: Cli, contexts_file: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("nbu_77_topsecret\n")
-    (tmp_path / "ca.pem").write_text("x")
+    a_ca(tmp_path)
     argv = ["context", "add", "away", "--user-url", "https://10.0.0.1:8440", "--ca", str(tmp_path / "ca.pem")]
     assert cli(*argv, "--user-token-file", str(tmp_path / "token")).code == 0
     assert stat.S_IMODE(contexts_file.stat().st_mode) == 0o600
@@ -77,8 +109,8 @@ def test_without_any_context_make_up_is_named(cli: Cli, contexts_file: Path) -> 
 
 
 def test_broken_file_and_bad_values(cli: Cli, contexts_file: Path) -> None:
-    cli("context", "add", "plain", "--user-url", "http://10.1.1.1:1")
-    contexts_file.write_text(contexts_file.read_text().replace('"plain"', '"plain", "user_token": "nbu_1_zzz"'))
+    plain = {"name": "plain", "user_url": "http://10.1.1.1:1", "user_token": "nbu_1_zzz"}  # written by hand
+    contexts_file.write_text(json.dumps({"current": "plain", "contexts": [plain]}))
     ran = cli("vm", "list", "--context", "plain")
     assert ran.code == 2
     assert "loopback" in ran.err
@@ -247,6 +279,62 @@ def test_ssh_takes_only_account_names(cli: Cli, fake: Fake) -> None:
     fake.on("GET", "/v1/vms/web", Canned(VM))
     fake.on("GET", "/v1/images", Canned({"items": [{"name": "debian", "login": "-oX"}], "next": None}))
     assert cli("vm", "ssh", "web", "--print").code == 2
+
+
+def test_a_refused_key_leaves_no_files(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    """So that the same line, mended, works."""
+    path = tmp_path / "id"
+    fake.on("POST", "/v1/keypairs", problem(409, "name-taken", "Another keypair already has that name."))
+    assert cli("keypair", "create", "k", "--generate", str(path)).code == 4
+    assert list(tmp_path.glob("id*")) == []
+    fake.on("POST", "/v1/keypairs", Canned({"kind": "keypair", "id": "key-1", "name": "k"}, 201))
+    assert cli("keypair", "create", "k", "--generate", str(path)).code == 0
+    assert sorted(p.name for p in tmp_path.glob("id*")) == ["id", "id.pub"]
+
+
+def test_console_and_ssh_as_json(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM))
+    fake.on("GET", "/v1/images", Canned({"items": [], "next": None}))
+    fake.on("GET", "/v1/vms/web/console", Canned(b"login: \x1b[2J", headers={"Content-Type": "text/plain"}))
+    assert cli("vm", "console", "web", "--json").json == {"vm": "web", "console": "login: \x1b[2J"}
+    found = cli("vm", "ssh", "web", "--json", "--", "uname").json
+    assert found["command"][0] == "ssh" and found["command"][-1] == "uname"
+
+
+def test_ssh_says_what_is_in_the_way(cli: Cli, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, argv: ran_.append(argv))
+    fake.on("GET", "/v1/images", Canned({"items": [], "next": None}))
+    fake.on("GET", "/v1/vms/web", Canned({**VM, "state": "stopped"}))
+    ran = cli("vm", "ssh", "web")
+    assert (ran.code, ran_) == (4, [])
+    assert "VM 'web' is stopped." in ran.err and "nubila vm start web" in ran.err
+    fake.on("GET", "/v1/vms/web", Canned({**VM, "state": "running", "status": {"guest": {"agent": False}}}))
+    assert "may still be booting" in cli("vm", "ssh", "web").err
+    fake.on("GET", "/v1/vms/web", Canned({**VM, "state": "running", "status": {"guest": {"addressed_at": "x"}}}))
+    assert cli("vm", "ssh", "web").err == ""
+    assert len(ran_) == 2
+
+
+def test_a_full_disk_is_told_and_not_traced(cli: Cli) -> None:
+    for words in (["help"], ["vm", "--help"], ["context", "list"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "nubila", *words], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert done.returncode == 1
+        assert done.stderr == "error: The output cannot be written: No space left on device.\n"
+
+
+def test_help_of_a_noun_by_the_word_help(cli: Cli) -> None:
+    assert cli("help", "vm").out == cli("vm", "--help").out
+    assert cli("help", "vm", "stop").out == cli("vm", "stop", "--help").out
+    assert "Usage: nubila vm label [OPTIONS] VM [CHANGES...]" in cli("help", "vm", "label").out
+
+
+def test_show_takes_o_json_as_lists_do(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned(VM))
+    assert cli("vm", "show", "web", "-o", "json").json == VM
 
 
 # --- completion and start

@@ -111,6 +111,19 @@ async def meant(call: ApiCall, kind: str, value: str) -> tuple[UUID | None, str 
     return (UUID(row["id"]), None) if row is not None else (None, name)
 
 
+def missing(call: ApiCall, kind: str, value: str) -> errors.NotFound:
+    """What was named is not there, or not for this caller; with the command that lists what is."""
+    noun = kind.replace("_", "-")
+    where = " --as operator" if is_operator(call) and kind in BOTH_PLANES else ""
+    return errors.NotFound(
+        f"There is no {kind.replace('_', ' ')} '{value[:80]}'.", fix=f"See 'nubila {noun} list{where}'."
+    )
+
+
+# kinds that the command lists on both planes
+BOTH_PLANES = frozenset({"vm", "network", "port", "volume", "image", "flavor", "token", "operation", "plan"})
+
+
 def matching(call: ApiCall, row: Mapping[str, Any]) -> None:
     """If-Match against the wish: the first number of the ETag is the generation. Raises PreconditionFailed."""
     if call.if_match is None or "*" in call.if_match:
@@ -174,7 +187,7 @@ async def found(call: ApiCall, kind: str, value: str, *, project_id: UUID | None
     object_id, name = ref(kind, value)
     row = await call.context.resources.whole(kind, project_id=project_id, object_id=object_id, name=name, **equals)
     if row is None:
-        raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")
+        raise missing(call, kind, value)
     return row
 
 
@@ -183,7 +196,7 @@ async def seen(call: ApiCall, kind: str, value: str) -> Record:
     object_id, name = await meant(call, kind, value)
     row = await call.context.resources.one(kind, project_id=project_of(call), object_id=object_id, name=name)
     if row is None:
-        raise errors.NotFound(f"There is no {kind.replace('_', ' ')} '{value[:80]}'.")
+        raise missing(call, kind, value)
     return row
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from nubila.cli import complete, contexts, exits, flow, table, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import flag, noun, source, verb
+from nubila.client.transport import Transport
 
 app = noun("context", "Installations and credentials.")
 
@@ -95,6 +96,7 @@ def add(
     }
     old = next((c for c in found.all if c.name == name), contexts.Context(name=name))
     new = replace(old, **{k: v for k, v in parts.items() if v is not None})
+    _check(found, new)
     contexts.save(replace(found.with_(new), current=found.current or name))
     print(f"context {name} is in {found.path}")
     return exits.OK
@@ -109,6 +111,24 @@ def delete(name: Name, /, *, options: Local = Local()) -> int:
     contexts.save(replace(found, all=left, current=None if found.current == name else found.current))
     print(f"context {name} deleted")
     return exits.OK
+
+
+def _check(found: contexts.Contexts, context: contexts.Context) -> None:
+    """Refuse now what could only fail at its first use: an address that is none, plain http beyond this machine, no CA."""
+    for name in ("user_url", "operator_url"):
+        url = getattr(context, name)
+        if url is None:
+            continue
+        try:
+            Transport(url, ca=found.resolve(context.ca), token=None)
+        except ValueError as e:
+            raise Failure(
+                f"--{name.replace('_', '-')} {url}: {e}.",
+                fix="Give an address such as https://127.0.0.1:8440, and --ca FILE with the installation's certificate.",
+                code=exits.USAGE,
+            ) from None
+        except OSError as e:
+            raise Failure(f"--ca {context.ca} is no CA certificate: {e.strerror or e}.", code=exits.USAGE) from None
 
 
 def _public(context: contexts.Context) -> dict[str, Any]:

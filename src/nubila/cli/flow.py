@@ -49,7 +49,7 @@ def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> 
 
 def one(found: Json, options: Common, text: Callable[[Json], str] | None = None) -> int:
     """Prints one object."""
-    if options.json:
+    if options.as_json:
         print_json(found)
     else:
         differs = getattr(options, "until", None) is not None
@@ -89,7 +89,7 @@ def change(
     except ProblemError as e:
         if e.problem.get("already") is not True:
             raise
-        if options.json:
+        if options.as_json:
             print_json(e.problem)
         else:
             print(line(e.detail))
@@ -100,7 +100,7 @@ def change(
     if isinstance(options, Wait) and options.wait:
         api: Calls = session.operator if plane == "operator" else session.user
         answer, failure = _awaited(answer, options, session, api, plane)
-    if options.json:
+    if options.as_json:
         print_json(answer)
     elif failure is None:
         print(f"{line(what)} {past}" if what else summary(answer, past, session.again(plane)))
@@ -161,7 +161,7 @@ def _table(noun: str, items: list[Json], *, wide: bool, operator: bool) -> None:
 
 
 def _plan(plan: Json, options: Write, session: Session, plane: Plane) -> int:
-    if options.json:
+    if options.as_json:
         print_json(plan)
     else:
         print(planning.whole(plan, f"nubila plan apply {line(plan.get('id'))}{session.again(plane)}"))
@@ -180,7 +180,7 @@ def _awaited(
         operation = progress.wait(api, operation, timeout_s=options.timeout_s, again=session.again(plane))
     except exits.Failure as e:
         failure = e
-        if options.json and e.code != exits.INTERRUPTED:
+        if options.as_json and e.code != exits.INTERRUPTED:
             operation = api.get(f"/v1/operations/{operation['id']}")
     return {**answer, **_again(answer, api), "operation": operation}, failure
 

@@ -33,7 +33,7 @@ def of(app: App, kind: str, plural: str, *, plane: Plane | None = None) -> None:
         session = Session(options)
         api = session.either(plane or options.as_)
         items = list(islice(api.pages(f"/v1/{plural}/{segment(name)}/history", Find(limit=limit)), limit))
-        if options.json:
+        if options.as_json:
             from nubila.cli.flow import print_json
 
             print_json({"items": items, "next": None})

@@ -225,7 +225,7 @@ class _Sending:
 
 
 def _report(answer: flow.Json, options: Any) -> int:
-    if options.json:
+    if options.as_json:
         flow.print_json(answer)
     else:
         print(flow.summary(answer, "uploaded"))

@@ -12,6 +12,7 @@ from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import Listing, Past, Write, named, noun, source, verb
 from nubila.cli.session import Session
+from nubila.client.answers import ProblemError
 
 app = noun("keypair", "SSH public keys that VMs let in.")
 
@@ -49,7 +50,13 @@ def create(
             code=exits.USAGE,
         )
     body = {"name": name, "public_key": key}
-    return flow.change(lambda how: session.user.create_keypair(body, how), options, session, "created")
+    try:
+        return flow.change(lambda how: session.user.create_keypair(body, how), options, session, "created")
+    except ProblemError:
+        if generate is not None:  # refused: the same line, mended, makes a new pair
+            for made in (generate.expanduser(), Path(source)):
+                made.unlink(missing_ok=True)
+        raise
 
 
 @verb(app, "list", "nubila keypair list")

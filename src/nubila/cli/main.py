@@ -6,6 +6,7 @@ imports the command parser and the one module that the noun needs.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from itertools import pairwise
@@ -51,6 +52,24 @@ EXAMPLES = (
 
 def main(argv: list[str]) -> int:
     """Runs one command and returns its exit code; every failure has been told on standard error."""
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+        return code
+    except OSError as e:
+        if e.errno != errno.EPIPE:  # a full disk behind a redirection, for one
+            return _unwritten(e)
+        # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.OK
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return exits.INTERRUPTED
+
+
+def _main(argv: list[str]) -> int:
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(help_text())
         return exits.OK if argv else exits.USAGE
@@ -60,14 +79,14 @@ def main(argv: list[str]) -> int:
         from nubila.cli import complete
 
         return complete.main(argv[1:])
-    try:
-        return _run(argv)
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.OK
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return exits.INTERRUPTED
+    return _run(argv)
+
+
+def _unwritten(error: OSError) -> int:
+    """Standard output does not take what was to be printed; the rest of it is dropped, or the exit would fail anew."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"error: The output cannot be written: {error.strerror}.", file=sys.stderr)
+    return exits.FAILED
 
 
 def root() -> App:

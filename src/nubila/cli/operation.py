@@ -69,7 +69,7 @@ def wait(
     api = session.either(options.as_)
     again = session.again(options.as_)
     found = progress.wait(api, api.operation(operation), timeout_s=timeout_s, again=again)
-    if options.json:
+    if options.as_json:
         flow.print_json(found)
     else:
         print(progress.words(found))

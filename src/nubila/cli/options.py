@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ class Common:
     """Which installation, as whom, and in which form the answer is printed."""
 
     json: Annotated[bool, flag("Print the API's JSON.", _OUTPUT)] = False
+    output: Annotated[
+        Output | None,
+        Parameter(name=["--output", "-o"], help="Form: of one object, json or its name.", group=_OUTPUT, show=False),
+    ] = None
     context: Annotated[
         str | None,
         Parameter(
@@ -48,7 +53,7 @@ class Common:
 
     @property
     def as_json(self) -> bool:
-        return self.json
+        return self.json or self.output == "json"
 
 
 @Parameter(name="*")
@@ -76,12 +81,8 @@ class Either(Past):
 class Listed(Either):
     """For lists that are not filtered."""
 
-    output: Annotated[Output, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = "table"
+    output: Annotated[Output | None, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = None
     limit: Annotated[int | None, Parameter(help="At most so many.")] = None
-
-    @property
-    def as_json(self) -> bool:
-        return self.json or self.output == "json"
 
     def find(self) -> Find:
         return Find(limit=self.limit)
@@ -187,10 +188,22 @@ def verb(app: App, name: str, *examples: str) -> Callable[[Callable[..., int]], 
     def register(function: Callable[..., int]) -> Callable[..., int]:
         shown = "\n".join(["Examples:", *(f"  {e}" for e in examples)])
         given: dict[str, Any] = {"name": name, "help_epilogue": shown, "version_flags": []}
+        given["usage"] = f"nubila {app.name[0]} {name} [OPTIONS] {arguments(function)}".strip()
         app.command(function, **given)
         return function
 
     return register
+
+
+def arguments(function: Callable[..., int]) -> str:
+    """A command's arguments as its usage line names them: 'VM [CHANGES...]'."""
+    words = []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.VAR_POSITIONAL:
+            words.append(f"[{p.name.upper()}...]")
+        elif p.kind is p.POSITIONAL_ONLY:
+            words.append(p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]")
+    return " ".join(words)
 
 
 def named(kind: str, text: str = "") -> Parameter:

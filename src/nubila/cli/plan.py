@@ -42,7 +42,7 @@ def apply(plan: Plan, /, *, options: WaitEither = WaitEither()) -> int:
 def discard(plan: Plan, /, *, options: Either = Either()) -> int:
     """Forget a plan. It would expire by itself."""
     answer = Session(options).either(options.as_).discard_plan(plan)
-    if options.json:
+    if options.as_json:
         flow.print_json(answer)
     else:
         print(f"plan {plan} discarded")

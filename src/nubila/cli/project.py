@@ -33,7 +33,7 @@ def show(
     if options.as_ == "user":
         raise Failure("Your project is the one of your token.", fix="Leave the name out.", code=exits.USAGE)
     found = session.operator.project(project)
-    if not options.json and not found.get("quota"):
+    if not options.as_json and not found.get("quota"):
         found = {**found, "quota": classes(session.operator.quota(project))}
     return flow.one(found, options, _text)
 

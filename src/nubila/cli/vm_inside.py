@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import shlex
@@ -34,7 +35,9 @@ def console(
 ) -> int:
     """Print what a VM wrote to its console last. Terminal control sequences are left out."""
     data = Session(options).user.vm_console(vm, max_bytes=max_bytes)
-    if raw:
+    if options.as_json:
+        print(json.dumps({"vm": vm, "console": data.decode("utf-8", "replace")}, indent=2))
+    elif raw:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -61,6 +64,8 @@ def ssh(
     """
     session = Session(options)
     found = session.user.vm(vm)
+    if not (show or options.as_json):
+        _reachable(found)
     who = login or login_of(session, found)
     if not _LOGIN.fullmatch(who):
         raise Failure("The login is not an account's name.", fix="Give it with --login.", code=exits.USAGE)
@@ -73,6 +78,9 @@ def ssh(
         None if private is None else str(private),
         command,
     )
+    if options.as_json:
+        print(json.dumps({"vm": found["id"], "command": line}, indent=2))
+        return exits.OK
     if show:
         print(shlex.join(line))
         return exits.OK
@@ -81,6 +89,23 @@ def ssh(
         os.execvp(line[0], line)  # noqa: S606
     except OSError as e:
         raise Failure(f"ssh cannot be run: {e.strerror}.", fix="Install the OpenSSH client.") from None
+
+
+def _reachable(vm: Json) -> None:
+    """Refuse where ssh cannot get through, and say so where it may not yet: ssh itself would only say 'no route'."""
+    name, state = clean(str(vm.get("name"))), str(vm.get("state"))
+    if state not in ("running", "rebooting", "starting", "unknown", "None"):
+        raise Failure(
+            f"VM '{name}' is {state}.",
+            fix=f"`nubila vm start {name}`" if state == "stopped" else f"`nubila vm show {name}` says why.",
+            code=exits.CONFLICT,
+        )
+    guest = table.pick(vm, "guest") or {}
+    if state != "None" and isinstance(guest, dict) and not (guest.get("addressed_at") or guest.get("agent")):
+        print(
+            f"{name} shows no sign of its guest yet: it may still be booting. `nubila vm console {name}` shows how far it is.",
+            file=sys.stderr,
+        )
 
 
 def command_line(

@@ -78,7 +78,7 @@ class Calls:
 
     def tagged(self, path: str) -> tuple[Json, str | None]:
         """The JSON at `path`, and its ETag for If-Match."""
-        response = self.send("GET", path)
+        response = self.send("GET", path, query=self.moment)
         return response.json(), response.headers.get("etag")
 
     def write(self, method: str, path: str, body: object = None, how: How = NOW) -> Json:
