@@ -23,7 +23,7 @@ NOUNS: dict[str, Mapping[StrEnum, frozenset[StrEnum]]] = {
 def drawn(noun: str) -> str:
     table = NOUNS[noun]
     lines = [
-        f"# States of a {noun}",
+        f"# States of {'an' if noun[0] in 'aeiou' else 'a'} {noun}",
         "",
         "Drawn from the table that the database enforces; do not edit.",
         "",

@@ -36,7 +36,7 @@ def test_plan_is_a_table_and_ends_with_the_line_that_applies_it(cli: Cli, fake: 
     assert lines[0].split() == ["ACTION", "KIND", "NAME", "ID", "WHAT"]
     assert lines[1].split(maxsplit=5) == ["+", "create", "vm", "web", "vm-1", "node host1"]
     assert "address 10.0.0.5" in ran.out
-    assert "size gib 10" in ran.out
+    assert "size 10 GiB" in ran.out
     assert "revision 4 -> 5" in ran.out
     vms = next(line for line in lines if line.startswith("vms"))
     assert vms.split()[1:] == ["##########++............", "4", "10", "5"]
@@ -327,3 +327,52 @@ def test_more_gateways_than_subnets_are_refused(cli: Cli, fake: Fake) -> None:
     assert ran.code == 2
     assert "2 gateways were given for 1 subnets" in ran.err
     assert not fake.asked
+
+
+def test_a_plan_speaks_in_units_and_verbs_and_keeps_to_the_width(
+    cli: Cli, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details = {
+        "memory_mib": {"was": 512, "becomes": 1024},
+        "reboots": {"was": 0, "becomes": 1},
+        "gone": {"was": False, "becomes": True},
+        "zones": ["a", "b"],
+        "labels": {f"label-{n}": "x" * 20 for n in range(6)},
+    }
+    effect = {
+        "action": "change",
+        "kind": "vm",
+        "id": "vm-01k9zzzzzzzzzzzzzzzzzzzzzz",
+        "name": "web",
+        "details": details,
+    }
+    facts = [{"kind": "vm", "id": "vm-1", "generation": 1}]
+    quota = {c: {"limit": 9, "used": 1, "after": 7} for c in ("vms", "cores")}
+    fake.on(
+        "POST", "/v1/vms/web/reboot", Canned({"id": "plan-1", "effects": [effect], "facts": facts, "quota_left": quota})
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    out = cli("vm", "reboot", "web", "--plan").out
+    assert "memory 512 MiB -> 1024 MiB" in " ".join(out.split())
+    assert "rebooted once more" in " ".join(out.split())
+    assert "gone" not in out
+    assert "Rests on 1 fact: see `nubila plan show plan-1`." in out
+    assert out.index("cores") < out.index("vms")  # a stored plan comes back in another order
+    assert max(map(len, out.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "400")
+    assert "WHAT" in cli("vm", "reboot", "web", "--plan").out
+
+
+def test_show_tells_what_is_wished_from_what_is_reported(cli: Cli, fake: Fake) -> None:
+    vm = {
+        "id": "vm-1", "kind": "vm", "name": "web", "state": "running", "project_id": None, "flavor": "tiny", "flavor_id": "flv-1",
+        "spec": {"power": "on", "flavor_id": "flv-1", "cores": 2, "gone": False, "keys": ["ssh-ed25519 AAAA me@here"], "boot_string": ""},
+        "status": {"power": "off", "reason": None, "guest": {"agent": True, "metadata_at": None}}, "created_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    fake.on("GET", "/v1/vms/web", Canned(vm))
+    out = cli("vm", "show", "web").out
+    head, wished, reported = out.split("\n\n")
+    assert wished.splitlines() == ["wished:", "  cores  2", "  keys   me@here", "  power  on"]
+    assert reported.splitlines() == ["reported:", "  guest.agent  yes", "  power        off"]
+    assert "-1\n" in head and "flv-1" not in out and "project" not in out
+    assert cli("vm", "show", "web", "--json").json == vm

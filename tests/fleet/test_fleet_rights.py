@@ -147,3 +147,41 @@ def test_a_cancelled_operation_is_shown_as_one(cloud: Installation, tenant: Tena
     assert (late["cancelled"], late["detail"][:8]) == ("no", "Too late")
     why = tenant.owner.get(f"/v1/operations/{op}/why").ok()
     assert (why["deadline_in_s"], why["cancel_means"], why["can_cancel"]) == (None, None, False)
+
+
+def test_whose_and_when_is_said_alike_everywhere(cloud: Installation, tenant: Tenant) -> None:
+    operator = cloud.operator()
+    me = tenant.owner.get("/v1/me").ok()
+    assert (me["name"], me["project"]) == (tenant.user, tenant.name)
+    mine = tenant.owner.list("/v1/tokens")[0]
+    assert (mine["account"], mine["project"]) == (tenant.user, tenant.name)
+    theirs = [t for t in operator.list("/v1/tokens") if t["plane"] == "operator"]
+    assert {t["account"] for t in theirs} >= {"root"}
+    assert {t["project"] for t in theirs} == {None}
+    plan = tenant.owner.post(
+        "/v1/vms?plan=1", tenant.wish("p", user_data="s3cret", boot_string="b", labels={"a": "b"})
+    ).ok()
+    made = operator.post("/v1/join-tokens", {}).ok()
+    token = tenant.owner.post("/v1/tokens", {"name": "t3", "expires_in_s": 60}).ok()["token"]
+    for moment in (
+        plan["created_at"], plan["expires_at"], made["expires_at"], token["spec"]["expires_at"], mine["created_at"],
+        tenant.owner.get(f"/v1/plans/{plan['id']}").ok()["expires_at"],
+    ):  # fmt: skip
+        assert moment.endswith("Z"), moment
+    vm, _, port = plan["effects"]
+    assert (vm["details"]["user_data"], vm["details"]["boot_string"], vm["details"]["labels"]) == (
+        "6 characters",
+        "b",
+        {"a": "b"},
+    )
+    assert "s3cret" not in str(plan)
+    assert port["name"].startswith("p-0-")  # as the plan of its removal names it
+    operator.delete(f"/v1/join-tokens/{made['id']}").ok()
+
+
+def test_the_reason_of_a_maintenance_ends_with_it(cloud: Installation) -> None:
+    operator = cloud.operator()
+    node = operator.list("/v1/nodes")[0]["id"]
+    on = operator.patch(f"/v1/nodes/{node}", {"maintenance": True, "maintenance_reason": "disks"}).ok()
+    assert on["spec"]["maintenance_reason"] == "disks"
+    assert operator.patch(f"/v1/nodes/{node}", {"maintenance": False}).ok()["spec"]["maintenance_reason"] == ""

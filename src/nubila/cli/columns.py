@@ -176,7 +176,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ROLE", "role"),
         Column("FOR", "account|account_name|account_id"),
         Column("EXPIRES", "expires_at"),
-        Column("PROJECT", "project_id", wide=True),
+        Column("PROJECT", "project|project_id"),
         AGE,
     ),
     "project": (NAME, ID, Column("SUSPENDED", "suspended"), Column("DESCRIPTION", "description"), AGE, LABELS),

@@ -17,6 +17,9 @@ from nubila.client.transport import segment
 
 __all__ = ["Json", "change", "describe", "listing", "one", "print_json", "segment", "summary"]
 
+# of an object as lines: what comes first, what last
+FIRST = ("id", "kind", "name", "state")
+LAST = ("created_at", "updated_at", "etag")
 GONE = frozenset({"removing", "removed"})
 SAYS_NOTHING = frozenset({"-", "active"})
 PAST_GONE = frozenset({"deleted", "revoked", "retired"})
@@ -58,16 +61,39 @@ def one(found: Json, options: Common, text: Callable[[Json], str] | None = None)
 
 
 def describe(found: Json) -> str:
-    """An object as lines: what it is first, its spec and status after."""
-    first = ("id", "kind", "name", "state")
-    top = {k: found[k] for k in first if k in found}
+    """An object as lines: what it is first, then what is wished of it and what its node reports.
+
+    Left out is what says nothing: empty values, and the id of what stands there by name. --json has all.
+    """
+    top = {k: found[k] for k in (*FIRST, *found) if k in found and k not in ("spec", "status", *LAST)}
     if "state" in top:
-        state = columns.state(found)
-        top["state"] = state
-    rest = {k: v for k, v in found.items() if k not in first and k not in ("spec", "status")}
-    spec, status = found.get("spec") or {}, found.get("status") or {}
-    inner = {k: v for part in (spec, status) for k, v in part.items() if k not in rest}
-    return table.anything({**top, **rest, **inner})
+        top["state"] = columns.state(found)
+    spec, status = (dict(found.get(part) or {}) for part in ("spec", "status"))
+    named = frozenset(top)
+    top, spec, status = (_telling(part, named) for part in (top, spec, status))
+    last = _telling({k: found[k] for k in LAST if k in found}, named)
+    if not spec or not status:
+        return table.anything({**top, **spec, **status, **last})
+    wished = {k: v for k, v in spec.items() if k not in top}
+    parts = [table.anything({**top, **last})]
+    for heading, part in (("wished", wished), ("reported", status)):
+        if part:
+            parts.append(f"{paint(f'{heading}:', 'bold')}\n{table.anything(dict(sorted(part.items())), '  ')}")
+    return "\n\n".join(parts)
+
+
+def _telling(part: Json, named: frozenset[str]) -> Json:
+    """Without empty values and without ids of what `named` has by name; of public keys only whose they are."""
+    kept: Json = {}
+    for k, v in part.items():
+        told = _telling(v, named) if isinstance(v, dict) and k != "labels" else v
+        if told not in (None, "", [], {}) and not (k.endswith("_id") and k.removesuffix("_id") in named):
+            kept[k] = told
+    if isinstance(kept.get("keys"), list):
+        kept["keys"] = [str(k).split(" ", 2)[-1] for k in kept["keys"]]
+    if kept.get("gone") is False:
+        del kept["gone"]
+    return kept
 
 
 def change(

@@ -10,13 +10,13 @@ from nubila.cli import table
 from nubila.cli.terminal import line, paint
 from nubila.client.answers import ProblemError
 
-STANDARD = frozenset({"type", "title", "status", "detail", "slug", "fix", "request_id", "instance"})
+STANDARD = frozenset({"type", "title", "status", "detail", "slug", "fix", "request_id", "instance", "field", "where"})
 
 
 def show(error: ProblemError) -> None:
     """A problem of the API; what it carries beyond the standard fields is shown as lines and small tables."""
     text(error.detail)
-    extra = {k: v for k, v in error.problem.items() if k not in STANDARD and v not in (None, [], {}, "")}
+    extra = {k: v for k, v in error.problem.items() if k not in STANDARD and v not in (None, [], {}, "", 0)}
     for name in sorted(extra, key=lambda k: k != "changed"):  # 'changed' first
         _extra(name, extra[name])
     hint(error.fix)

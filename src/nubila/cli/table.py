@@ -10,7 +10,16 @@ from nubila.cli.terminal import line, paint
 
 GAP = "  "
 MISSING = "-"
-FIRST = ("", "kind", "id", "name", "was", "is_now")  # of the columns that a table of unknown objects has
+FIRST = (
+    "",
+    "kind",
+    "id",
+    "name",
+    "was",
+    "is_now",
+    "cidr",
+    "gateway",
+)  # of the columns that a table of unknown objects has
 
 
 def render(headers: Sequence[str], rows: Iterable[Sequence[object]], colours: Mapping[int, Any] | None = None) -> str:

@@ -32,6 +32,11 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
         return Draft(actor=self.actor, request=self.request, reason=self.reason)
 
 
+def stamp(moment: datetime) -> str:
+    """A moment as every answer writes it: UTC, ending in Z."""
+    return str(msgspec.to_builtins(moment))
+
+
 def builtins(struct: Any) -> Any:
     """A struct as the JSON values that a row holds."""
     return msgspec.to_builtins(struct)

@@ -16,7 +16,7 @@ import msgspec
 from nubila import errors
 from nubila.fleet.fleet import Fleet
 from nubila.intent import refusing
-from nubila.intent.asking import Asking, Outcome
+from nubila.intent.asking import Asking, Outcome, stamp
 from nubila.model.draft import Draft, Drafted, Row
 from nubila.model.ids import Mint, parse, text
 from nubila.store.database import Database, Retry
@@ -216,9 +216,7 @@ class Carrier:
             kind="plan",
             object_id=plan_id,
         )
-        return Planned(
-            shown={**shown, "created_at": row["now"].isoformat(), "expires_at": row["expires_at"].isoformat()}
-        )
+        return Planned(shown={**shown, "created_at": stamp(row["now"]), "expires_at": stamp(row["expires_at"])})
 
     async def _quota_left(self, draft: Draft) -> dict[str, Any]:
         left: dict[str, Any] = {}

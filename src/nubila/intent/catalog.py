@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.intent.asking import Asking, Outcome, builtins, stamp
 from nubila.model import catalog
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import Cores, Labels, MemoryMib, Name, Reference, SizeGib
@@ -328,4 +328,4 @@ def set_quota(body: QuotaChange, project: Row, present: dict[str, list[int]], as
 
 
 def _later(now: datetime, seconds: int) -> str:
-    return (now + timedelta(seconds=seconds)).isoformat()
+    return stamp(now + timedelta(seconds=seconds))

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.intent.asking import Asking, Outcome, builtins, stamp
 from nubila.model import node
 from nubila.model.draft import Drafted, Effect, Row
 from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Name, Reason
@@ -45,14 +45,14 @@ def create_join_token(body: JoinTokenCreate, asking: Asking, token_id: UUID, bea
     draft.inserts("join_token", id=token_id, spec=builtins(body), expires_at=expires)
     draft.inserts("credential", id=token_id, sha256=bearer[1])
     effect = Effect(
-        action="create", kind="join_token", id=text("join_token", token_id), details={"expires_at": expires.isoformat()}
+        action="create", kind="join_token", id=text("join_token", token_id), details={"expires_at": stamp(expires)}
     )
     return Drafted(
         draft=draft,
         status=201,
         refers={"join_token": token_id},
         effects=[effect],
-        secret={"token": bearer[0], "expires_at": expires.isoformat()},
+        secret={"token": bearer[0], "expires_at": stamp(expires)},
     )
 
 
@@ -126,6 +126,8 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
 
 def change(body: NodeChange, row: Row, inventory: list[Row], asking: Asking) -> Outcome:
     given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
+    if body.maintenance is False:
+        given.setdefault("maintenance_reason", "")  # it was the reason of a maintenance that is over
     spec = msgspec.structs.replace(msgspec.convert(row["spec"], node.Spec), **given)
     status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
     draft = asking.draft()

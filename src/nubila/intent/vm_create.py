@@ -11,6 +11,7 @@ import msgspec
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.intent.refusing import refused
+from nubila.intent.vm_effects import given
 from nubila.model import catalog, image, network, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
@@ -112,6 +113,7 @@ def create(
                 "memory_mib": memory_mib,
                 "virt_method": made["spec"]["virt_method"],
                 "power": body.power.value,
+                **given(body),
                 "host": host_handle(asking.project_id, node.id),
             },
             operator_details={"node": node.name},
@@ -361,7 +363,7 @@ def _ports(
                 action="create",
                 kind="port",
                 id=text("port", port_id),
-                name=net["name"],
+                name=draft.insert["port"][-1]["name"],
                 details={"network": net["name"], "mac": mac, "addresses": addresses},
             )
         )

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome
+from nubila.intent.asking import Asking, Outcome, stamp
 from nubila.intent.vm import View, amended, leaving, opened
 from nubila.model import vm
 
@@ -28,7 +28,7 @@ def hold(body: VmHold, view: View, asking: Asking) -> Outcome:
         return leaving(row)
     plane = _plane(asking)
     by = "an operator" if asking.operator else asking.actor
-    made = vm.Hold(plane=plane, by=by, reason=body.reason, since=asking.now.isoformat(timespec="seconds"))
+    made = vm.Hold(plane=plane, by=by, reason=body.reason, since=stamp(asking.now.replace(microsecond=0)))
     # operators' first: theirs is the one that a refusal names
     holds = sorted([h for h in spec.holds if h.plane != plane] + [made], key=lambda h: h.plane)
     return amended(asking, row, msgspec.structs.replace(spec, holds=tuple(holds)), {})

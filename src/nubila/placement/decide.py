@@ -112,7 +112,7 @@ def _nearest(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: R
         node_id=str(nodes.rows[index].id),
         node_name=nodes.rows[index].name,
         short={
-            f.name: f"{int(s[index])} {f.unit}" if f.unit else f.words
+            f.name: f"{int(s[index])} {f.unit}" if f.unit else f.one
             for f, s in zip(FILTERS, shortfalls, strict=True)
             if s[index] > 0
         },

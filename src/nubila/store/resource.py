@@ -125,6 +125,10 @@ DERIVED: dict[str, dict[str, str]] = {
         "epoch": "(select max(a.epoch) from attachment a where a.volume_id = volume.id)",
     },
     "snapshot": {"volume_name": "(select d.name from volume d where d.id = snapshot.volume_id)"},
+    "token": {
+        "account_name": 'coalesce((select u.name from "user" u where u.id = token.account_id), (select o.name from operator o where o.id = token.account_id))',
+        "project_name": "(select p.name from project p where p.id = token.project_id)",
+    },
     "network": {
         "subnets": """(select jsonb_agg(jsonb_build_object('cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr)
                         from subnet s where s.network_id = network.id and s.removed_at is null)::text""",

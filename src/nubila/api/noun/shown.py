@@ -22,7 +22,9 @@ def _image(call: ApiCall, row: Record) -> dict[str, Any]:
 
 
 def _token(call: ApiCall, row: Record) -> dict[str, Any]:
-    return json.resource("token", row, viewer=call.viewer, plane=row["plane"])
+    return json.resource(
+        "token", row, viewer=call.viewer, plane=row["plane"], account=row["account_name"], project=row["project_name"]
+    )
 
 
 def _port(call: ApiCall, row: Record) -> dict[str, Any]:

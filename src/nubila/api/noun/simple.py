@@ -315,6 +315,9 @@ async def me(call: ApiCall) -> Answer:
     kind = "operator" if is_operator(call) else "user"
     assert p.account_id is not None
     row = await call.context.resources.one(kind, object_id=p.account_id)
+    project = None
+    if p.project_id is not None:
+        project = await call.context.resources.one("project", object_id=p.project_id)
     return Answer(
         body={
             "id": text(kind, p.account_id),
@@ -322,6 +325,7 @@ async def me(call: ApiCall) -> Answer:
             "name": None if row is None else row["name"],
             "role": p.role,
             "project_id": None if p.project_id is None else text("project", p.project_id),
+            "project": None if project is None else project["name"],
             "region": call.context.region,
         }
     )
