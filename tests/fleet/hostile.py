@@ -42,6 +42,7 @@ VALID: dict[str, Any] = {
     "session.open": {"protocol": 1, "agent_version": "0", "fqdn": "f", "boot_id": "b", "kernel": "k", "cores": 1, "memory_mib": 1, "disk_gib": 1,
                      "virt_methods": ["v"], "drivers": {}},
     "report.write": {"session": 1, "fabric_epoch": 1, "revision": 0, "foreign": [], "vms": [{"vm_id": absent("vm"), "epoch": 1, "generation": 1, "power": "on"}]},
+    "drift.ignore": {"hours": 1, "reason": "r"},
     "question.answer": {"session": 1, "text": "x", "error": None},
 }  # fmt: skip
 JUNK: list[Any] = [
@@ -108,6 +109,10 @@ class Maker:
     def path(self, route: Route, **replaced: str) -> str:
         known = {**self.names, **replaced}
         return re.sub(r"\{([a-z_]+)(?::[a-z_]+)?\}", lambda m: known.get(m[1]) or absent(m[1]), route.path)
+
+    def known(self, route: Route) -> bool:
+        """Whether there is one of everything that its address names."""
+        return all(name in self.names for name in re.findall(r"\{([a-z_]+)", route.path))
 
     def body(self, route: Route) -> bytes | None:
         if route.upload:
