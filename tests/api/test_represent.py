@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nubila.errors import BadRequest, NotAcceptable
 from nubila.model import ids
 from nubila.model.fields import NEVER, OPERATOR
+from nubila.model.shapes import SHAPES
 from nubila.represent import etag, json, negotiate, page, visibility
 
 KEYS = st.lists(
@@ -162,3 +163,11 @@ def test_negotiation(accept: str, offered: tuple[str, ...], chosen: str | None) 
             negotiate.choose(accept, offered)
     else:
         assert negotiate.choose(accept, offered) == chosen
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_of_every_kind_is_hidden_can_be_told(kind: str) -> None:
+    """The change log shows rows of all kinds: a type that cannot be looked into would make it unreadable."""
+    for part in SHAPES[kind]:
+        for viewer in ("tenant", "operator"):
+            assert part is None or visibility.shape(part, viewer) is not None  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ class TokenSpec(msgspec.Struct, frozen=True, kw_only=True):
     plane: Plane
     account_id: str  # the user or operator it acts for
     project_id: str | None = None  # user plane: the one project it acts in
-    role: ProjectRole | Literal["operator"] = ProjectRole.READER
+    role: Literal["owner", "member", "reader", "operator"] = "reader"  # a project's, or the operators' only one
     expires_at: str | None = None
 
 
