@@ -134,6 +134,88 @@ def test_an_unknown_format_is_refused_for_good(storage: Storage) -> None:
     assert not error.value.again
 
 
+def test_a_volume_grows_and_never_shrinks(again: Callable[[], Storage]) -> None:
+    storage = again()
+    if not storage.capabilities().resize:
+        pytest.skip("capability resize")
+    for format_ in storage.capabilities().formats:
+        wish = volume(len(format_), format=format_)
+        storage.ensure_volume(wish)
+        for _ in range(2):
+            storage.grow_volume(wish.volume_id, 3)
+        storage.grow_volume(wish.volume_id, 2)
+        for driver in (storage, again()):
+            found = driver.find(wish.volume_id)
+            assert found is not None
+            assert found.size_gib == 3
+    with pytest.raises(DriverError):
+        storage.grow_volume("vol-absent", 3)
+
+
+def test_snapshots_are_kept_and_dropped_and_only_where_the_format_can(again: Callable[[], Storage]) -> None:
+    storage = again()
+    for format_ in storage.capabilities().formats:
+        wish = volume(len(format_), format=format_)
+        storage.ensure_volume(wish)
+        if format_ not in storage.capabilities().snapshot_formats:
+            with pytest.raises(DriverError) as error:
+                storage.make_snapshot(wish.volume_id, "snap-1")
+            assert not error.value.again
+            continue
+        for name in ("snap-1", "snap-2", "snap-1"):
+            storage.make_snapshot(wish.volume_id, name)
+        for driver in (storage, again()):
+            found = driver.find(wish.volume_id)
+            assert found is not None
+            assert found.snapshots == ("snap-1", "snap-2")
+        storage.roll_back(wish.volume_id, "snap-1")
+        for _ in range(2):
+            storage.remove_snapshot(wish.volume_id, "snap-1")
+        with pytest.raises(DriverError):
+            storage.roll_back(wish.volume_id, "snap-1")
+        found = storage.find(wish.volume_id)
+        assert found is not None
+        assert found.snapshots == ("snap-2",)
+
+
+def test_a_copy_is_another_volume_made_once(again: Callable[[], Storage]) -> None:
+    storage = again()
+    source, copy = volume(1), volume(2, size_gib=2)
+    storage.ensure_volume(source)
+    path = storage.copy_volume(source.volume_id, copy)
+    assert storage.copy_volume(source.volume_id, copy) == path
+    storage.remove_volume(source.volume_id)
+    for driver in (storage, again()):
+        found = driver.find(copy.volume_id)
+        assert found is not None
+        assert (found.path, found.size_gib) == (path, 2)
+    with pytest.raises(DriverError):
+        storage.copy_volume(source.volume_id, volume(3))
+    assert storage.find(volume(3).volume_id) is None
+
+
+def test_what_a_hypervisor_copies_is_a_volume_only_when_it_is_whole(again: Callable[[], Storage]) -> None:
+    storage = again()
+    wish = volume(4)
+    for _ in range(2):
+        storage.begin_copy(wish)
+    assert storage.find(wish.volume_id) is None
+    assert storage.observe().volumes == ()
+    path = storage.end_copy(wish)
+    assert storage.end_copy(wish) == path
+    found = storage.find(wish.volume_id)
+    assert found is not None
+    assert found.path == path
+
+
+def test_nobody_has_open_what_nobody_opened(storage: Storage) -> None:
+    assert storage.is_free("vol-absent")
+    storage.ensure_volume(volume())
+    assert storage.is_free(volume().volume_id)
+    storage.disown_volume(volume().volume_id)
+    storage.disown_volume("vol-absent")
+
+
 # --- the directory driver's own promises
 
 

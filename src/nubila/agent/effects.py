@@ -53,12 +53,20 @@ def _volume(facts: Facts, trail: Trail, vm: Vm, step: p.Volume, answer: str, at_
     facts.volumes[step.disk.volume_id] = answer
 
 
-def _plugged(facts: Facts, trail: Trail, vm: Vm, step: p.Plug | p.Tune, answer: str | None, at_s: float) -> None:
+def _plugged(facts: Facts, trail: Trail, vm: Vm, step: p.Plug, answer: str | None, at_s: float) -> None:
     disk = step.disk
     trail.disks[disk.volume_id] = Ask(answer or "", at_s, answer is None)
     if answer is None:
         held = Held(epoch=disk.epoch, limits=limits(disk), cache=disk.cache)
         _hold(facts, {**_held(facts), disk.volume_id: held})
+
+
+def _tuned(facts: Facts, trail: Trail, vm: Vm, step: p.Tune, answer: str | None, at_s: float) -> None:
+    disk = step.disk
+    trail.disks[disk.volume_id] = Ask(answer or "", at_s, answer is None)
+    has = _held(facts).get(disk.volume_id)
+    if answer is None and has is not None:
+        _hold(facts, {**_held(facts), disk.volume_id: msgspec.structs.replace(has, limits=limits(disk))})
 
 
 def _unplugged(facts: Facts, trail: Trail, vm: Vm, step: p.Unplug, answer: str | None, at_s: float) -> None:
@@ -132,7 +140,7 @@ def _asked_reboot(facts: Facts, trail: Trail, vm: Vm, step: p.AskReboot, answer:
 EFFECTS: dict[type[p.Step], Effect] = {
     p.Volume: _volume,
     p.Plug: _plugged,
-    p.Tune: _plugged,
+    p.Tune: _tuned,
     p.Unplug: _unplugged,
     p.Release: _released,
     p.Network: _network,

@@ -53,15 +53,20 @@ class Disks:
 
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         def attach(domain: libvirt.virDomain) -> None:
+            xml = etree.tostring(disk_xml(disk, disk.index or 0), encoding="unicode")
             if disk.volume_id not in _held(_live(domain)):
-                xml = etree.tostring(disk_xml(disk, disk.index or 0), encoding="unicode")
                 domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            if _device(_defined(domain), disk.volume_id) is None:
+                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
         self._changing(vm_id, attach)
 
     def detach_disk(self, vm_id: str, volume_id: str) -> bool:
         def detach(domain: libvirt.virDomain) -> bool:
             limit = time.monotonic() + LET_GO_S
+            defined = _device(_defined(domain), volume_id)
+            if defined is not None:
+                domain.detachDeviceAlias(_alias(defined), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
             device = _device(_live(domain), volume_id)
             if device is not None:
                 try:
@@ -143,6 +148,10 @@ class Disks:
             with self._lock:
                 self._changes += 1
                 self._known.pop(domain.name(), None)
+
+
+def _defined(domain: libvirt.virDomain) -> etree._Element:
+    return etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
 
 def _live(domain: libvirt.virDomain) -> etree._Element:

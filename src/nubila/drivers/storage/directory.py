@@ -82,7 +82,7 @@ class DirectoryStorage:
         """Unfinished files that no process has open any more, and what else lies about."""
         self._prepare()
         found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not _held(p)]
-        own = {self._volumes.name, self._images.name, self._tmp.name}
+        own = {self._volumes.name, self._images.name, self._copies.name, self._tmp.name}
         foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in own]
         return Scan(leftovers=tuple(found), foreign=tuple(foreign))
 

@@ -21,7 +21,7 @@ _REFCOUNTED_PER_BLOCK = _CLUSTER // 2
 # version 3 header: see QEMU's docs/interop/qcow2.txt
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII8s")
 # of a snapshot: its table, that table's entries, lengths of id and name, (time, clock, vm state), length of what is more
-_SNAPSHOT = struct.Struct(">QIHH16xI")
+_SNAPSHOT = struct.Struct(">QIHH20xI")
 _SNAPSHOTS_MAX = 1024
 
 
