@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import driver_guests
 
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, Found, Hypervisor, Options
+from nubila.drivers.storage import qcow2
+from nubila.drivers.storage.base import Volume
 
 UID = 1_900_001
 PATIENCE_S = 30.0
@@ -37,6 +39,9 @@ class Rig(Protocol):
 
     def again(self) -> Hypervisor: ...
     def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain: ...
+    def disk(self, number: int, volume_id: str) -> DomainDisk: ...
+    def target(self, number: int) -> str: ...
+    def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]: ...
     def crash(self, vm_id: str) -> None: ...
     def guest_shutdown(self, vm_id: str) -> None: ...
     def panic(self, vm_id: str) -> None: ...
@@ -68,10 +73,27 @@ class FakeRig:
     def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain:
         if kind == driver_guests.DEAF:
             self.driver.world.deaf.add(vm_id(number))
+            self.driver.world.clinging.add(vm_id(number))
         return Domain(
             vm_id=vm_id(number), uuid=str(uuid.UUID(int=number)), epoch=epoch, virt_method="qemu", cores=1,
             memory_mib=64, directory="/nonexistent", uid=UID, gid=UID, disks=(), nics=(),
         )  # fmt: skip
+
+    def disk(self, number: int, volume_id: str) -> DomainDisk:
+        from nubila.drivers.storage.fake import FakeStorage, StorageWorld
+
+        self.disks = StorageWorld()
+        self.driver.world.storage = self.disks
+        FakeStorage(self.disks).ensure_volume(Volume(volume_id=volume_id, format="qcow2", size_gib=1, uid=UID, gid=UID))
+        return DomainDisk(volume_id=volume_id, path="/nonexistent/disk", format="qcow2")
+
+    def target(self, number: int) -> str:
+        return "/nonexistent/copy"
+
+    def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]:
+        volume = self.disks.volumes.get(volume_id)
+        assert volume is not None
+        return volume.size_gib, volume.snapshots
 
     def crash(self, vm_id: str) -> None:
         self.driver.world.crash(vm_id)
@@ -137,6 +159,24 @@ class LibvirtRig:
             virt_method="qemu", cores=1, memory_mib=32, directory=str(directory), uid=UID, gid=UID,
             disks=(DomainDisk(volume_id=f"vol-{number}", path=str(disk), format="raw"),), nics=(),
         )  # fmt: skip
+
+    def disk(self, number: int, volume_id: str) -> DomainDisk:
+        path = self.place / "vms" / str(number) / f"{volume_id}.qcow2"
+        path.write_bytes(qcow2.empty(1 << 30))
+        os.chown(path, UID, UID)
+        return DomainDisk(volume_id=volume_id, path=str(path), format="qcow2")
+
+    def target(self, number: int) -> str:
+        path = Path(self.disk(number, "vol-copy").path)
+        path.write_bytes(qcow2.empty(2 << 30))
+        return str(path)
+
+    def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]:
+        path = next(self.place.rglob(f"{volume_id}.qcow2"))
+        with path.open("rb") as file:
+            found = qcow2.inside(file)
+        assert found is not None
+        return found.virtual_bytes >> 30, found.snapshots
 
     def crash(self, vm_id: str) -> None:
         domain = found(self.driver, vm_id)

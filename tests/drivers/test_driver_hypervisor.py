@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import driver_guests
 import msgspec
 import pytest
 from driver_rigs import RIGS, Rig, found, vm_id, wait_for
 
+from nubila.drivers import DriverError
 from nubila.drivers.hypervisor import DRIVERS
-from nubila.drivers.hypervisor.base import Shape, shape_of
+from nubila.drivers.hypervisor.base import DomainDisk, Shape, shape_of
 
 
 def test_every_driver_is_tested() -> None:
@@ -275,3 +277,74 @@ def test_foreign_domains_are_shown_and_left_alone(rig: Rig) -> None:
     rig.driver.destroy(vm_id(9))
     rig.driver.remove(vm_id(9))
     assert rig.has_foreign(looks_like_ours)
+
+
+def disk_of(rig: Rig, number: int, name: str, **change: Any) -> DomainDisk:
+    return msgspec.structs.replace(rig.disk(number, name), **change)
+
+
+def test_disks_come_and_are_seen_with_their_epoch_and_limits(rig: Rig) -> None:
+    if not rig.driver.capabilities().disk_hotplug:
+        pytest.skip("capability disk_hotplug")
+    wish = rig.domain(10)
+    extra = disk_of(rig, 10, "vol-plug1", epoch=7, index=1, write_iops=50)
+    with pytest.raises(DriverError):
+        rig.driver.attach_disk(wish.vm_id, extra)  # it does not run
+    rig.driver.start(wish)
+    for _ in range(2):
+        rig.driver.attach_disk(wish.vm_id, extra)
+    for driver in (rig.driver, rig.again()):
+        domain = found(driver, wish.vm_id)
+        assert domain is not None
+        assert domain.disks is not None
+        held = domain.disks["vol-plug1"]
+        assert (held.epoch, held.limits) == (7, (0, 50, 0, 0, 0, 0, 0, 0, 1))
+    tuned = msgspec.structs.replace(extra, write_iops=0, read_bytes=1 << 20, read_bytes_burst=2 << 20, burst_s=9)
+    rig.driver.tune_disk(wish.vm_id, tuned)
+    domain = found(rig.driver, wish.vm_id)
+    assert domain is not None
+    assert domain.disks is not None
+    assert domain.disks["vol-plug1"].limits == (0, 0, 1 << 20, 0, 0, 0, 2 << 20, 0, 9)
+    for call in (
+        lambda: rig.driver.tune_disk(wish.vm_id, msgspec.structs.replace(extra, volume_id="vol-absent")),
+        lambda: rig.driver.resize_disk(wish.vm_id, "vol-absent", 2),
+        lambda: rig.driver.snapshot_disk(wish.vm_id, "vol-absent", "snap-1"),
+        lambda: rig.driver.copy_disk(wish.vm_id, "vol-absent", "/nonexistent/x", "raw"),
+    ):
+        with pytest.raises(DriverError):
+            call()
+    rig.driver.remove(wish.vm_id)
+    assert rig.driver.detach_disk(wish.vm_id, "vol-plug1") is True  # what is not there is gone
+
+
+def test_a_disk_that_the_guest_does_not_let_go_of_stays_seen(rig: Rig) -> None:
+    if not rig.driver.capabilities().disk_hotplug:
+        pytest.skip("capability disk_hotplug")
+    wish = rig.domain(11)  # it runs no operating system that could answer
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    rig.driver.attach_disk(wish.vm_id, disk_of(rig, 11, "vol-plug2", index=1))
+    for _ in range(2):
+        assert rig.driver.detach_disk(wish.vm_id, "vol-plug2") is False
+    domain = found(rig.driver, wish.vm_id)
+    assert domain is not None
+    assert domain.disks is not None
+    assert "vol-plug2" in domain.disks
+    rig.driver.remove(wish.vm_id)
+
+
+def test_a_disk_grows_and_is_snapshotted_and_copied_while_it_is_written(rig: Rig) -> None:
+    if not rig.driver.capabilities().live_snapshots:
+        pytest.skip("capability live_snapshots")
+    wish = rig.domain(12)
+    rig.driver.start(wish)
+    rig.driver.attach_disk(wish.vm_id, disk_of(rig, 12, "vol-plug3", index=1))
+    for size in (2, 2, 1):
+        rig.driver.resize_disk(wish.vm_id, "vol-plug3", size)
+    for name in ("snap-1", "snap-2", "snap-1"):
+        rig.driver.snapshot_disk(wish.vm_id, "vol-plug3", name)
+    for _ in range(2):
+        rig.driver.drop_disk_snapshot(wish.vm_id, "vol-plug3", "snap-2")
+    assert rig.inside("vol-plug3") == (2, ("snap-1",))
+    rig.driver.copy_disk(wish.vm_id, "vol-plug3", rig.target(12), "qcow2")
+    rig.driver.remove(wish.vm_id)

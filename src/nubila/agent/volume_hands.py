@@ -74,9 +74,13 @@ class VolumeHands:
         if vm_id is None:
             self._storage.copy_volume(source_id, wish)
         elif self._storage.find(wanted.volume_id) is None:
+            source = self._storage.find(source_id)
+            if source is None:
+                raise DriverError("the source is not here")
             uid = self._uid_of(vm_id)
             place = self._storage.begin_copy(
-                Wish(volume_id=wish.volume_id, format=wish.format, size_gib=wish.size_gib, uid=uid, gid=uid)
+                # QEMU copies between equal sizes only; what the copy is to have more is a step of its own.
+                Wish(volume_id=wish.volume_id, format=wish.format, size_gib=source.size_gib, uid=uid, gid=uid)
             )
             self._hypervisor.copy_disk(vm_id, source_id, place, wish.format)
             self._storage.end_copy(wish)

@@ -306,9 +306,10 @@ class FakeHypervisor:
     def detach_disk(self, vm_id: str, volume_id: str) -> bool:
         self.script.enter("detach_disk")
         with self.world.lock:
-            domain = self._having(vm_id, None)
-            gone = vm_id not in self.world.clinging
-            if gone:
+            domain = self.world.domains.get(vm_id)
+            there = domain is not None and domain.running and volume_id in domain.disks
+            gone = not there or vm_id not in self.world.clinging
+            if there and gone and domain is not None:
                 self._put(domain, disks={k: v for k, v in domain.disks.items() if k != volume_id})
         self.script.leave("detach_disk")
         return gone
