@@ -13,7 +13,6 @@ what its disk's first bytes say. A file becomes visible by a rename after a sync
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -29,14 +28,13 @@ from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
 from nubila.drivers.places import require_searchable
 from nubila.drivers.storage import qcow2, qemu_img
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
+from nubila.drivers.storage.directory_files import GIB, based_on, copy_raw, held, look, own, owned, publish, write_empty
 
 _VOLUME_ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{1,40}")
 _SNAPSHOT_ID = re.compile(r"snap-[0-9a-z]{1,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMATS = ("qcow2", "raw")
-_GIB = 1 << 30
 _MAX_GIB = 64 << 10
-_FICLONE = 0x40049409
 
 
 class DirectoryStorage:
@@ -70,7 +68,7 @@ class DirectoryStorage:
                 if not _VOLUME_ID.fullmatch(volume_id) or format_ not in _FORMATS or entry.is_symlink():
                     foreign.append(f"volumes/{entry.name}")
                     continue
-                found = _look(Path(entry.path), volume_id, format_)
+                found = look(Path(entry.path), volume_id, format_)
                 if found is not None:  # otherwise removed in between
                     volumes.append(found)
         images = os.listdir(self._images)
@@ -81,14 +79,14 @@ class DirectoryStorage:
     def scan(self) -> Scan:
         """Unfinished files that no process has open any more, and what else lies about."""
         self._prepare()
-        found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not _held(p)]
-        own = {self._volumes.name, self._images.name, self._copies.name, self._tmp.name}
-        foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in own]
+        found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not held(p)]
+        ours = {self._volumes.name, self._images.name, self._copies.name, self._tmp.name}
+        foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in ours]
         return Scan(leftovers=tuple(found), foreign=tuple(foreign))
 
     def remove_leftover(self, leftover: Leftover) -> None:
         path = self._tmp / leftover.name
-        if path.parent == self._tmp and path.exists() and not _held(path):
+        if path.parent == self._tmp and path.exists() and not held(path):
             path.unlink(missing_ok=True)
 
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
@@ -105,7 +103,7 @@ class DirectoryStorage:
                     raise DriverError(f"the image's bytes have the hash {got}, not {sha256}")
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
-            _publish(new, path)
+            publish(new, path)
 
     def ensure_volume(self, volume: Volume) -> str:
         self._prepare()
@@ -113,15 +111,15 @@ class DirectoryStorage:
         if not path.exists():
             with self._making() as new:
                 self._fill(new, volume)
-                _owned(new, volume)
-                _publish(new, path)
+                owned(new, volume)
+                publish(new, path)
         else:
-            _own(path, volume)
+            own(path, volume)
         return str(path)
 
     def find(self, volume_id: str) -> Found | None:
         at = self._file(volume_id)
-        return None if at is None else _look(at, volume_id, at.suffix[1:])
+        return None if at is None else look(at, volume_id, at.suffix[1:])
 
     def grow_volume(self, volume_id: str, size_gib: int) -> None:
         found, path = self._closed(volume_id)
@@ -131,9 +129,9 @@ class DirectoryStorage:
             raise DriverError(f"a volume of {size_gib} GiB is not possible here", again=False)
         self._require_space(0)
         if found.format == "raw":
-            os.truncate(path, size_gib * _GIB)
+            os.truncate(path, size_gib * GIB)
         else:
-            qemu_img.run(["resize", "-f", "qcow2", str(path), str(size_gib * _GIB)], "enlarging the volume")
+            qemu_img.run(["resize", "-f", "qcow2", str(path), str(size_gib * GIB)], "enlarging the volume")
 
     def make_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         found, path = self._keeping(volume_id, snapshot_id)
@@ -161,10 +159,10 @@ class DirectoryStorage:
             raise DriverError(f"the source has {found.size_gib} GiB, the copy only {volume.size_gib}", again=False)
         self._require_space(found.allocated_bytes)
         with self._making() as new:
-            most = 2 * volume.size_gib * _GIB  # a qcow2 file may be a little larger than its disk
+            most = 2 * volume.size_gib * GIB  # a qcow2 file may be a little larger than its disk
             qemu_img.convert(source, found.format, new, volume.format, "copying the volume", most)
-            _owned(new, volume)
-            _publish(new, path)
+            owned(new, volume)
+            publish(new, path)
         self.grow_volume(volume.volume_id, volume.size_gib)
         return str(path)
 
@@ -173,8 +171,8 @@ class DirectoryStorage:
         path = self._copy(volume)
         path.unlink(missing_ok=True)
         with self._making() as new:
-            _write_empty(new, volume.format, volume.size_gib * _GIB)
-            _owned(new, volume)
+            write_empty(new, volume.format, volume.size_gib * GIB)
+            owned(new, volume)
             os.rename(new, path)
         return str(path)
 
@@ -184,7 +182,7 @@ class DirectoryStorage:
             new = self._copy(volume)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
-            _publish(new, path)
+            publish(new, path)
             self.disown_volume(volume.volume_id)
         return str(path)
 
@@ -207,31 +205,31 @@ class DirectoryStorage:
         self._prepare()
         path = self._image(sha256)
         for entry in os.scandir(self._volumes):
-            if entry.name.endswith(".qcow2") and _based_on(entry.path, sha256):
+            if entry.name.endswith(".qcow2") and based_on(entry.path, sha256):
                 raise DriverError(f"the volume {entry.name} is based on this image")
         path.unlink(missing_ok=True)
 
     def free_gib(self) -> int:
         self._prepare()
-        return int(shutil.disk_usage(self._directory).free // _GIB)
+        return int(shutil.disk_usage(self._directory).free // GIB)
 
     def _fill(self, new: Path, volume: Volume) -> None:
         if volume.format not in _FORMATS:
             raise DriverError(f"this pool has no format {volume.format!r}", again=False)
         if not 0 < volume.size_gib <= _MAX_GIB:
             raise DriverError(f"a volume of {volume.size_gib} GiB is not possible here", again=False)
-        size = volume.size_gib * _GIB
+        size = volume.size_gib * GIB
         image = self._usable_image(volume, size)
         if image is None:
             self._require_space(0)
-            _write_empty(new, volume.format, size)
+            write_empty(new, volume.format, size)
         elif volume.format == "qcow2":
             self._require_space(0)
             name = f"../images/{image.name}"
             new.write_bytes(qcow2.empty(size, name, volume.image_format))
         else:
             self._require_space(image.stat().st_blocks * 512)
-            _copy_raw(image, volume.image_format or "raw", new, size)
+            copy_raw(image, volume.image_format or "raw", new, size)
 
     def _usable_image(self, volume: Volume, size: int) -> Path | None:
         """The image's file, judged by our own reader before any other program opens it."""
@@ -248,14 +246,14 @@ class DirectoryStorage:
             raise DriverError(f"the image cannot be used: {e}", again=False) from e
         if header.virtual_bytes > size:
             raise DriverError(
-                f"the image's disk has {-(-header.virtual_bytes // _GIB)} GiB, the volume only {volume.size_gib}",
+                f"the image's disk has {-(-header.virtual_bytes // GIB)} GiB, the volume only {volume.size_gib}",
                 again=False,
             )
         return path
 
     def _require_space(self, more_bytes: int) -> None:
         free = shutil.disk_usage(self._directory).free
-        if free - more_bytes < self._options.reserve_gib * _GIB:
+        if free - more_bytes < self._options.reserve_gib * GIB:
             kept = f"{self._options.reserve_gib} GiB are kept in reserve"
             raise DriverError(f"the pool is full: {free // (1 << 20)} MiB are free, {kept}")
 
@@ -314,7 +312,7 @@ class DirectoryStorage:
     def _closed(self, volume_id: str) -> tuple[Found, Path]:
         """A volume that is here and that nobody has open."""
         at = self._file(volume_id)
-        found = None if at is None else _look(at, volume_id, at.suffix[1:])
+        found = None if at is None else look(at, volume_id, at.suffix[1:])
         if at is None or found is None:
             raise DriverError("the volume is not here")
         if not qemu_img.is_free(at):
@@ -330,92 +328,6 @@ class DirectoryStorage:
         return found, path
 
 
-def _look(path: Path, volume_id: str, format_: str) -> Found | None:
-    """Size and snapshots of a qcow2 file stand in its own part of it; of a raw one nothing is read."""
-    try:
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            inside = qcow2.inside(file) if format_ == "qcow2" else qcow2.Inside(stat.st_size, ())
-    except FileNotFoundError:
-        return None
-    return Found(
-        volume_id=volume_id,
-        path=str(path),
-        format=format_,
-        allocated_bytes=stat.st_blocks * 512,
-        size_gib=0 if inside is None else inside.virtual_bytes // _GIB,
-        snapshots=() if inside is None else inside.snapshots,
-    )
-
-
 def _check_volume_id(volume_id: str) -> None:
     if not _VOLUME_ID.fullmatch(volume_id):
         raise DriverError("the volume's id is not well formed", again=False)
-
-
-def _write_empty(new: Path, format_: str, size: int) -> None:
-    if format_ == "qcow2":
-        new.write_bytes(qcow2.empty(size))
-    else:
-        os.truncate(new, size)
-
-
-def _copy_raw(image: Path, image_format: str, new: Path, size: int) -> None:
-    """The image's disk as raw bytes, sparse; by sharing blocks where the file system can, else by qemu-img."""
-    if image_format != "raw" or not _cloned(image, new):
-        qemu_img.convert(image, image_format, new, "raw", "converting the image", size)
-    os.truncate(new, size)
-
-
-def _cloned(source: Path, target: Path) -> bool:
-    with source.open("rb") as a, target.open("r+b") as b:
-        try:
-            fcntl.ioctl(b.fileno(), _FICLONE, a.fileno())
-        except OSError:
-            return False
-    return True
-
-
-def _publish(new: Path, path: Path) -> None:
-    os.rename(new, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _owned(new: Path, volume: Volume) -> None:
-    with new.open("rb") as file:
-        os.fchown(file.fileno(), volume.uid, volume.gid)
-        os.fchmod(file.fileno(), 0o600)
-        os.fsync(file.fileno())
-
-
-def _own(path: Path, volume: Volume) -> None:
-    """An existing volume belongs to whoever may write it now; its bytes are not looked at."""
-    stat = path.lstat()
-    if (stat.st_uid, stat.st_gid) != (volume.uid, volume.gid):
-        os.chown(path, volume.uid, volume.gid, follow_symlinks=False)
-
-
-def _held(path: Path) -> bool:
-    """Whether a process has the file open. Making one keeps it open or hands its name to a program that does; between
-    the two it is as young as the grace that garbage is given."""
-    target = str(path)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(fd.path) == target for fd in os.scandir(process / "fd")):
-                return True
-        except OSError:
-            continue
-    return False
-
-
-def _based_on(path: str, sha256: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            backing = qcow2.backing_of(file.read(4096))
-    except FileNotFoundError:
-        return False
-    return backing is not None and backing.endswith(sha256)

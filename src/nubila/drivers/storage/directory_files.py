@@ -1,0 +1,99 @@
+"""What the directory driver does with single files: look at, fill, own and publish them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from nubila.drivers.storage import qcow2, qemu_img
+from nubila.drivers.storage.base import Found, Volume
+
+GIB = 1 << 30
+_FICLONE = 0x40049409
+
+
+def look(path: Path, volume_id: str, format_: str) -> Found | None:
+    """Size and snapshots of a qcow2 file stand in its own part of it; of a raw one nothing is read."""
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            inside = qcow2.inside(file) if format_ == "qcow2" else qcow2.Inside(stat.st_size, ())
+    except FileNotFoundError:
+        return None
+    return Found(
+        volume_id=volume_id,
+        path=str(path),
+        format=format_,
+        allocated_bytes=stat.st_blocks * 512,
+        size_gib=0 if inside is None else inside.virtual_bytes // GIB,
+        snapshots=() if inside is None else inside.snapshots,
+    )
+
+
+def write_empty(new: Path, format_: str, size: int) -> None:
+    if format_ == "qcow2":
+        new.write_bytes(qcow2.empty(size))
+    else:
+        os.truncate(new, size)
+
+
+def copy_raw(image: Path, image_format: str, new: Path, size: int) -> None:
+    """The image's disk as raw bytes, sparse; by sharing blocks where the file system can, else by qemu-img."""
+    if image_format != "raw" or not _cloned(image, new):
+        qemu_img.convert(image, image_format, new, "raw", "converting the image", size)
+    os.truncate(new, size)
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    with source.open("rb") as a, target.open("r+b") as b:
+        try:
+            fcntl.ioctl(b.fileno(), _FICLONE, a.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def publish(new: Path, path: Path) -> None:
+    os.rename(new, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def owned(new: Path, volume: Volume) -> None:
+    with new.open("rb") as file:
+        os.fchown(file.fileno(), volume.uid, volume.gid)
+        os.fchmod(file.fileno(), 0o600)
+        os.fsync(file.fileno())
+
+
+def own(path: Path, volume: Volume) -> None:
+    """An existing volume belongs to whoever may write it now; its bytes are not looked at."""
+    stat = path.lstat()
+    if (stat.st_uid, stat.st_gid) != (volume.uid, volume.gid):
+        os.chown(path, volume.uid, volume.gid, follow_symlinks=False)
+
+
+def held(path: Path) -> bool:
+    """Whether a process has the file open. Making one keeps it open or hands its name to a program that does; between
+    the two it is as young as the grace that garbage is given."""
+    target = str(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(fd.path) == target for fd in os.scandir(process / "fd")):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def based_on(path: str, sha256: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            backing = qcow2.backing_of(file.read(4096))
+    except FileNotFoundError:
+        return False
+    return backing is not None and backing.endswith(sha256)
