@@ -41,11 +41,13 @@ from nubila.intent.carry import Carrier
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
+from nubila.reconcile.seal import Sealer
 from nubila.store.database import Database, Record
 from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.resource import AccountStore, ResourceStore
+from nubila.store.seal import SealStore
 from nubila.store.vm import VmStore
 from nubila.store.volume import VolumeStore
 from nubila.store.work import WorkStore
@@ -213,6 +215,8 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
     if "reconcile" in words:
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         tasks.append(asyncio.create_task(Importer(context).run(stop)))
+        sealer = Sealer(SealStore(context.database), context.work, context.hub, holder)
+        tasks.append(asyncio.create_task(sealer.run(stop)))
         tasks.append(asyncio.create_task(Loop(context.carrier, context.work, holder).run(stop)))
     names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
     listeners = [

@@ -180,6 +180,22 @@ class Question(Wire, frozen=True):
     max_bytes: int = 65536
 
 
+class Seal(Wire, frozen=True, order=True):
+    """The newest seal of the change log: who has seen it can tell later whether it is still there."""
+
+    fabric_epoch: int = 0
+    block: int = 0
+    hash: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.fabric_epoch}.{self.block}.{self.hash}"
+
+    def after(self, seen: Seal | None) -> Seal:
+        """The one to keep: the newer, and of two for one block the one that was seen first."""
+        newer = seen is not None and (seen.fabric_epoch, seen.block) > (self.fabric_epoch, self.block)
+        return seen if newer and seen is not None else self
+
+
 class Wanted(Wire, frozen=True):
     """Answer to `GET /internal/v1/wanted?since=`: what changed for this node after `since`, whole per object."""
 
@@ -191,6 +207,7 @@ class Wanted(Wire, frozen=True):
     vms: tuple[Vm, ...] = ()
     volumes: tuple[Volume, ...] = ()
     questions: tuple[Question, ...] = ()
+    seal: Seal | None = None
     full: bool = False  # every object of the node is in this answer: what is not, is not wanted
 
 

@@ -305,7 +305,7 @@ def test_every_command_is_tried() -> None:
     tried = {" ".join(line.split()[:2]) for line in [w[0] for w in WRITES] + [r[0] for r in READS]}
     elsewhere = {
         *(f"context {v}" for v in ("list", "show", "use", "add", "delete")),
-        *("vm console", "vm ssh", "vm label", "operation wait", "keypair create", "image upload"),
+        *("vm console", "vm ssh", "vm label", "operation wait", "audit verify", "keypair create", "image upload"),
     }
     flags = {"--help", "-h", "--version"}
     root = cli_main.root()
@@ -438,3 +438,50 @@ def test_a_member_is_given_a_role_or_loses_it(cli: Cli, fake: Fake) -> None:
     assert cli("project", "member", "p", "ada").code == 2
     assert cli("project", "member", "p", "ada", "--role", "owner", "--remove").code == 2
     assert not fake.asked
+def test_audit_says_what_was_done_to_which_row_and_fails(cli: Cli, fake: Fake) -> None:
+    found = {
+        "what": "altered",
+        "detail": "Row 7 is not what was sealed.",
+        "kind": "vm",
+        "id": "vm-1",
+        "actor": "user:x",
+    }
+    sound = {"sound": True, "rows": 9, "seals": 2, "unsealed_rows": 0, "head": "1.2.ab", "findings": []}
+    fake.on("GET", "/v1/audit", Canned(sound), Canned({**sound, "sound": False, "findings": [found]}))
+    ran = cli("audit", "verify", "--anchor", "1.1.aa")
+    assert (ran.code, fake.asked[0].query) == (0, {"anchor": "1.1.aa"})
+    assert "sound: 9 rows, 2 seals" in ran.out
+    ran = cli("audit", "verify")
+    assert ran.code == 1
+    assert "altered: Row 7 is not what was sealed. (vm vm-1 user:x)" in ran.out
+
+
+def test_a_history_reads_well(cli: Cli, fake: Fake) -> None:
+    fields = [
+        {"field": "state", "was": "starting", "is_now": "running"},
+        {"field": "labels.tier", "was": None, "is_now": "web"},
+    ]
+    item = {
+        "at": "2026-01-31T12:00:00.123456+00:00",
+        "actor": "user:usr-1",
+        "request": "req-1",
+        "action": "update",
+        "changes": fields,
+    }
+    by_hand = {**item, "actor": "changed in the database by hand", "request": None, "changes": fields[:1]}
+    fake.on("GET", "/v1/vms/web/history", Canned({"items": [by_hand, item], "next": None}))
+    ran = cli("vm", "history", "web")
+    assert ran.out.splitlines() == [
+        "2026-01-31T12:00:00.123Z  changed in the database by hand: changed",
+        "    state  starting -> running",
+        "2026-01-31T12:00:00.123Z  changed by user:usr-1  req-1",
+        "    state        starting -> running",
+        "    labels.tier  web",
+    ]
+
+
+def test_a_moment_goes_with_every_read(cli: Cli, fake: Fake) -> None:
+    fake.on("GET", "/v1/vms/web", Canned({"changes": [{"field": "state", "was": "stopped", "is_now": "running"}]}))
+    ran = cli("vm", "show", "web", "--as-of", "2026-01-31T12:00:00Z", "--until", "now")
+    assert fake.asked[0].query == {"as_of": "2026-01-31T12:00:00Z", "until": "now"}
+    assert ran.out == "    state  stopped -> running\n"

@@ -148,6 +148,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "vm.reboot": Rule(OPERATORS),
     "vm.remove": Rule(OPERATORS),
     "change.read": Rule(OPERATORS),
+    "audit.read": Rule(OPERATORS),
     "operation.read": Rule(OPERATORS),
     "operation.cancel": Rule(OPERATORS),
     "plan.read": Rule(OPERATORS, "account"),

@@ -190,7 +190,12 @@ class Link:
             self.wire.request(
                 "GET",
                 f"{ROOT}/wanted",
-                query={"since": since, "session": session.session, "wait": self._long_poll_s},
+                query={
+                    "since": since,
+                    "session": session.session,
+                    "wait": self._long_poll_s,
+                    "seal": str(self._floor.seal),
+                },
                 timeout_s=self._long_poll_s + POLL_SLACK_S,
             )
         )
@@ -200,7 +205,8 @@ class Link:
             raise StaleAnswer(f"an answer {verdict} is ignored")
         token = wanted.fabric_epoch, wanted.timeline
         newer = token > self._floor.token
-        self._floor = Floor(fabric_epoch=token[0], timeline=token[1], revision=wanted.revision)
+        seal = self._floor.seal.after(wanted.seal)
+        self._floor = Floor(fabric_epoch=token[0], timeline=token[1], revision=wanted.revision, seal=seal)
         self._since = 0 if newer and not wanted.full else wanted.revision  # its counters may have gone back
         if wanted.full:
             self._full_due_s = began_s + FULL_EVERY_S * random.uniform(0.8, 1.0)  # noqa: S311

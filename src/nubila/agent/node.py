@@ -171,7 +171,12 @@ class Agent:
         self.lanes.right.heard_s = time.monotonic()
         first = not self._full
         self.wishes.raise_floor(
-            Floor(fabric_epoch=wanted.fabric_epoch, timeline=wanted.timeline, revision=wanted.revision)
+            Floor(
+                fabric_epoch=wanted.fabric_epoch,
+                timeline=wanted.timeline,
+                revision=wanted.revision,
+                seal=self.wishes.floor.seal.after(wanted.seal),
+            )
         )
         for vm in wanted.vms:
             if self._is_news(vm, wanted.fabric_epoch):

@@ -17,6 +17,7 @@ from nubila.agent.journal import Journal
 from nubila.agent.known import Record
 from nubila.agent.plan_volume import Record as VolumeRecord
 from nubila.protocol import Vm, Volume
+from nubila.protocol import Seal, Vm
 
 COMPACT_ABOVE_BYTES = 1 << 20
 COMPACT_FACTOR = 4
@@ -28,6 +29,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, order
     fabric_epoch: int = 0
     timeline: int = 0
     revision: int = 0
+    seal: Seal = Seal()  # the newest one seen: evidence, should the change log be written anew
 
     @property
     def token(self) -> tuple[int, int]:

@@ -38,6 +38,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "join-token": ("node:join_token", "let a machine join: create list delete", "Operators"),
     "user": ("account:user", "people: create list show change delete token", "Operators"),
     "operator": ("account:operator", "who operates: create list show delete token", "Operators"),
+    "audit": ("audit:app", "the record of all changes: verify", "Operators"),
     "quota": ("project:quota", "what a project may hold: show set", "Operators"),
     "context": ("context:app", "installations and credentials: list use add show delete", "This command"),
     "completion": ("completion:app", "completion scripts: bash zsh fish", "This command"),

@@ -245,6 +245,11 @@ class OperatorApi(Shared):
         """Make the first operator with the one-use secret that the control plane wrote; needs no token."""
         return self.write("POST", "/v1/first-operator", {"secret": secret, "name": name})
 
+    def audit(self, anchors: tuple[str, ...] = ()) -> Json:
+        """Whether the change log is what was written; over a long log this takes a while."""
+        found: Json = self.send("GET", "/v1/audit", query={"anchor": anchors}, timeout_s=600.0).json()
+        return found
+
     def operators(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/operators", find)
 

@@ -56,6 +56,13 @@ create table seal (
     previous text not null,
     hash text not null
 );
+create table anchor (
+    node_id uuid primary key,
+    fabric_epoch bigint not null,
+    block bigint not null,
+    hash text not null,
+    told_at timestamptz not null default now()
+);
 """
 
 FUNCTIONS = """\

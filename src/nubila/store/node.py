@@ -33,6 +33,7 @@ returning session
 
 POSITION = """
 select r.revision, s.session, f.fabric_epoch,
+       (select jsonb_build_object('fabric_epoch', l.fabric_epoch, 'block', l.block, 'hash', l.hash)::text from seal l order by l.block desc limit 1) as seal,
        exists (select from question q where q.node_id = $1 and q.answered_at is null and q.sent_session is distinct from s.session) as asked
   from fabric f, node_revision r left join node_seen s using (node_id) where r.node_id = $1
 """

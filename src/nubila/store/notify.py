@@ -16,6 +16,7 @@ import asyncpg
 from nubila.store.database import LOST
 
 CHANNEL = "nubila"
+CHANGED = "change"  # there may be something new in the change log
 PAYLOAD_MAX = 7900
 SPACING_S = 0.001
 HEARTBEAT_S = 5.0
@@ -104,6 +105,8 @@ class Notifier:
         for hint in hints:
             self.hub.wake(hint)
             self._pending[hint] = None
+        self.hub.wake(CHANGED)
+        self._pending[CHANGED] = None
         self._some.set()
 
     async def _send(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 from uuid import UUID
@@ -14,11 +15,15 @@ from nubila.api.route import Answer
 from nubila.model import vm, volume
 from nubila.model.ids import parse, text
 from nubila.store.database import Record
+from nubila.store.seal import SealStore
+
+_SEAL = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9a-f]{64})")
 
 
 class WantedQuery(msgspec.Struct, frozen=True):
     since: int = 0
     session: int = 0
+    seal: str = ""  # the newest that the node has seen
 
 
 async def wanted(call: ApiCall) -> Answer:
@@ -36,6 +41,7 @@ async def wanted(call: ApiCall) -> Answer:
                 raise errors.WrongSession()
             if not heard:  # holding its request open proves nothing of the node
                 call.context.heard.note(node_id, session, since)
+                await _anchored(call, node_id)
                 heard = True
             full = since <= 0 or since > position["revision"]
             if not call.departed and (full or position["revision"] > since or position["asked"]):
@@ -85,7 +91,15 @@ def _wanted(
         volumes=volumes,
         questions=questions,
         full=full,
+        seal=None if position["seal"] is None else msgspec.json.decode(position["seal"], type=protocol.Seal),
     )
+
+
+async def _anchored(call: ApiCall, node_id: UUID) -> None:
+    """What the node saw of the change log, kept beside what the database says of itself."""
+    found = _SEAL.fullmatch(call.query.seal)
+    if found is not None and int(found[2]) > 0:
+        await SealStore(call.context.database).anchor(node_id, int(found[1]), int(found[2]), found[3])
 
 
 async def _vm(call: ApiCall, row: Record) -> protocol.Vm:

@@ -107,3 +107,10 @@ create table snapshot (
 ) with (fillfactor = 70);
 create unique index snapshot_name_key on snapshot (project_id, name) where removed_at is null;
 create index snapshot_volume_idx on snapshot (volume_id);
+create table anchor (
+    node_id uuid primary key,
+    fabric_epoch bigint not null,
+    block bigint not null,
+    hash text not null,
+    told_at timestamptz not null default now()
+);
