@@ -91,6 +91,7 @@ USER: dict[str, Rule] = META | {
     "token.remove": Rule(READERS, "account"),
     "me.read": Rule(READERS, "account"),
     "change.read": Rule(READERS, "project"),
+    "event.read": Rule(READERS, "project"),
 }
 
 OPERATOR_RULES: dict[str, Rule] = META | {
@@ -149,6 +150,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "vm.remove": Rule(OPERATORS),
     "change.read": Rule(OPERATORS),
     "audit.read": Rule(OPERATORS),
+    "event.read": Rule(OPERATORS),
     "operation.read": Rule(OPERATORS),
     "operation.cancel": Rule(OPERATORS),
     "plan.read": Rule(OPERATORS, "account"),
@@ -164,6 +166,7 @@ INTERNAL: dict[str, Rule] = META | {
     "wanted.read": Rule(NODES, "node"),
     "report.write": Rule(NODES, "node"),
     "image.read": Rule(NODES, "node"),
+    "event.read": Rule(NODES, "node"),
     "question.answer": Rule(NODES, "node"),
 }
 

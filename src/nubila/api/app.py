@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -184,6 +185,7 @@ class App:
         accept = headers.get(b"accept", "*/*")
         media = negotiate.choose(accept, bound.route.media) if accept != "*/*" else bound.route.media[0]
         call, common = await self._call(bound, values, scope, headers, receive, seen, who, request_id)
+        call.again = partial(self._authenticate, headers.get(b"authorization"), peer)
         answer = await _handled(bound.route, call, common)
         return _represented(answer, bound.route, call, common.fields, media, headers.get(b"if-none-match"))
 

@@ -93,6 +93,7 @@ class Call(Generic[C, Q, B]):
     chunks: Callable[[], AsyncIterator[bytes]]
     receive: Receive
     gate: Gate
+    again: Callable[[], Awaitable[Principal]] | None = None  # who the caller is by now; raises when nobody any more
     as_of: str | None = None  # ?as_of=: then `context` reads the past
     departed: bool = False  # the client was seen gone while it was waited for: who waits in a loop ends it
 

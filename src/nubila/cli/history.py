@@ -65,9 +65,9 @@ def _change(item: Json, *, full: bool) -> Iterator[str]:
     what = WORDS.get(str(item.get("action")), line(item.get("action")))
     why = f", {line(item['reason'])}" if item.get("reason") else ""
     request = f"  {line(item['request'])}" if item.get("request") else ""
-    head = f"{_moment(item.get('at'))}  {what} by {line(item.get('actor'))}{why}{request}"
+    head = f"{moment(item.get('at'))}  {what} by {line(item.get('actor'))}{why}{request}"
     if item.get("actor") == "changed in the database by hand":
-        head = f"{_moment(item.get('at'))}  {line(item['actor'])}: {what}"
+        head = f"{moment(item.get('at'))}  {line(item['actor'])}: {what}"
     yield paint(head, "bold")
     told = item.get("changes") or []
     if item.get("action") in ("insert", "baseline") and not full:
@@ -87,7 +87,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _moment(at: object) -> str:
+def moment(at: object) -> str:
     """To the millisecond, in UTC: what `--as-of` takes."""
     try:
         return datetime.fromisoformat(str(at)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nubila.client.answers import Response, expect
 from nubila.client.calls import ALL, NOW, Calls, Find, How, Json
+from nubila.client.calls import ALL, NOW, Calls, Find, How, Json, new_key
+from nubila.client.events import following
 from nubila.client.transport import segment as s
 
 UPLOAD_TIMEOUT_S = 600.0  # between two pieces; the server hashes and stores at the end
@@ -48,6 +50,9 @@ class Shared(Calls):
 
     def reboot_vm(self, vm: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
+    def events(self, query: Json) -> Iterator[Json]:
+        """Changes as they come, each with its cursor under 'cursor'; goes on after a lost connection, for ever."""
+        return following(self.transport, query)
 
     def operations(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/operations", find)

@@ -22,12 +22,15 @@ READ = f"""
 select {COLUMNS}
   from change
  where (fabric_epoch, xid, seq) > ($1, $2::text::xid8, $3)
-   and (fabric_epoch < $7 or xid < pg_snapshot_xmin(pg_current_snapshot())) and action <> 'baseline'
+   and ($9::text is null or content->>'node_id' = $9) and (fabric_epoch < $7 or xid < pg_snapshot_xmin(pg_current_snapshot())) and action <> 'baseline'
    and ($4::uuid is null or project_id = $4) and ($5::uuid is null or object_id = $5) and ($6::text[] is null or kind = any($6))
  order by fabric_epoch, xid, seq limit $8
 """
 # where a reader that wants only what comes starts
 END = "select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1) as xid"
+COVERS = """
+select not exists (select from seal where digests is null and (fabric_epoch, horizon) > ($1, ($2::text::numeric + 1)::text::xid8))
+"""
 # newest first; the row before each is what it is compared with
 OBJECT = f"""
 select {COLUMNS} from change
@@ -52,14 +55,29 @@ class ChangeStore:
         project_id: UUID | None = None,
         object_id: UUID | None = None,
         kinds: tuple[str, ...] | None = None,
+        node_id: UUID | None = None,
         limit: int = 500,
     ) -> list[Record]:
         """Rows after the cursor, in the order of cursors. A row that is not here yet may still come, never before these."""
         epoch, xid, seq = after.place
         wanted = None if kinds is None else list(kinds)
         return await self._db.fetch(
-            READ, epoch, str(xid), seq, project_id, object_id, wanted, after.fabric_epoch, limit
+            READ,
+            epoch,
+            str(xid),
+            seq,
+            project_id,
+            object_id,
+            wanted,
+            after.fabric_epoch,
+            limit,
+            None if node_id is None else str(node_id),
         )
+
+    async def covers(self, cursor: Cursor) -> bool:
+        """Whether every row after the cursor is still here."""
+        epoch, xid, _ = cursor.place
+        return bool(await self._db.value(COVERS, epoch, str(xid)))
 
     async def end(self, fabric_epoch: int) -> Cursor:
         return Cursor(fabric_epoch, int(await self._db.value(END)), LAST_SEQ)

@@ -6,6 +6,7 @@ from nubila import protocol
 from nubila.api.internal.enrol import ca, enrol, open_session, renew
 from nubila.api.internal.report import report
 from nubila.api.internal.wanted import WantedQuery, answer_question, image_content, wanted
+from nubila.api.noun import event
 from nubila.api.route import BYTES, Route
 
 V = "/internal/v1"
@@ -37,5 +38,6 @@ ROUTES: tuple[Route, ...] = (
         plans=False,
         status=204,
     ),
+    Route("GET", f"{V}/events", "event.read", event.events, query=event.EventQuery, media=(event.MEDIA,), held=True),
     Route("GET", f"{V}/images/{{image}}/content", "image.read", image_content, media=(BYTES,)),
 )

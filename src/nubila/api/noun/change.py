@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -43,12 +44,7 @@ async def list_changes(call: ApiCall) -> Answer:
     if cursor.fabric_epoch != epoch:
         return Answer(body={"items": [], "cursor": str(Cursor(epoch, 0, 0)), "reset": True})
     kinds = None if is_operator(call) else TENANT_KINDS
-    object_id = None
-    if call.query.object is not None:
-        kind = KIND.get(call.query.object.partition("-")[0])
-        object_id = parse(kind, call.query.object) if kind else None
-        if object_id is None:
-            raise errors.BadRequest("'object' must be an id such as 'vm-...'.")
+    object_id = None if call.query.object is None else object_of(call.query.object)
     until = time.monotonic() + call.wait_s
     while True:
         rows = await changes.read(
@@ -64,6 +60,14 @@ async def list_changes(call: ApiCall) -> Answer:
         await call.until(call.context.hub.expect("change").wait(min(left, CLOCK_S)), min(left, CLOCK_S))
     last = cursor_of(call, rows[-1]) if rows else cursor
     return Answer(body={"items": [change_shown(call, r) for r in rows], "cursor": str(last), "reset": False})
+
+
+def object_of(value: str) -> UUID:
+    kind = KIND.get(value.partition("-")[0])
+    object_id = parse(kind, value) if kind else None
+    if object_id is None:
+        raise errors.BadRequest("'object' must be an id such as 'vm-...'.")
+    return object_id
 
 
 def content_shown(call: ApiCall, kind: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from nubila.api.noun import (
     vm,
     vm_more,
 )
-from nubila.api.noun import audit, change, drift, image, image_content, node, operation, simple, vm, vm_more
+from nubila.api.noun import audit, change, drift, event, image, image_content, node, operation, simple, vm, vm_more
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, Route
 from nubila.intent import catalog, vm_hold
@@ -289,6 +289,7 @@ ROWS: tuple[Route, ...] = (
     ),
     Route("GET", f"{V}/snapshots/{{snapshot}}", "snapshot.read", simple.shower("snapshot", "a snapshot")),
     Route("GET", f"{V}/audit", "audit.read", audit.verify, query=audit.AuditQuery, held=True),
+    Route("GET", f"{V}/events", "event.read", event.events, query=event.EventQuery, media=(event.MEDIA,), held=True),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route(
         "GET",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, image, image_content, network, operation, simple, vm, vm_more, volume
+from nubila.api.noun import change, event, image, image_content, network, operation, simple, vm, vm_more, volume
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
@@ -52,6 +52,7 @@ ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/vms/{{vm}}/user-data", "vm.read_user_data", vm_more.user_data),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
+    Route("GET", f"{V}/events", "event.read", event.events, query=event.EventQuery, media=(event.MEDIA,), held=True),
     Route("GET", f"{V}/changes", "change.read", change.list_changes, query=change.ChangeQuery, held=True),
     Route(
         "GET",
