@@ -12,6 +12,7 @@ from importlib import import_module
 WORDS: dict[str, str] = {
     "serve": "nubila.main:serve",
     "migrate": "nubila.main:migrate",
+    "database": "nubila.database:main",
     "agent": "nubila.agent.main:main",
     "supervise": "nubila.bootstrap.main:supervise",
     "up": "nubila.bootstrap.main:up",

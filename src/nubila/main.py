@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import secrets
@@ -34,6 +35,7 @@ from nubila.api.user.routes import ROUTES as USER
 from nubila.config import Settings
 from nubila.drivers import image_store, registry
 from nubila.drivers.image_store.base import Options as ImageOptions
+from nubila.errors import Conflict, NubilaError
 from nubila.fleet.fleet import Fleet
 from nubila.fleet.heard import Heard
 from nubila.image_import import Importer
@@ -42,6 +44,7 @@ from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
 from nubila.reconcile.seal import Sealer
+from nubila.store.adopt import is_foreign
 from nubila.store.database import Database, Record
 from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
@@ -63,6 +66,7 @@ SERVE_HELP = """Run these parts of the control plane in one process; all of them
 variables. 'sudo make up' starts a supervisor, which runs this as the installation's own user."""
 OUTSIDE = (errno.EACCES, errno.EPERM, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EROFS, errno.ENOSPC)
 TOKEN_KEPT_S = 1.0
+EPOCH_EVERY_S = 2.0
 
 
 def mint() -> UUID:
@@ -135,6 +139,11 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
     database = await Database.open(host=host, size=pool or settings.pool_size)
     nodes, hub = NodeStore(database), Hub()
     fabric = await nodes.fabric()
+    if await is_foreign(database):
+        raise Conflict(
+            "This database was loaded from another server: its change log has transactions that this one never had.",
+            fix="Run 'nubila database adopt' once; then start again.",
+        )
     notifier = Notifier(hub, {"host": host, "user": "nubila", "database": "nubila"}, enabled=settings.bus)
     fleet = Fleet(nodes)
     hub.on_every(lambda hint: fleet.outdated() if hint in ("fleet", "resync") else None)
@@ -203,13 +212,23 @@ def app_of(word: str, context: Context) -> App:
     return build(plane, routes, context, authenticate=authenticate, ready=context.database.answers, refused=refused)
 
 
+async def _one_epoch(context: Context, stop: asyncio.Event) -> None:
+    """A process serves one fabric epoch: when the database is adopted it ends, and the supervisor starts it anew."""
+    while not stop.is_set():
+        await asyncio.sleep(EPOCH_EVERY_S)
+        with contextlib.suppress(NubilaError):
+            if (await context.nodes.fabric())["fabric_epoch"] != context.fabric_epoch:
+                log.get().warning("fabric.adopted", reason="the database was adopted: this process starts anew")
+                stop.set()
+
+
 async def run(settings: Settings, words: Sequence[str]) -> None:
     context = await compose(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     context.notifier.start()
-    tasks = [asyncio.create_task(context.heard.run())]
+    tasks = [asyncio.create_task(context.heard.run()), asyncio.create_task(_one_epoch(context, stop))]
     if "operator" in words:
         await first_operator_file(context)
     if "reconcile" in words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -485,3 +486,27 @@ def test_a_moment_goes_with_every_read(cli: Cli, fake: Fake) -> None:
     ran = cli("vm", "show", "web", "--as-of", "2026-01-31T12:00:00Z", "--until", "now")
     assert fake.asked[0].query == {"as_of": "2026-01-31T12:00:00Z", "until": "now"}
     assert ran.out == "    state  stopped -> running\n"
+
+
+def test_events_are_shown_as_they_come(cli: Cli, fake: Fake) -> None:
+    told = {"at": "2026-01-31T12:00:00.5+00:00", "kind": "vm", "id": "vm-1", "action": "update", "actor": "user:usr-1"}
+    change = json.dumps({**told, "content": {"name": "web", "state": "running"}})
+    end = json.dumps({"slug": "unauthenticated", "detail": "No valid credential."})
+    lines = [
+        "id: 1.2.3",
+        "event: change",
+        f"data: {change}",
+        "",
+        ": nothing new",
+        "",
+        "id: 1.2.3",
+        "event: end",
+        f"data: {end}",
+        "",
+        "",
+    ]
+    fake.on("GET", "/v1/events", Canned("\n".join(lines).encode(), headers={"Content-Type": "text/event-stream"}))
+    ran = cli("events", "--kind", "vm", "--after", "1.2.2")
+    assert fake.asked[0].query == {"kind": "vm", "after": "1.2.2"}
+    assert ran.out == "2026-01-31T12:00:00.500Z vm web changed by user:usr-1: running\n"
+    assert (ran.code, "No valid credential." in ran.err) == (5, True)

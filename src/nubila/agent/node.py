@@ -179,6 +179,8 @@ class Agent:
             )
         )
         for vm in wanted.vms:
+            if self._is_behind(vm):
+                continue
             if self._is_news(vm, wanted.fabric_epoch):
                 self.wishes.put(vm, wanted.fabric_epoch)
                 self.guests.add(vm)
@@ -190,6 +192,8 @@ class Agent:
         for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
             self.volumes.wish(self.wishes.volumes[volume.volume_id].volume)
         for vm in wanted.vms:
+            if vm.vm_id in self._parked:
+                continue
             self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
         if wanted.full:
             self._full = True
@@ -231,6 +235,17 @@ class Agent:
         self.volumes.forget(volume_id)
         self.reporter.forget(volume_id)
         self.wishes.drop_volume(volume_id)
+    def _is_behind(self, vm: Vm) -> bool:
+        """A restored database may have forgotten that the right to act moved: whoever holds the newer one keeps it, and
+        the vm is left as it is until somebody decides."""
+        known = self.wishes.entries.get(vm.vm_id)
+        if known is None or vm.epoch >= known.vm.epoch:
+            return False
+        if vm.vm_id not in self._parked:
+            self._parked.add(vm.vm_id)
+            reason = f"it runs here under epoch {known.vm.epoch}, and the restored database says {vm.epoch}"
+            self.log.warning("vm.parked", vm_id=vm.vm_id, reason=reason)
+        return True
 
     def _compare(self, wanted: set[str], fabric_epoch: int) -> None:
         """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it

@@ -45,7 +45,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "context": ("context:app", "installations and credentials: list use add show delete", "This command"),
     "completion": ("completion:app", "completion scripts: bash zsh fish", "This command"),
 }
-MACHINE = "serve agent supervise up down destroy preflight: run Nubila on this machine; see make help"
+MACHINE = "serve agent supervise up down destroy preflight database: run Nubila on this machine; see make help"
 EXAMPLES = (
     "nubila vm create web --flavor tiny --image nubila-mini --key first --plan",
     "nubila vm ssh web",

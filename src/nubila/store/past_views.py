@@ -19,8 +19,8 @@ FIXED = frozenset(
 SLACK = "interval '1 minute'"
 
 _MOMENT = """c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)"""
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))"""
 
 
 def views() -> Iterator[str]:

@@ -80,7 +80,7 @@ class SealStore:
         an adoption (`closing`): the epoch before gets its last block, below which no transaction can come any more."""
         head = await self._db.row(HEAD)
         assert head is not None
-        epoch = head["fabric_epoch"] or 1 if closing else head["present"]
+        epoch = head["present"]
         low = int(head["low"]) if head["fabric_epoch"] == epoch else 0
         horizon = LAST_XID if closing else int(head["horizon"])
         if horizon <= low:

@@ -1429,8 +1429,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'project' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."project", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1441,8 +1441,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'user' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."user", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1453,8 +1453,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'operator' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."operator", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1465,8 +1465,8 @@ select o.id as "project_id", r."user_id", r."role"
  cross join lateral (
      select distinct on (c.content->>'user_id') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'member' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'user_id', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."member", c.content) r
  where c.action <> 'delete';
@@ -1477,8 +1477,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'token' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."token", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1489,8 +1489,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'keypair' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."keypair", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1501,8 +1501,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'node' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."node", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1513,8 +1513,8 @@ select t."id", r."spec", r."expires_at", r."used_at", r."node_id", r."created_at
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'join_token' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."join_token", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz;
@@ -1525,8 +1525,8 @@ select o.id as "node_id", r."name", r."capabilities"
  cross join lateral (
      select distinct on (c.content->>'name') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'virt_method' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'name', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."virt_method", c.content) r
  where c.action <> 'delete';
@@ -1537,8 +1537,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'flavor' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."flavor", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1549,8 +1549,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'image' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."image", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1561,8 +1561,8 @@ select r."kind", r."object_id", o.id as "project_id", r."right"
  cross join lateral (
      select distinct on (c.content->>'kind', c.content->>'object_id') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'share' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'kind', c.content->>'object_id', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."share", c.content) r
  where c.action <> 'delete';
@@ -1573,8 +1573,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'network' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."network", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1585,8 +1585,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'subnet' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."subnet", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1597,8 +1597,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'vm' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."vm", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1609,8 +1609,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'volume' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."volume", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1633,8 +1633,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'port' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."port", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1645,8 +1645,8 @@ select r."network_id", r."address", r."subnet_id", o.id as "port_id", r."origin"
  cross join lateral (
      select distinct on (c.content->>'network_id', c.content->>'address') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'address' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'network_id', c.content->>'address', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."address", c.content) r
  where c.action <> 'delete';
@@ -1657,8 +1657,8 @@ select t."id", t."project_id", t."volume_id", t."vm_id", r."node_id", r."epoch",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'attachment' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."attachment", c.content) r
  where c.action <> 'delete';
@@ -1669,8 +1669,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'operation' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."operation", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1681,8 +1681,8 @@ select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coale
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'drift' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."drift", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
@@ -1693,8 +1693,8 @@ select o.id as "node_id", r."class", r."total", r."reserved", r."used"
  cross join lateral (
      select distinct on (c.content->>'class') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'inventory' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'class', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."inventory", c.content) r
  where c.action <> 'delete';
@@ -1705,8 +1705,8 @@ select o.id as "project_id", r."class", r."amount", r."used"
  cross join lateral (
      select distinct on (c.content->>'class') c.content, c.action from public.change c
       where c.object_id = o.id and c.kind = 'quota' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.content->>'class', c.seq desc) c
  cross join lateral jsonb_populate_record(null::public."quota", c.content) r
  where c.action <> 'delete';
