@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any
 
-from bench import fake, real
+from bench import fake, past, real
 from bench.installation import ROOT
 
 # name -> (unit, what it is, aim, not acceptable beyond); a number with '>' must be larger
@@ -23,6 +23,10 @@ GOALS: dict[str, tuple[str, str, str, str]] = {
     "real_create_over_virsh_ms": ("ms", "real create, over virsh create of the same XML", "15", "150"),
     "real_create_p50_ms": ("ms", "real create to running", "", ""),
     "virsh_create_p50_ms": ("ms", "peer: virsh create", "", ""),
+    "as_of_page_ms": ("ms", "?as_of=, 100 of 100,000 VMs", "100", "300"),
+    "as_of_project_page_ms": ("ms", "?as_of=, a project of 100 among 100,000 VMs", "100", "300"),
+    "present_page_ms": ("ms", "peer: the same page of the present", "", ""),
+    "present_project_page_ms": ("ms", "peer: the same of the project", "", ""),
     "control_pss_mib": ("MiB", "two control-plane processes", "512", ""),
     "agent_pss_mib": ("MiB", "agent with libvirt, lxml, TLS and netlink", "60", "80"),
 }
@@ -44,6 +48,7 @@ def main() -> int:
     results: dict[str, Any] = {"machine": platform.platform(), "quick": quick}
     results |= fake.run(quick)
     results |= real.run(quick)
+    results |= past.run(quick)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(results, indent=2) + "\n")
     print(

@@ -198,6 +198,7 @@ vm_ = _resource(
     sa.CheckConstraint("state not in ('removing', 'removed') or (spec->>'gone')::boolean", name="removal_is_wished"),
     *_states(vm.State),
     _unique_name("vm", "project_id"),
+    sa.Index("vm_project_idx", "project_id", "id"),
     sa.Index("vm_node_idx", "node_id", postgresql_where=sa.text("removed_at is null")),
     sa.Index("vm_labels_idx", "labels", postgresql_using="gin"),
     sa.Index("vm_image_idx", "image_id", postgresql_where=sa.text("removed_at is null")),
@@ -209,6 +210,7 @@ volume_ = _resource(
     sa.Column("source_id", UUID),  # the volume that it is a copy of
     *_states(volume.State),
     _unique_name("volume", "project_id"),
+    sa.Index("volume_project_idx", "project_id", "id"),
 )
 snapshot_ = _resource(
     "snapshot",
@@ -229,6 +231,7 @@ port = _resource(
     *_states(network.PortState),
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
     sa.Index("port_vm_idx", "vm_id"),
+    sa.Index("port_project_idx", "project_id", "id"),
 )
 address = sa.Table(
     "address",

@@ -34,6 +34,11 @@ create unique index drift_thing_key on drift (node_id, thing_kind, name) where r
 alter table vm drop constraint vm_state_known;
 alter table vm add constraint vm_state_known check (state in ('pending', 'starting', 'running', 'rebooting', 'stopping',
   'stopped', 'suspended', 'crashed', 'failed', 'removing', 'removed'));
+-- a page of a small project's list is no walk over everybody's, now or then
+create index vm_project_idx on vm (project_id, id);
+create index volume_project_idx on volume (project_id, id);
+create index port_project_idx on port (project_id, id);
+
 -- the change log: rows of more than one fabric epoch, found by object in the order they were made
 alter table change add column fabric_epoch bigint not null default 1;
 alter table change drop constraint change_pkey;
