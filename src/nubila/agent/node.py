@@ -178,9 +178,8 @@ class Agent:
                 seal=self.wishes.floor.seal.after(wanted.seal),
             )
         )
-        for vm in wanted.vms:
-            if self._is_behind(vm):
-                continue
+        vms = [vm for vm in wanted.vms if not self._is_behind(vm)]
+        for vm in vms:
             if self._is_news(vm, wanted.fabric_epoch):
                 self.wishes.put(vm, wanted.fabric_epoch)
                 self.guests.add(vm)
@@ -191,9 +190,7 @@ class Agent:
         self.wishes.write()
         for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
             self.volumes.wish(self.wishes.volumes[volume.volume_id].volume)
-        for vm in wanted.vms:
-            if vm.vm_id in self._parked:
-                continue
+        for vm in vms:
             self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
         if wanted.full:
             self._full = True
@@ -235,6 +232,7 @@ class Agent:
         self.volumes.forget(volume_id)
         self.reporter.forget(volume_id)
         self.wishes.drop_volume(volume_id)
+
     def _is_behind(self, vm: Vm) -> bool:
         """A restored database may have forgotten that the right to act moved: whoever holds the newer one keeps it, and
         the vm is left as it is until somebody decides."""

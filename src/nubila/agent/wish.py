@@ -16,8 +16,7 @@ import msgspec
 from nubila.agent.journal import Journal
 from nubila.agent.known import Record
 from nubila.agent.plan_volume import Record as VolumeRecord
-from nubila.protocol import Vm, Volume
-from nubila.protocol import Seal, Vm
+from nubila.protocol import Seal, Vm, Volume
 
 COMPACT_ABOVE_BYTES = 1 << 20
 COMPACT_FACTOR = 4

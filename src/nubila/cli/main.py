@@ -25,7 +25,6 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "volume": ("volume:app", "disks: create list show attach detach resize change roll-back delete", "Your project"),
     "snapshot": ("volume:snapshot", "what disks once held: create list show delete", "Your project"),
     "events": ("events:app", "what changes, as it changes", "Your project"),
-    "volume": ("volume:app", "disks: list", "Your project"),
     "network": ("network:app", "networks: create list show delete", "Your project"),
     "port": ("port:app", "where VMs are connected: list", "Your project"),
     "keypair": ("keypair:app", "SSH public keys: create list show delete", "Your project"),

@@ -1621,8 +1621,8 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral (
      select c.content, c.action from public.change c
       where c.object_id = t.id and c.kind = 'snapshot' and c.at <= current_setting('nubila.as_of')::timestamptz
-        and (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
-             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint)
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
       order by c.seq desc limit 1) c
  cross join lateral jsonb_populate_record(null::public."snapshot", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
