@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from nubila.client.answers import Response, expect
 from nubila.client.calls import ALL, NOW, Calls, Find, How, Json
-from nubila.client.calls import ALL, NOW, Calls, Find, How, Json, new_key
 from nubila.client.events import following
 from nubila.client.transport import segment as s
 
