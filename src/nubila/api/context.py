@@ -73,7 +73,9 @@ class Context:
             resources=ResourceStore(past),
             accounts=AccountStore(past),
             vms=VmStore(past),
+            volumes=VolumeStore(past),
             nodes=NodeStore(past),
+            image_rows=ImageRows(past),
         )
 
     def random_int(self, bits: int) -> int:
