@@ -439,6 +439,8 @@ def test_a_member_is_given_a_role_or_loses_it(cli: Cli, fake: Fake) -> None:
     assert cli("project", "member", "p", "ada").code == 2
     assert cli("project", "member", "p", "ada", "--role", "owner", "--remove").code == 2
     assert not fake.asked
+
+
 def test_audit_says_what_was_done_to_which_row_and_fails(cli: Cli, fake: Fake) -> None:
     found = {
         "what": "altered",

@@ -49,6 +49,7 @@ class Shared(Calls):
 
     def reboot_vm(self, vm: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/vms/{s(vm)}/reboot", how=how)
+
     def events(self, query: Json) -> Iterator[Json]:
         """Changes as they come, each with its cursor under 'cursor'; goes on after a lost connection, for ever."""
         return following(self.transport, query)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from nubila import errors
 from nubila.api.noun import (
     account,
+    audit,
     change,
     drift,
+    event,
     image,
     image_content,
     network,
@@ -16,7 +18,6 @@ from nubila.api.noun import (
     vm,
     vm_more,
 )
-from nubila.api.noun import audit, change, drift, event, image, image_content, node, operation, simple, vm, vm_more
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, Route
 from nubila.intent import catalog, vm_hold
