@@ -24,9 +24,9 @@ from nubila.drivers.storage.base import Storage
 CONTRACTS: dict[str, type] = {"hypervisor": Hypervisor, "storage": Storage, "network": NetworkDriver}
 # contract -> methods that change nothing
 LOOKS: dict[str, frozenset[str]] = {
-    "hypervisor": frozenset({"capabilities", "observe", "shapes", "read_console", "close"}),
-    "storage": frozenset({"capabilities", "observe", "free_gib"}),
-    "network": frozenset({"capabilities", "observe", "ranges", "close"}),
+    "hypervisor": frozenset({"capabilities", "observe", "scan", "shapes", "read_console", "close"}),
+    "storage": frozenset({"capabilities", "observe", "scan", "free_gib"}),
+    "network": frozenset({"capabilities", "observe", "scan", "ranges", "close"}),
 }
 JOURNAL = "journal.append"
 

@@ -87,16 +87,17 @@ def tampered(s: Subject) -> None:
     running(s)
     s.host.stop()
     s.host.tamper(s.vm_id)
-
-
-def repair(s: Subject) -> Reply:
+    s.host.start()
     operator = s.tenant.cloud.operator()
 
     def seen() -> list[dict[str, Any]]:
         return [d for d in operator.list("/v1/drifts?limit=1000") if s.vm_id in str(d["status"])]
 
-    line = until(seen, 20, 0.05, f"drift of {s.name}")[0]
-    return operator.post(f"/v1/drifts/{line['id']}/repair")
+    s.notes["drift"] = until(seen, 20, 0.05, f"drift of {s.name}")[0]["id"]
+
+
+def repair(s: Subject) -> Reply:
+    return s.tenant.cloud.operator().post(f"/v1/drifts/{s.notes['drift']}/repair")
 
 
 def as_wished(s: Subject) -> bool:
@@ -109,8 +110,9 @@ def removed(s: Subject) -> None:
 
 
 def swept(s: Subject) -> bool:
-    world = s.host.world()
-    return not (world["network"] or world["image"] or world["volume"] or world["port"])
+    world, done = s.host.world(), s.host.effects()
+    littered = all(done[f"{driver}.remove_leftover"] for driver in ("hypervisor", "storage", "network"))
+    return littered and not (world["network"] or world["image"] or world["volume"] or world["port"])
 
 
 def gone(s: Subject) -> bool:

@@ -18,29 +18,30 @@ from nubila.agent import enrol, garbage, host, node, observer
 from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
 from nubila.client.transport import Transport
+from nubila.drivers import Leftover
 from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
 from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 from tests.crash.boundary import Boundary, Plan
 
 
-def fakes(directory: Path, method: str) -> Drivers:
-    """The same worlds again, each start."""
+def fakes(directory: Path, method: str, *, litter: bool) -> Drivers:
+    """The same worlds again, each start. `litter`: with something of a vm that never was beside them."""
     world = directory / "fake"
     domains = HypervisorWorld(world / "domains")
     domains.capabilities = msgspec.structs.replace(domains.capabilities, virt_methods=(method,))
-    return Drivers(
-        hypervisor=FakeHypervisor(domains),
-        storage=FakeStorage(StorageWorld(world / "volumes")),
-        network=FakeNetwork(NetworkWorld(world / "networks")),
-    )
+    disks, wires = StorageWorld(world / "volumes"), NetworkWorld(world / "networks")
+    if litter:
+        for place, kind in ((domains, "console"), (disks, "temporary"), (wires, "chain")):
+            place.leftovers = (Leftover(kind=kind, name=f"{kind} of nobody", owner="vm-00000000000000000000000000"),)
+    return Drivers(hypervisor=FakeHypervisor(domains), storage=FakeStorage(disks), network=FakeNetwork(wires))
 
 
 async def live(directory: Path, url: str, plan: Plan) -> None:
     identity = enrol.load(directory / "identity") or enrol.enrol(
         directory / "identity", url, directory / "token", directory.name
     )
-    drivers = fakes(directory, directory.name)
+    drivers = fakes(directory, directory.name, litter=plan.grace_s < 1)
     names = {"hypervisor": "fake", "storage": "fake", "network": "fake"}
     boundary = Boundary(plan, directory / "effects", directory / "held")
     wire = Transport(url, ca=identity.ca, certificate=identity.certificate, key=identity.certificate, timeout_s=30.0)
@@ -57,9 +58,9 @@ async def live(directory: Path, url: str, plan: Plan) -> None:
         garbage.GRACE_S[kind] = plan.grace_s
     observer.SHAPES_S = 0.3
     if plan.grace_s < 1:
-        node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = 0.2
+        node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = observer.SCAN_S = 0.2
     over = asyncio.get_running_loop().create_future()
-    hello = host.hello(drivers, names, directory, "test", directory.name, fake=True)
+    hello = host.hello(drivers, names, "test", directory.name, fake=True)
     loop = asyncio.get_running_loop()
     agent = Agent(loop, options, wire, boundary.drivers(drivers), lambda: hello, over.set_result)
     boundary.journal(agent.wishes)
