@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools import states
 
+from nubila.intent import operation as vm_cancel
+from nubila.intent import volume_cancel
 from nubila.model import ids, network, operation, vm
 from nubila.store import ddl, tables
 
@@ -125,3 +127,15 @@ def test_the_newest_migration_holds_what_the_tables_generate() -> None:
 def test_tables_are_locked_in_one_order() -> None:
     assert len({t.name for t in tables.TABLES}) == len(tables.TABLES)
     assert [t.name for t in tables.TABLES][-2:] == ["inventory", "quota"]
+
+
+def test_every_verb_says_what_its_cancel_does() -> None:
+    """A verb without a word here would be one that cannot be cancelled."""
+    assert set(operation.Verb) == {*vm_cancel.CANCELLING, *volume_cancel.CANCELLING}
+    of_a_vm = set(operation.Verb) - {
+        operation.Verb.ATTACH,
+        operation.Verb.DETACH,
+        operation.Verb.CHANGE,
+        operation.Verb.ROLL_BACK,
+    }
+    assert of_a_vm == set(vm_cancel.CANCELLING)

@@ -25,6 +25,7 @@ CANCELLING: dict[operation.Verb, str] = {
     operation.Verb.SUSPEND: "The VM is wished to go on.",
     operation.Verb.RESUME: "The VM is wished suspended again; its guest may have gone on for a moment.",
     operation.Verb.RESIZE: "Too late: the new size is wished and claimed already. Change it again.",
+    operation.Verb.REPAIR: "No repair is wished any more; it may have been done already.",
     operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
 }
 
@@ -102,6 +103,8 @@ def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
             return replace(wished, reboots=max(0, (spec.count or 1) - 1))
         case operation.Verb.RESET:
             return replace(wished, resets=max(0, (spec.count or 1) - 1))
+        case operation.Verb.REPAIR:
+            return replace(wished, repairs=max(0, (spec.count or 1) - 1))
         case operation.Verb.SUSPEND | operation.Verb.RESUME:
             return replace(wished, suspended=spec.verb is operation.Verb.RESUME)
         case _:
