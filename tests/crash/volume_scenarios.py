@@ -27,7 +27,7 @@ def on_disk(s: Subject, name: str = "") -> Row:
 
 def held(s: Subject) -> bool:
     """The running domain has it."""
-    return volume(s).get("id", "?") in str(s.host.domain(s.vm_id).get("live"))
+    return volume(s).get("id", "?") in s.host.domain(s.vm_id).get("disks", {})
 
 
 def make(s: Subject, **more: Any) -> Reply:

@@ -16,33 +16,29 @@ import msgspec
 
 from nubila.agent import enrol, garbage, host, node, observer
 from nubila.agent.hands import Drivers
+from nubila.agent.main import _fakes
 from nubila.agent.node import Agent, Options
 from nubila.client.transport import Transport
 from nubila.drivers import Leftover
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
-from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
-from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 from tests.crash.boundary import Boundary, Plan
 
 
-def fakes(directory: Path, method: str, *, litter: bool) -> Drivers:
+def fakes(directory: Path, method: str, *, litter: bool) -> tuple[Drivers, dict[str, str]]:
     """The same worlds again, each start. `litter`: with something of a vm that never was beside them."""
-    world = directory / "fake"
-    domains = HypervisorWorld(world / "domains")
+    drivers, names = _fakes(directory)
+    domains, disks, wires = (d.world for d in (drivers.hypervisor, drivers.storage, drivers.network))  # type: ignore[union-attr]
     domains.capabilities = msgspec.structs.replace(domains.capabilities, virt_methods=(method,))
-    disks, wires = StorageWorld(world / "volumes"), NetworkWorld(world / "networks")
     if litter:
         for place, kind in ((domains, "console"), (disks, "temporary"), (wires, "chain")):
             place.leftovers = (Leftover(kind=kind, name=f"{kind} of nobody", owner="vm-00000000000000000000000000"),)
-    return Drivers(hypervisor=FakeHypervisor(domains), storage=FakeStorage(disks), network=FakeNetwork(wires))
+    return drivers, names
 
 
 async def live(directory: Path, url: str, plan: Plan) -> None:
     identity = enrol.load(directory / "identity") or enrol.enrol(
         directory / "identity", url, directory / "token", directory.name
     )
-    drivers = fakes(directory, directory.name, litter=plan.grace_s < 1)
-    names = {"hypervisor": "fake", "storage": "fake", "network": "fake"}
+    drivers, names = fakes(directory, directory.name, litter=plan.grace_s < 1)
     boundary = Boundary(plan, directory / "effects", directory / "held")
     wire = Transport(url, ca=identity.ca, certificate=identity.certificate, key=identity.certificate, timeout_s=30.0)
     options = Options(
