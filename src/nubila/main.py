@@ -49,6 +49,7 @@ from nubila.store.database import Database, Record
 from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
+from nubila.store.port import PortStore
 from nubila.store.resource import AccountStore, ResourceStore
 from nubila.store.seal import SealStore
 from nubila.store.vm import VmStore
@@ -157,6 +158,7 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         accounts=AccountStore(database),
         vms=VmStore(database),
         volumes=VolumeStore(database),
+        ports=PortStore(database),
         nodes=nodes,
         fleet=fleet,
         heard=Heard(nodes),

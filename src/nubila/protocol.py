@@ -106,6 +106,26 @@ class NetworkView(Wire, frozen=True):
     subnets: tuple[SubnetView, ...]
 
 
+class GroupRule(Wire, frozen=True):
+    """What a security group lets in or out; `cidr` or `group` says to or from whom, else it is anywhere."""
+
+    direction: Literal["in", "out"]
+    protocol: Literal["any", "tcp", "udp", "icmp"] = "any"
+    port_min: int | None = None
+    port_max: int | None = None
+    cidr: str | None = None
+    group: str | None = None
+    family: Literal[4, 6] | None = None
+
+
+class Group(Wire, frozen=True):
+    """A security group that a port of the node is in, with the addresses of the groups that its rules name."""
+
+    group_id: str
+    rules: tuple[GroupRule, ...] = ()
+    members: dict[str, tuple[str, ...]] = {}
+
+
 class Nic(Wire, frozen=True):
     port_id: str
     epoch: int
@@ -113,6 +133,11 @@ class Nic(Wire, frozen=True):
     mac: str
     network: NetworkView
     addresses: tuple[str, ...]  # without prefix length
+    groups: tuple[str, ...] | None = None  # None: the control plane does not know of groups
+    in_kbit: int = 0  # 0: no limit
+    out_kbit: int = 0
+    burst_kib: int = 0
+    gone: bool = False  # wished removed
 
 
 class Vm(Wire, frozen=True):
@@ -206,6 +231,7 @@ class Wanted(Wire, frozen=True):
     revision: int
     vms: tuple[Vm, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    groups: tuple[Group, ...] = ()
     questions: tuple[Question, ...] = ()
     seal: Seal | None = None
     full: bool = False  # every object of the node is in this answer: what is not, is not wanted

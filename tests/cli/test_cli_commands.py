@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,22 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
             ],
         },
     ),
+    (
+        "security-group create web --rule 'in tcp:80-90 from any' --rule 'out any to group:db' --description d",
+        U,
+        "POST",
+        "/v1/security-groups",
+        {
+            "name": "web",
+            "description": "d",
+            "rules": [
+                {"direction": "in", "protocol": "tcp", "port_min": 80, "port_max": 90},
+                {"direction": "out", "protocol": "any", "group": "db"},
+            ],
+        },
+    ),
+    ("security-group change web --name www", U, "PATCH", "/v1/security-groups/web", {"name": "www"}),
+    ("security-group delete web", U, "DELETE", "/v1/security-groups/web", None),
     ("network delete n", U, "DELETE", "/v1/networks/n", None),
     ("network delete net-1 --as operator", OP, "DELETE", "/v1/networks/net-1", None),
     ("node retire h", OP, "DELETE", "/v1/nodes/h", None),
@@ -208,6 +225,8 @@ UNPLANNED = ("plan apply", "plan discard", "token create", "user token", "operat
 # command line, plane, path, answer is a list
 READS: tuple[tuple[str, str, str, bool], ...] = (
     ("vm list", U, "/v1/vms", True),
+    ("security-group list", U, "/v1/security-groups", True),
+    ("security-group show web", U, "/v1/security-groups/web", False),
     ("vm list --as operator", OP, "/v1/vms", True),
     ("vm show web", U, "/v1/vms/web", False),
     ("vm history web", U, "/v1/vms/web/history", True),
@@ -269,7 +288,7 @@ TOKEN = {U: USER_TOKEN, OP: OPERATOR_TOKEN}
 def test_write(cli: Cli, fake: Fake, line: str, plane: str, method: str, path: str, body: Any) -> None:
     kind = "vm" if "vm" in path else path.split("/")[2].rstrip("s")
     fake.on(method, path, Canned(MADE if kind == "vm" else {**obj(kind), "secret": "s3", "token": "nbj_1_2_3"}))
-    ran = cli(*line.split())
+    ran = cli(*shlex.split(line))
     assert (ran.code, ran.err) == (0, "")
     asked = fake.asked[0]
     assert (asked.method, asked.path, asked.json) == (method, path, body)
@@ -284,7 +303,7 @@ def test_write(cli: Cli, fake: Fake, line: str, plane: str, method: str, path: s
 def test_every_write_can_be_planned(cli: Cli, fake: Fake, line: str) -> None:
     method, path = next((w[2], w[3]) for w in WRITES if w[0] == line)
     fake.on(method, path, Canned({"id": "plan-7", "effects": [], "quota_left": {}}))
-    ran = cli(*line.split(), "--plan")
+    ran = cli(*shlex.split(line), "--plan")
     assert ran.code == 0
     assert fake.asked[0].query == {"plan": "1"}
     assert "nubila plan apply plan-7" in ran.out
@@ -295,7 +314,7 @@ def test_read(cli: Cli, fake: Fake, line: str, plane: str, path: str, many: bool
     found = {"id": "x-1", "kind": "x", "name": "thing", "state": "running", "quota": {"vms": {"limit": 4, "used": 1}}}
     sent = {"items": [found], "next": None} if many else found
     fake.on("GET", path, Canned(sent))
-    ran = cli(*line.split())
+    ran = cli(*shlex.split(line))
     assert (ran.code, ran.err) == (0, "")
     assert fake.asked[0].path == path
     assert fake.asked[0].headers["authorization"] == f"Bearer {TOKEN[plane]}"

@@ -99,8 +99,16 @@ def ping4(source: str, target: str, data: bytes) -> bytes:
     return ip4(source, target, 1, body[:2] + struct.pack(">H", checksum(body)) + body[4:])
 
 
+SYN, ACK = 2, 16
+
+
 def syn(source: str, target: str, source_port: int, target_port: int) -> bytes:
-    body = struct.pack(">HHIIBBHHH", source_port, target_port, 1, 0, 5 << 4, 2, 1024, 0, 0)
+    return tcp4(source, target, source_port, target_port, SYN, 1, 0)
+
+
+def tcp4(source: str, target: str, source_port: int, target_port: int, flags: int, number: int, ack: int,
+         data: bytes = b"") -> bytes:  # fmt: skip
+    body = struct.pack(">HHIIBBHHH", source_port, target_port, number, ack, 5 << 4, flags, 1024, 0, 0) + data
     pseudo = ip(source) + ip(target) + struct.pack(">BBH", 0, 6, len(body))
     return ip4(source, target, 6, body[:16] + struct.pack(">H", checksum(pseudo + body)) + body[18:])
 

@@ -21,10 +21,11 @@ from nubila.telemetry import log
 LOG = log.get(part="agent")
 DEADLINE_S = 60.0
 
-# kind -> how long it must have been unknown. A network or an image that no vm here needs is no error, only no use.
+# kind -> how long it must have been unknown. A network, a group or an image that no vm here needs is no error, only no use.
 GRACE_S: dict[str, float] = {
     "domain": 60.0,
     "port": 60.0,
+    "group": 30.0,
     "volume": 60.0,
     "directory": 60.0,
     "network": 30.0,
@@ -78,6 +79,7 @@ class Sweeper:
         self._remove: dict[str, Callable[[str], None]] = {
             "domain": drivers.hypervisor.remove,
             "port": drivers.network.remove_port,
+            "group": drivers.network.remove_group,
             "volume": drivers.storage.remove_volume,
             "directory": rooms.remove,
             "network": self._network,
@@ -145,6 +147,7 @@ def known(wishes: Iterable[Vm], volumes: Iterable[Volume] = ()) -> dict[str, set
         for nic in vm.nics:
             found["port"].add(nic.port_id)
             found["network"].add(nic.network.network_id)
+            found["group"].update(nic.groups or ())
         for disk in (*vm.disks, *vm.leaving):
             found["volume"].add(disk.volume_id)
             if disk.image_sha256:

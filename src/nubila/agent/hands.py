@@ -201,6 +201,8 @@ class Hands:
                 mac=nic.mac,
                 hostname=job.wanted.hostname or job.wanted.name,
                 addresses=nic.addresses,
+                groups=nic.groups,
+                bandwidth=net.Bandwidth(in_kbit=nic.in_kbit, out_kbit=nic.out_kbit, burst_kib=nic.burst_kib),
                 uid=self._room(job).uid,
             )
         )

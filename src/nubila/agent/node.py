@@ -19,6 +19,7 @@ from nubila.agent import garbage
 from nubila.agent import steps as p
 from nubila.agent.directory import Rooms
 from nubila.agent.disk_hands import DiskHands
+from nubila.agent.firewall import Firewall
 from nubila.agent.guests import Guests
 from nubila.agent.hands import Drivers, Hands, Job
 from nubila.agent.images import Images
@@ -112,6 +113,7 @@ class Agent:
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
         self.guests = Guests(self.wishes, self.lanes)
+        self.firewall = Firewall(loop, self.pool, drivers.network, self.wishes)
         self.sweeper = garbage.Sweeper(self.pool, drivers, self.rooms, self.hands)
         self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
         self.watch = Watch(self.lanes, self.hands)
@@ -129,6 +131,7 @@ class Agent:
 
     def start(self) -> None:
         """Serve what is wished on disk, look at the world, dial the control plane."""
+        self.firewall.adopt()
         for entry in self.wishes.entries.values():
             self.guests.add(entry.vm)
             self.lanes.add(entry.vm, entry.record)
@@ -187,6 +190,7 @@ class Agent:
         for volume in wanted.volumes:
             if self._is_volume_news(volume, wanted.fabric_epoch):
                 self.wishes.put_volume(volume, wanted.fabric_epoch)
+        self.firewall.wish(wanted.groups)
         self.wishes.write()
         for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
             self.volumes.wish(self.wishes.volumes[volume.volume_id].volume)
@@ -363,6 +367,8 @@ class Agent:
     def on_wires(self, seen: network.Observed, begun_s: float) -> None:
         self.sweeper.world["port"] = [p.port_id for p in seen.ports]
         self.sweeper.world["network"] = [n.network_id for n in seen.networks]
+        self.sweeper.world["group"] = list(seen.groups)
+        self.firewall.seen(seen.groups)
         self._foreign["network"] = seen.foreign
         self.watch.on_foreign("network", seen.foreign)
         serving = {n.network_id for n in seen.networks if n.serving}
@@ -457,7 +463,9 @@ class Agent:
             self.wishes.compact_if_large()
             if self._full and right.fresh(now_s):
                 self.sweeper.world["directory"] = self.rooms.found()
-                self.sweeper.sweep(self._known(), now_s)
+                known = self._known()
+                self.firewall.keep(known["group"])
+                self.sweeper.sweep(known, now_s)
                 self.watch.on_orphans(self.sweeper.unknown())
                 if self.watch.ledger.news() is not None:
                     self.reporter.say()

@@ -16,7 +16,7 @@ import msgspec
 from nubila.agent.journal import Journal
 from nubila.agent.known import Record
 from nubila.agent.plan_volume import Record as VolumeRecord
-from nubila.protocol import Seal, Vm, Volume
+from nubila.protocol import Group, Seal, Vm, Volume
 
 COMPACT_ABOVE_BYTES = 1 << 20
 COMPACT_FACTOR = 4
@@ -58,6 +58,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     volume: Volume | None = None
     volume_record: VolumeRecord | None = None
     ended: int = 0  # the newest attachment of that volume whose end was said
+    group: Group | None = None
+    drop_group: str = ""
 
 
 class Wishes:
@@ -65,6 +67,7 @@ class Wishes:
         self.entries: dict[str, Entry] = {}
         self.volumes: dict[str, VolumeEntry] = {}
         self.floors: dict[str, int] = {}  # volume id -> no vm here opens it under this epoch or an older one
+        self.groups: dict[str, Group] = {}  # security groups, by id
         self.floor = Floor()
         self.damaged = 0
         self._journal = Journal(directory / "wishes")
@@ -131,6 +134,18 @@ class Wishes:
         if self.entries.pop(vm_id, None) is not None:
             self._append(Line(vm_id=vm_id, drop=True))
 
+    def put_group(self, group: Group) -> bool:
+        """Whether it is new or another than before."""
+        if self.groups.get(group.group_id) == group:
+            return False
+        self.groups[group.group_id] = group
+        self._append(Line(group=group))
+        return True
+
+    def drop_group(self, group_id: str) -> None:
+        if self.groups.pop(group_id, None) is not None:
+            self._append(Line(drop_group=group_id))
+
     def raise_floor(self, floor: Floor) -> None:
         if floor > self.floor:
             self.floor = floor
@@ -157,6 +172,7 @@ class Wishes:
             for k, v in self.volumes.items()
         ]
         bodies += [self._encode(Line(volume_id=k, ended=epoch)) for k, epoch in self.floors.items()]
+        bodies += [self._encode(Line(group=g)) for g in self.groups.values()]
         if self._journal.size_bytes > COMPACT_FACTOR * sum(map(len, bodies)):
             self._journal.compact(bodies)
 
@@ -170,6 +186,9 @@ class Wishes:
     def _replay(self, line: Line) -> None:
         if line.floor is not None:
             self.floor = max(self.floor, line.floor)
+        if line.group is not None:
+            self.groups[line.group.group_id] = line.group
+        self.groups.pop(line.drop_group, None)
         if line.volume_id:
             return self._replay_volume(line)
         if line.drop:

@@ -32,6 +32,7 @@ from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
 from nubila.store.past import PastDatabase
+from nubila.store.port import PortStore
 from nubila.store.resource import AccountStore, Filter, ResourceStore, states
 from nubila.store.vm import VmStore
 from nubila.store.volume import VolumeStore
@@ -51,6 +52,7 @@ class Context:
     accounts: AccountStore
     vms: VmStore
     volumes: VolumeStore
+    ports: PortStore
     nodes: NodeStore
     fleet: Fleet
     heard: Heard

@@ -15,7 +15,7 @@ from nubila.bootstrap.children import KINDS
 from nubila.bootstrap.processes import Process
 from nubila.config import Settings
 from nubila.drivers.hypervisor.held import taps_of
-from nubila.drivers.network.bridge_nft import bridge_name, tap_name
+from nubila.drivers.network.bridge_rule import bridge_name, tap_name
 
 Json = dict[str, Any]
 Standing = frozenset[str]

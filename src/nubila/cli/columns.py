@@ -83,6 +83,10 @@ def _cidrs(found: Json) -> list[str]:
     return [str(s.get("cidr") if isinstance(s, dict) else s) for s in table.pick(found, "subnets") or []]
 
 
+def _rules(found: Json) -> int:
+    return len(table.pick(found, "rules") or [])
+
+
 def _size_mib(found: Json) -> object:
     size = table.pick(found, "size_bytes")
     return f"{size / (1 << 20):.1f}" if isinstance(size, (int, float)) and size else None
@@ -156,7 +160,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("NETWORK", "network|network_name|network_id"),
         Column("MAC", "mac"),
         Column("ADDRESSES", addresses),
+        Column("GROUPS", "groups"),
     ),
+    "security_group": (NAME, ID, Column("RULES", _rules), Column("DESCRIPTION", "description", wide=True), AGE, LABELS),
     "volume": (
         NAME,
         ID,

@@ -34,6 +34,9 @@ def create(
     network: Annotated[
         list[str] | None, named("network", "Network to join; repeatable. The default one if not given.")
     ] = None,
+    security_group: Annotated[
+        list[str] | None, named("security-group", "Group its ports are in; repeatable. 'default' if not given.")
+    ] = None,
     key: Annotated[list[str] | None, named("keypair", "Key pair that may log in; repeatable.")] = None,
     user_data: Annotated[str | None, source("File with user data for the guest, or '-'.")] = None,
     boot_string: Annotated[str | None, Parameter(help="Opaque string for the guest.")] = None,
@@ -54,6 +57,7 @@ def create(
         flavor=flavor,
         image=image,
         networks=network,
+        security_groups=security_group,
         keys=key,
         user_data=None if user_data is None else values.text(user_data, "user data"),
         boot_string=boot_string,

@@ -139,6 +139,9 @@ class Shared(Calls):
     def delete_network(self, network: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/networks/{s(network)}", how=how)
 
+    def security_groups(self, find: Find = ALL) -> Iterator[Json]:
+        return self.pages("/v1/security-groups", find)
+
     def ports(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/ports", find)
 
@@ -222,6 +225,18 @@ class UserApi(Shared):
 
     def delete_snapshot(self, snapshot: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/snapshots/{s(snapshot)}", how=how)
+
+    def security_group(self, group: str) -> Json:
+        return self._one(f"/v1/security-groups/{s(group)}")
+
+    def create_security_group(self, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", "/v1/security-groups", body, how)
+
+    def change_security_group(self, group: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/security-groups/{s(group)}", body, how)
+
+    def delete_security_group(self, group: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/security-groups/{s(group)}", how=how)
 
     def keypairs(self, find: Find = ALL) -> Iterator[Json]:
         return self.pages("/v1/keypairs", find)

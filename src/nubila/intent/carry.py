@@ -161,7 +161,7 @@ class Carrier:
                 answer={k: None if v is None else text(k, v) for k, v in drafted.refers.items()},
             )
         at = await self.database.commit(draft)
-        self.notifier.tell(drafted.hints)
+        self.notifier.tell(list(dict.fromkeys([*drafted.hints, *(f"node:{n}" for n in draft.woken)])))
         rows = {kind: {**row, "created_at": at, "updated_at": at} for kind, row in drafted.rows.items()}
         return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret, rows=rows)
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
+from nubila.intent import security_group
 from nubila.intent.asking import Asking, Outcome, builtins, stamp
 from nubila.model import catalog
 from nubila.model.draft import Draft, Drafted, Effect, Row
@@ -114,6 +115,7 @@ def create_project(body: ProjectCreate, asking: Asking) -> Outcome:
     row = _lasting(asking, draft, "project", body.name, catalog.ProjectSpec(description=body.description), body.labels)
     for class_, amount in catalog.QUOTA_DEFAULT.items():
         draft.inserts("quota", project_id=row["id"], amount=amount, used=0, **{"class": class_.value})
+    security_group.default_of(draft, asking, row["id"])
     return _made(draft, "project", row, quota={c.value: a for c, a in catalog.QUOTA_DEFAULT.items()})
 
 

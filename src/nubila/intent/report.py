@@ -211,6 +211,7 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
         draft.deletes("address", network_id=x["network_id"], address=x["address"])
     for p in view["ports"]:
         draft.changes("port", p, version=True, state="removed", removed_at=now)
+        draft.changes_groups(members=p["group_ids"])
     stay = {v["id"] for v in view["volumes"] if not v["spec"]["gone"]}
     for held in view["allocations"]:
         if held["holder_id"] in stay:

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
+from nubila.intent import security_group
 from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.intent.refusing import refused
 from nubila.intent.vm_effects import given
@@ -31,6 +32,7 @@ class VmCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flavor: Reference
     image: Reference
     networks: list[Reference] | None = None
+    security_groups: list[Reference] | None = None
     keys: list[Reference] = []
     user_data: UserData | None = None
     boot_string: BootString = ""
@@ -86,8 +88,11 @@ def create(
         *(("network", n) for n in networks),
     ):
         draft.rests_on(kind, row)
+    groups = security_group.chosen(body.security_groups, view["groups"] or [], "security_groups")
+    if isinstance(groups, errors.NubilaError):
+        return groups
     made = _rows(body, draft, asking, node, flavor, picture, view, disk_gib, sealed)
-    effects = _ports(draft, asking, made, networks, entropy)
+    effects = _ports(draft, asking, made, networks, groups, entropy)
     if isinstance(effects, errors.NubilaError):
         return effects
     _claims(draft, asking, made, node, needs)
@@ -318,9 +323,10 @@ def _rows(
 
 
 def _ports(
-    draft: Draft, asking: Asking, made: Row, networks: list[Row], entropy: list[int]
+    draft: Draft, asking: Asking, made: Row, networks: list[Row], groups: list[Row], entropy: list[int]
 ) -> list[Effect] | errors.NubilaError:
     effects = []
+    _join(draft, made, groups)
     for index, net in enumerate(networks):
         mac = network.mac(entropy[index])
         port_id = asking.mint()
@@ -357,6 +363,7 @@ def _ports(
             node_id=made["node_id"],
             epoch=1,
             mac=mac,
+            group_ids=[g["id"] for g in groups],
         )
         effects.append(
             Effect(
@@ -364,10 +371,23 @@ def _ports(
                 kind="port",
                 id=text("port", port_id),
                 name=draft.insert["port"][-1]["name"],
-                details={"network": net["name"], "mac": mac, "addresses": addresses},
+                details={
+                    "network": net["name"],
+                    "mac": mac,
+                    "addresses": addresses,
+                    "groups": [g["name"] for g in groups],
+                },
             )
         )
     return effects
+
+
+def _join(draft: Draft, made: Row, groups: list[Row]) -> None:
+    """The node needs the rules of these groups; nodes whose groups name them need the new addresses."""
+    for g in groups:
+        draft.rests_on("security_group", g, compare=False)
+        draft.wakes(made["node_id"], UUID(g["id"]), "security_group")
+    draft.changes_groups(members=[g["id"] for g in groups])
 
 
 def _claims(draft: Draft, asking: Asking, made: Row, node: Node, needs: dict[str, int]) -> None:

@@ -6,6 +6,7 @@ others may take first. Keys are short because a draft is the argument of a datab
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +39,9 @@ class Draft(msgspec.Struct, kw_only=True):
     delete: dict[str, list[Row]] = msgspec.field(default_factory=dict)
     capacity: list[Row] = msgspec.field(default_factory=list)
     wake: list[Row] = msgspec.field(default_factory=list)
+    groups: dict[str, list[UUID]] = msgspec.field(default_factory=dict)
     quota: list[Row] = msgspec.field(default_factory=list)
+    woken: list[str] = msgspec.field(default_factory=list)  # nodes, filled by the commit
 
     def rests_on(self, kind: str, row: Row, *, compare: bool = True) -> None:
         """The row must still be there and, with `compare`, of the same generation."""
@@ -80,12 +83,20 @@ class Draft(msgspec.Struct, kw_only=True):
         """The node's next long poll brings this object."""
         self.wake.append({"n": node_id, "vm": object_id, **({} if kind == "vm" else {"k": kind})})
 
+    def changes_groups(self, *, rules: Iterable[UUID] = (), members: Iterable[UUID] = ()) -> None:
+        """Security groups whose rules, or whose ports and their addresses, are others now: the commit finds the nodes
+        that have to hear of it."""
+        for word, ids in (("rules", rules), ("members", members)):
+            known = self.groups.setdefault(word, [])
+            known += [i for i in dict.fromkeys(map(_uuid, ids)) if i not in known]
+
     def is_empty(self) -> bool:
         return not (self.insert or self.update or self.delete or self.capacity or self.quota or self.wake)
 
     def encoded(self) -> str:
         """The argument of the commit function. Facts go by how they are used, each kind in the order of its ids."""
         fields = {f: getattr(self, f) for f in self.__struct_fields__}
+        fields["groups"] = {k: v for k, v in self.groups.items() if v}
         fields["facts"] = {kind: _by_use(facts) for kind, facts in self.facts.items()}
         return msgspec.json.encode({k: v for k, v in fields.items() if v}).decode()
 
@@ -97,6 +108,10 @@ class Draft(msgspec.Struct, kw_only=True):
                 facts.remove(known)
                 break
         facts.append(fact)
+
+
+def _uuid(value: UUID | str) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
 
 
 _USES = ("read", "write", "remove")

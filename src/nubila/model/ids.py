@@ -28,6 +28,7 @@ PREFIX: dict[str, str] = {
     "snapshot": "snap",
     "network": "net",
     "subnet": "sub",
+    "security_group": "sg",
     "port": "port",
     "address": "adr",
     "vm": "vm",

@@ -13,6 +13,12 @@ SCHEMA = 1
 Cidr = Annotated[str, msgspec.Meta(max_length=49, description="for example '10.77.0.0/24' or 'fd77::/64'")]
 
 
+Kbit = Annotated[int, msgspec.Meta(ge=0, le=400_000_000, description="kilobits per second; 0 is no limit")]
+BurstKib = Annotated[
+    int, msgspec.Meta(ge=0, le=1 << 20, description="KiB that may go at once; at least 128 with a limit")
+]
+
+
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "bridge"
     nat: bool = True  # guests reach the outside under the node's address
@@ -29,6 +35,10 @@ class SubnetSpec(msgspec.Struct, frozen=True, kw_only=True):
 class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     index: int = 0  # position among the vm's interfaces
+    in_kbit: Kbit = 0  # to the guest; 0: no limit
+    out_kbit: Kbit = 0
+    burst_kib: BurstKib = 0  # beyond what the rate lets through in a second
+    gone: bool = False  # wished removed
 
 
 # Projects take their ranges from these: addresses that nobody else in the world answers to.

@@ -132,25 +132,28 @@ class Database:
     async def commit(self, draft: Draft) -> datetime | None:
         """Carry out the draft, all of it or nothing; returns its moment by the database's clock, None for an empty one.
 
+        `draft.woken` then names the nodes that have to be told.
+
         Raises Retry when a claim or fact no longer holds, QuotaExceeded, NameTaken, or OutcomeUnknown.
         """
         if draft.is_empty():
             return None
-        return await asyncio.shield(asyncio.ensure_future(self._commit(draft.encoded())))
+        encoded = await asyncio.shield(asyncio.ensure_future(self._commit(draft.encoded())))
+        answer: dict[str, str] = msgspec.json.decode(encoded)
+        draft.woken = [k for k in answer if k != "now"]
+        return msgspec.convert(answer["now"], datetime)
 
-    async def _commit(self, encoded: str) -> datetime:
+    async def _commit(self, encoded: str) -> str:
         for attempt in (1, 2):
             async with self.connection() as c:
-                sent = asyncio.ensure_future(
-                    c.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", encoded)
-                )
+                sent = asyncio.ensure_future(c.fetchval(f"select {COMMIT}($1::text::jsonb)::text", encoded))
                 try:
                     # Never a cancel: a cancelled commit may be seen by others and still be lost.
                     done, _ = await asyncio.wait({sent}, timeout=COMMIT_LIMIT_S)
                     if not done:
                         c.terminate()
                         raise errors.OutcomeUnknown(inside="commit over its limit")
-                    return cast(datetime, sent.result())
+                    return cast(str, sent.result())
                 except (asyncpg.DeadlockDetectedError, asyncpg.InvalidCachedStatementError):
                     if attempt == 2:
                         raise
@@ -166,7 +169,7 @@ async def _as_it_is(connection: asyncpg.Connection) -> None:
 
 
 async def _warm(connection: asyncpg.Connection) -> None:
-    await connection.fetchval(f"select ({COMMIT}($1::text::jsonb)->>'now')::timestamptz", "{}")
+    await connection.fetchval(f"select {COMMIT}($1::text::jsonb)::text", "{}")
 
 
 def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:

@@ -171,14 +171,30 @@ def _facts(t: Table) -> str:
 def _unused(t: Table) -> str:
     checks = "".join(
         f"""
-    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', '{t.name}', 'id', u."{column}", 'was', 'unused',
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', '{t.name}', 'id', {_used(user, column)}, 'was', 'unused',
         'is_now', 'used', 'user_kind', '{user}', 'user', u.id)), '[]') into bad from "{user}" u
-     where u."{column}" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;"""
+     where {_uses(t.name, user, column)} and u.removed_at is null;"""
         for user, column in t.references
     )
     return f"""
   if fu ? '{t.name}' then f := fu->'{t.name}';{checks}
   end if;"""
+
+
+def _many(user: str, column: str) -> bool:
+    return isinstance(metadata.tables[user].c[column].type, postgresql.ARRAY)
+
+
+def _used(user: str, column: str) -> str:
+    return "f->0" if _many(user, column) else f'u."{column}"'
+
+
+def _uses(name: str, user: str, column: str) -> str:
+    """What uses itself may go."""
+    if not _many(user, column):
+        return f'u."{column}" in (select x::uuid from jsonb_array_elements_text(f) x)'
+    own = " and not f ? u.id::text" if user == name else ""
+    return f'u."{column}" && array(select x::uuid from jsonb_array_elements_text(f) x){own}'
 
 
 def _writes(t: Table) -> str:
@@ -236,8 +252,21 @@ _CLAIMS = f"""
         jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
     end if;
   end loop;
+  w := coalesce(d->'wake', '[]');
+  -- groups: whoever changes members or rules of one waits here for the other, so that the later one sees both
+  if d ? 'groups' then
+    f := d->'groups';
+    perform from security_group s where s.id in (
+        select x::uuid from jsonb_array_elements_text(coalesce(f->'rules', '[]') || coalesce(f->'members', '[]')) x
+        union select unnest(r.remote_ids) from security_group r where r.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x))
+      order by s.id for no key update;
+    select w || coalesce(jsonb_agg(distinct jsonb_build_object('n', p.node_id, 'vm', s.id, 'k', 'security_group')), '[]') into w
+      from security_group s join port p on p.group_ids @> array[s.id] and p.removed_at is null
+     where s.removed_at is null and (s.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x)
+        or s.remote_ids && array(select x::uuid from jsonb_array_elements_text(f->'members') x));
+  end if;
   for k in select (j->>'n')::uuid n, jsonb_agg(j) w
-             from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
+             from jsonb_array_elements(w) j group by 1 order by 1 loop
     update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
     insert into wanted (node_id, vm_id, kind, revision)
       select distinct k.n, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), g from jsonb_array_elements(k.w) x order by 2
@@ -265,7 +294,7 @@ def commit_function(name: str = COMMIT) -> str:
     return f"""\
 create or replace function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
-  f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
+  f jsonb; bad jsonb := '[]'; w jsonb; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
   ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),

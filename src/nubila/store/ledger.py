@@ -26,7 +26,7 @@ DROP_PLAN = "delete from plan where id = $1 and principal = $2 returning id"
 FORGET = (
     "delete from plan where expires_at < now()",
     "delete from idempotency where created_at < now() - interval '24 hours'",
-    "delete from wanted w where not exists (select from vm v where v.id = w.vm_id and v.removed_at is null)\n       and not exists (select from volume d where d.id = w.vm_id and d.removed_at is null)",
+    "delete from wanted w where not exists (select from vm v where v.id = w.vm_id and v.removed_at is null)\n       and not exists (select from volume d where d.id = w.vm_id and d.removed_at is null)\n       and not exists (select from security_group g where g.id = w.vm_id and g.removed_at is null)",
     "delete from question where asked_at < now() - interval '2 minutes'",
 )
 REFUSAL = "insert into decision (id, project_id, answer) values ($1, $2, $3::text::jsonb)"

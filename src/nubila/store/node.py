@@ -45,7 +45,7 @@ select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.use
      from attachment a join volume d on d.id = a.volume_id
     where a.vm_id = v.id and (a.state in ('active', 'revoking')) is true) as disks,
   (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
-            'network_name', n.name, 'network_spec', n.spec,
+            'network_name', n.name, 'network_spec', n.spec, 'groups', p.group_ids,
             'addresses', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x where x.port_id = p.id),
             'subnets', (select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
                           from subnet s where s.network_id = n.id and s.removed_at is null)) order by (p.spec->>'index')::int), '[]')
@@ -64,6 +64,16 @@ select d.id, d.project_id, d.generation, d.spec, coalesce((d.status->>'ready')::
   (select o.spec->>'format' from volume o where o.id = d.source_id) as source_format
 from wanted w join volume d on d.id = w.vm_id
 where w.node_id = $1 and w.revision > $2 and w.kind = 'volume' and (d.node_id = $1) is true and (d.removed_at is null) is true
+"""
+
+# the security groups that ports of this node are in, as far as they changed since
+GROUPS = """
+select g.id, g.spec, coalesce((select jsonb_object_agg(r.id, (select coalesce(jsonb_agg(host(a.address) order by a.address), '[]')
+           from port m join address a on a.port_id = m.id where m.group_ids @> array[r.id] and m.removed_at is null))
+         from unnest(g.remote_ids) r(id)), '{}')::text as members
+  from wanted w join security_group g on g.id = w.vm_id
+ where w.node_id = $1 and w.revision > $2 and w.kind = 'security_group' and (g.removed_at is null) is true
+   and exists (select from port p where p.group_ids @> array[g.id] and p.removed_at is null and p.node_id = $1)
 """
 
 QUESTIONS = """
@@ -113,6 +123,9 @@ class NodeStore:
 
     async def wanted_volumes(self, node_id: UUID, since: int) -> list[Record]:
         return await self._db.fetch(VOLUMES, node_id, since)
+
+    async def wanted_groups(self, node_id: UUID, since: int) -> list[Record]:
+        return await self._db.fetch(GROUPS, node_id, since)
 
     async def image_content(self, node_id: UUID, image_id: UUID) -> str | None:
         """The hash of an image's bytes, when this node has a vm made from it."""

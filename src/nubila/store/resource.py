@@ -88,7 +88,7 @@ def _text(table: sa.Table, *extra: str) -> list[sa.ColumnElement[Any]]:
 EXTRA: dict[str, tuple[str, ...]] = {
     "image": ("sha256",),
     "subnet": ("network_id", "cidr", "gateway"),
-    "port": ("network_id", "vm_id", "node_id", "epoch", "mac"),
+    "port": ("network_id", "vm_id", "node_id", "epoch", "mac", "group_ids"),
     "volume": ("node_id", "image_id"),
     "snapshot": ("volume_id", "node_id"),
     "operation": ("resource_kind", "resource_id", "node_id", "deadline_at", "ended_at"),
@@ -116,6 +116,7 @@ DERIVED: dict[str, dict[str, str]] = {
     "port": {
         "addresses": "(select string_agg(host(a.address), ' ' order by family(a.address), a.address) from address a where a.port_id = port.id)",
         "vm_name": "(select v.name from vm v where v.id = port.vm_id)",
+        "group_names": "(select string_agg(g.name, ' ' order by g.name) from security_group g where g.id = any(port.group_ids))",
         "network_name": "(select n.name from network n where n.id = port.network_id)",
     },
     "volume": {

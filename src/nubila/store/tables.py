@@ -187,6 +187,18 @@ subnet = _resource(
     *_states(Lasting),
     sa.Index("subnet_cidr_key", "network_id", "cidr", unique=True, postgresql_where=sa.text("removed_at is null")),
 )
+security_group = _resource(
+    "security_group",
+    sa.Column("remote_ids", pg.ARRAY(UUID), nullable=False, server_default=sa.text("'{}'")),  # that its rules name
+    *_states(Lasting),
+    _unique_name("security_group", "project_id"),
+    sa.Index(
+        "security_group_remote_idx",
+        "remote_ids",
+        postgresql_using="gin",
+        postgresql_where=sa.text("removed_at is null"),
+    ),
+)
 vm_ = _resource(
     "vm",
     sa.Column("node_id", UUID, nullable=False),
@@ -227,11 +239,13 @@ port = _resource(
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("mac", pg.MACADDR, nullable=False),
+    sa.Column("group_ids", pg.ARRAY(UUID), nullable=False, server_default=sa.text("'{}'")),
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
     *_states(network.PortState),
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
     sa.Index("port_vm_idx", "vm_id"),
     sa.Index("port_project_idx", "project_id", "id"),
+    sa.Index("port_group_idx", "group_ids", postgresql_using="gin", postgresql_where=sa.text("removed_at is null")),
 )
 address = sa.Table(
     "address",
@@ -353,7 +367,7 @@ wanted = sa.Table(
     sa.Column("vm_id", UUID, primary_key=True),  # of any kind: named so while processes of version 1 may run
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.Text, nullable=False, server_default="vm"),
-    sa.CheckConstraint("kind in ('vm', 'volume')", name="kind_known"),
+    sa.CheckConstraint("kind in ('vm', 'volume', 'security_group')", name="kind_known"),
     sa.Index("wanted_revision_idx", "node_id", "revision"),
 )
 node_revision = sa.Table(
@@ -460,6 +474,12 @@ TABLES: tuple[Table, ...] = (
     Table(share, logged=True),
     Table(network_, logged=True, transitions=LASTING, references=(("port", "network_id"),)),
     Table(subnet, logged=True, transitions=LASTING),
+    Table(
+        security_group,
+        logged=True,
+        transitions=LASTING,
+        references=(("port", "group_ids"), ("security_group", "remote_ids")),
+    ),
     Table(vm_, logged=True, transitions=vm.TRANSITIONS),
     Table(volume_, logged=True, transitions=volume.TRANSITIONS),
     Table(snapshot_, logged=True, transitions=snapshot.TRANSITIONS),

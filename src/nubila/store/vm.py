@@ -28,6 +28,8 @@ select now() as now,
           where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 32) c)) end)
       order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)))
    from network n where n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as networks,
+ (select jsonb_agg(jsonb_build_object('id', g.id, 'name', g.name, 'generation', g.generation)) from security_group g
+   where g.project_id = $1 and g.removed_at is null)::text as groups,
  (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken
 """
 
@@ -89,7 +91,7 @@ class VmStore:
             CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name
         )
         assert row is not None
-        return decode(row, "project", "quota", "flavor", "image", "keys", "networks")
+        return decode(row, "project", "quota", "flavor", "image", "keys", "networks", "groups")
 
     async def one_view(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> dict[str, Any] | None:
         """By id, or by name within a project."""

@@ -84,7 +84,8 @@ async def _written(call: ApiCall, drafted: Callable[[Draft], Awaitable[list[str]
             if attempt == TRIES - 1:
                 raise
             continue
-        c.notifier.tell([f"op:{row['id']}" for row in draft.update.get("operation", ())])
+        ended = [f"op:{row['id']}" for row in draft.update.get("operation", ())]
+        c.notifier.tell([*ended, *(f"node:{n}" for n in draft.woken)])
         return refused
     raise AssertionError("unreachable")
 

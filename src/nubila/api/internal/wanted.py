@@ -12,7 +12,7 @@ import msgspec
 from nubila import errors, protocol
 from nubila.api.context import CLOCK_S, ApiCall
 from nubila.api.route import Answer
-from nubila.model import vm, volume
+from nubila.model import security_group, vm, volume
 from nubila.model.ids import parse, text
 from nubila.store.database import Record
 from nubila.store.seal import SealStore
@@ -48,7 +48,7 @@ async def wanted(call: ApiCall) -> Answer:
                 return Answer(body=await _answer(call, node_id, 0 if full else since, full, position))
             left = until - time.monotonic()
             if left <= 0 or call.gate.stopping or call.departed:
-                return Answer(body=_wanted(call, position, (), (), (), False))
+                return Answer(body=_wanted(call, position, (), (), (), (), False))
             await call.until(expected.wait(min(left, CLOCK_S * 5)), min(left, CLOCK_S * 5) + 0.1)
         finally:
             expected.close()
@@ -59,6 +59,7 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
     rows = await c.nodes.wanted(node_id, since)
     vms = tuple([await _vm(call, r) for r in rows])
     volumes = tuple([_volume(r) for r in await c.nodes.wanted_volumes(node_id, since)])
+    groups = tuple([_group(r) for r in await c.nodes.wanted_groups(node_id, since)])
     questions: tuple[protocol.Question, ...] = ()
     if position["asked"]:
         questions = tuple(
@@ -70,7 +71,7 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
             )
             for q in await c.nodes.questions(node_id, position["session"])
         )
-    return _wanted(call, position, vms, volumes, questions, full)
+    return _wanted(call, position, vms, volumes, groups, questions, full)
 
 
 def _wanted(
@@ -78,6 +79,7 @@ def _wanted(
     position: Record,
     vms: tuple[protocol.Vm, ...],
     volumes: tuple[protocol.Volume, ...],
+    groups: tuple[protocol.Group, ...],
     questions: tuple[protocol.Question, ...],
     full: bool,
 ) -> protocol.Wanted:
@@ -89,6 +91,7 @@ def _wanted(
         revision=position["revision"],
         vms=vms,
         volumes=volumes,
+        groups=groups,
         questions=questions,
         full=full,
         seal=None if position["seal"] is None else msgspec.json.decode(position["seal"], type=protocol.Seal),
@@ -236,6 +239,21 @@ def _nic(n: dict[str, Any]) -> protocol.Nic:
         mac=n["mac"],
         network=network,
         addresses=tuple(n["addresses"]),
+        groups=tuple(text("security_group", UUID(g)) for g in n["groups"]),
+        in_kbit=n["spec"].get("in_kbit", 0),
+        out_kbit=n["spec"].get("out_kbit", 0),
+        burst_kib=n["spec"].get("burst_kib", 0),
+        gone=n["spec"].get("gone", False),
+    )
+
+
+def _group(row: Record) -> protocol.Group:
+    spec = msgspec.json.decode(row["spec"], type=security_group.Spec)
+    members: dict[str, tuple[str, ...]] = msgspec.json.decode(row["members"], type=dict[str, tuple[str, ...]])
+    return protocol.Group(
+        group_id=text("security_group", row["id"]),
+        rules=tuple(protocol.GroupRule(**msgspec.to_builtins(r)) for r in spec.rules),
+        members={text("security_group", UUID(g)): addresses for g, addresses in members.items()},
     )
 
 

@@ -18,7 +18,19 @@ from nubila.store.change import ChangeStore, Cursor
 from nubila.store.database import Record
 
 # What tenants see of the log: these kinds, without these columns.
-TENANT_KINDS = ("vm", "volume", "snapshot", "port", "network", "subnet", "operation", "keypair", "project", "image")
+TENANT_KINDS = (
+    "vm",
+    "volume",
+    "snapshot",
+    "port",
+    "security_group",
+    "network",
+    "subnet",
+    "operation",
+    "keypair",
+    "project",
+    "image",
+)
 OPERATOR_COLUMNS = frozenset({"node_id", "epoch", "version", "user_data_secret", "fetch_secret"})
 
 

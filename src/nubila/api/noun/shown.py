@@ -34,6 +34,10 @@ def _port(call: ApiCall, row: Record) -> dict[str, Any]:
         "mac": row["mac"],
     }
     extras |= {"addresses": (row["addresses"] or "").split(), "vm": row["vm_name"], "network": row["network_name"]}
+    extras |= {
+        "groups": (row["group_names"] or "").split(),
+        "group_ids": [text("security_group", g) for g in row["group_ids"]],
+    }
     if is_operator(call):
         extras |= {"epoch": row["epoch"], "node_id": text("node", row["node_id"])}
     return json.resource("port", row, viewer=call.viewer, **extras)
@@ -105,6 +109,7 @@ SHOWN: dict[str, Callable[[ApiCall, Record], dict[str, Any]]] = {
     "node": _node,
     "network": _network,
     "drift": _drift,
+    "security_group": _plain("security_group"),
     "keypair": _plain("keypair"),
     "flavor": _plain("flavor"),
     "project": _plain("project"),

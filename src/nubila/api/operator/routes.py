@@ -275,6 +275,14 @@ ROWS: tuple[Route, ...] = (
     Route(
         "DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)
     ),
+    Route(
+        "GET",
+        f"{V}/security-groups",
+        "security_group.read",
+        simple.lister("security_group", "security groups of all projects"),
+        query=Q,
+        listing=True,
+    ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports of all projects"), query=Q, listing=True),
     Route(
         "GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes of all projects"), query=Q, listing=True

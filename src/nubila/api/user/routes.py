@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from nubila import errors
-from nubila.api.noun import change, event, image, image_content, network, operation, simple, vm, vm_more, volume
+from nubila.api.noun import (
+    change,
+    event,
+    image,
+    image_content,
+    network,
+    operation,
+    security_group,
+    simple,
+    vm,
+    vm_more,
+    volume,
+)
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold
 from nubila.intent import image as images
 from nubila.intent import network as networks
+from nubila.intent import security_group as groups
 from nubila.intent import snapshot as snapshots
 from nubila.intent import vm as verbs
 from nubila.intent import volume as volumes
@@ -151,6 +164,44 @@ ROWS: tuple[Route, ...] = (
     Route("GET", f"{V}/networks/{{network}}", "network.read", simple.shower("network", "a network with its subnets")),
     Route(
         "DELETE", f"{V}/networks/{{network}}", "network.remove", network.remove_network, errors=(*CLAIMS, errors.InUse)
+    ),
+    Route(
+        "POST",
+        f"{V}/security-groups",
+        "security_group.create",
+        security_group.create_group,
+        body=groups.SecurityGroupCreate,
+        status=201,
+        errors=CLAIMS,
+    ),
+    Route(
+        "GET",
+        f"{V}/security-groups",
+        "security_group.read",
+        simple.lister("security_group", "security groups"),
+        query=Q,
+        listing=True,
+    ),
+    Route(
+        "GET",
+        f"{V}/security-groups/{{security_group}}",
+        "security_group.read",
+        simple.shower("security_group", "a security group with its rules"),
+    ),
+    Route(
+        "PATCH",
+        f"{V}/security-groups/{{security_group}}",
+        "security_group.change",
+        security_group.change_group,
+        body=groups.SecurityGroupChange,
+        errors=CLAIMS,
+    ),
+    Route(
+        "DELETE",
+        f"{V}/security-groups/{{security_group}}",
+        "security_group.remove",
+        security_group.remove_group,
+        errors=(*CLAIMS, errors.InUse),
     ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     anti_spoof: bool = True
     spans_nodes: bool = False
     max_mtu: int = 9000
+    groups: bool = True  # security groups: stateful rules per port
+    bandwidth: bool = True  # a limit per port and direction
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,33 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     subnets: tuple[Subnet, ...]
 
 
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group lets through, to or from anywhere unless `cidr` or `members` says whom."""
+
+    direction: Literal["in", "out"]
+    protocol: Literal["any", "tcp", "udp", "icmp"] = "any"
+    ports: tuple[int, int] | None = None  # first and last, of the side that is addressed; tcp and udp only
+    cidr: str | None = None
+    members: str | None = None  # id of the group whose addresses are meant
+    family: Literal[4, 6] | None = None  # None: both
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A security group: its rules, and the addresses of the groups that they name."""
+
+    group_id: str
+    rules: tuple[Rule, ...] = ()
+    members: dict[str, tuple[str, ...]] = {}
+
+
+class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
+    """Seen from the guest. 0: no limit."""
+
+    in_kbit: int = 0
+    out_kbit: int = 0
+    burst_kib: int = 0
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     port_id: str
     epoch: int
@@ -51,6 +80,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     addresses: tuple[str, ...]  # IPv4 and IPv6, without prefix length
     uid: int  # who may open the tap
+    groups: tuple[str, ...] | None = None  # None: nothing is filtered beyond spoofing; (): nothing comes in or goes out
+    bandwidth: Bandwidth = Bandwidth()
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +96,7 @@ class FoundPort(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     tap: str
     network_id: str | None
-    up: bool
+    up: bool  # its frames pass, and the rules that bind them are whole
 
 
 class FoundNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +109,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[FoundNetwork, ...] = ()
     ports: tuple[FoundPort, ...] = ()
     leases: tuple[Lease, ...] = ()
+    groups: tuple[str, ...] = ()  # whose rules are loaded, whole
     foreign: tuple[str, ...] = ()
 
 
@@ -102,7 +134,16 @@ class NetworkDriver(Protocol):
         """
 
     def ensure_port(self, port: Port) -> str:
-        """Have the tap, its rules loaded before it is up and on the bridge, its DHCP entry; returns the tap's name."""
+        """Have the tap, its rules loaded before it is up and on the bridge, its DHCP entry; returns the tap's name.
+
+        A group that was not ensured lets nothing through; it may be ensured before or after.
+        """
+
+    def ensure_group(self, group: Group) -> None:
+        """Have these rules for all ports of the group, running or to come, as one change."""
+
+    def remove_group(self, group_id: str) -> None:
+        """Refused, to be tried again, while a port is in it."""
 
     def remove_port(self, port_id: str) -> None: ...
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from nubila.drivers import DriverError, Leftover, Scan
+from nubila.drivers.network import bridge_groups
 from nubila.drivers.network import bridge_nft as rules
 from nubila.drivers.network.base import (
     Capabilities,
     FoundNetwork,
     FoundPort,
+    Group,
     Network,
     Observed,
     Options,
@@ -29,7 +32,8 @@ from nubila.drivers.network.bridge_host import HostSettings
 from nubila.drivers.network.bridge_leftovers import Leftovers
 from nubila.drivers.network.bridge_links import Link, Links, have_bridge
 from nubila.drivers.network.bridge_records import Records
-from nubila.drivers.network.bridge_wish import check_id, check_network, check_port, check_table, overlap
+from nubila.drivers.network.bridge_rule import Json, bridge_name, prefix, tap_name
+from nubila.drivers.network.bridge_wish import check_group, check_id, check_network, check_port, check_table, overlap
 from nubila.drivers.network.nft import Loader
 from nubila.drivers.places import require_searchable
 
@@ -47,7 +51,8 @@ class BridgeNetwork:
         self._records: Records | None = None
         self._leftovers = Leftovers(self._table, self._directory, self._nft, self._open)
         self._base_loaded = False
-        self._loaded: dict[str, Port] = {}  # tap -> the wish whose rules are loaded, as far as this process knows
+        self._loaded: dict[str, Port] = {}  # port -> the wish whose rules are loaded, as far as this process knows
+        self._groups: dict[str, Group] = {}  # likewise
         self._ready: dict[str, Network] = {}  # networks that this process made so
         self._dhcp: dict[str, Dhcp] = {}
 
@@ -59,7 +64,7 @@ class BridgeNetwork:
         return self._host.listing()
 
     def observe(self) -> Observed:
-        links = self._links.beginning(rules.prefix(self._table))
+        links = self._links.beginning(prefix(self._table))
         open_taps = self._taps_with_rules() if links else frozenset()
         networks: list[FoundNetwork] = []
         ports: list[FoundPort] = []
@@ -78,15 +83,21 @@ class BridgeNetwork:
             else:
                 foreign.append(link.name)
         leases = [lease for n in networks for lease in self._dhcp_of(n.network_id).leases()]
-        return Observed(networks=tuple(networks), ports=tuple(ports), leases=tuple(leases), foreign=tuple(foreign))
+        return Observed(
+            networks=tuple(networks),
+            ports=tuple(ports),
+            leases=tuple(leases),
+            groups=tuple(self._groups),
+            foreign=tuple(foreign),
+        )
 
     def ranges(self) -> tuple[str, ...]:
-        ours = {link.index for link in self._links.beginning(rules.prefix(self._table)) if self._owned(link, "network")}
+        ours = {link.index for link in self._links.beginning(prefix(self._table)) if self._owned(link, "network")}
         return tuple(sorted(self._links.ranges(ours)))
 
     def scan(self) -> Scan:
         with self._lock:
-            links = [link.name for link in self._links.beginning(rules.prefix(self._table))]
+            links = [link.name for link in self._links.beginning(prefix(self._table))]
             return self._leftovers.scan(links)
 
     def remove_leftover(self, leftover: Leftover) -> None:
@@ -95,7 +106,7 @@ class BridgeNetwork:
 
     def ensure_network(self, network: Network) -> str:
         network = check_network(network)
-        name = rules.bridge_name(self._table, network.network_id)
+        name = bridge_name(self._table, network.network_id)
         with self._lock:
             records = self._open()
             ready = self._ready.get(network.network_id) == network and self._base_loaded
@@ -106,6 +117,7 @@ class BridgeNetwork:
                 raise DriverError(refusal, again=False)
             if records.networks.put(network.network_id, network) or not self._base_loaded:
                 self._load_base(records)
+            self._host.ensure_bridge_filter()
             for version in _nat_versions(network):
                 self._host.ensure_forwarding(version)
             have_bridge(self._links, network, name, f"{self._table}:network:{network.network_id}")
@@ -117,29 +129,49 @@ class BridgeNetwork:
 
     def ensure_port(self, port: Port) -> str:
         port = check_port(port)
-        name = rules.tap_name(self._table, port.port_id)
+        name = tap_name(self._table, port.port_id)
         with self._lock:
             records = self._open()
-            bridge = self._links.find(rules.bridge_name(self._table, port.network_id))
+            bridge = self._links.find(bridge_name(self._table, port.network_id))
             if bridge is None:
                 raise DriverError("the port's network is not on this node")
             was = records.ports.get(port.port_id)
             if records.put_port(port):
                 self._dhcp_of(port.network_id).set_hosts(records.ports_of(port.network_id))
         link = self._tap(port, name, was)
-        if self._loaded.get(name) != port:
-            self._load_port(port, name)
+        if self._loaded.get(port.port_id) != port:
+            self._load_port(port)
         if link.master != bridge.index or not link.up or link.mtu != bridge.mtu:
             self._links.change(link.index, mtu=bridge.mtu, master=bridge.index, state="up")
         return name
 
+    def ensure_group(self, group: Group) -> None:
+        group = check_group(group)
+        with self._lock:
+            records = self._open()
+            records.groups.put(group.group_id, group)
+        if self._groups.get(group.group_id) == group:
+            return
+        self._load(lambda: self._group_commands(group))
+        self._groups[group.group_id] = group
+
+    def remove_group(self, group_id: str) -> None:
+        check_id("group_id", group_id)
+        with self._lock:
+            records = self._open()
+            if any(group_id in (p.groups or ()) for p in records.ports.all()):
+                raise DriverError("ports are still in this group")
+            was = records.groups.get(group_id) or Group(group_id=group_id)
+            records.groups.drop(group_id)
+        self._load(lambda: bridge_groups.remove_group(self._table, self._groups.get(group_id, was)))
+        self._groups.pop(group_id, None)
+
     def remove_port(self, port_id: str) -> None:
         check_id("port_id", port_id)
-        name = rules.tap_name(self._table, port_id)
-        self._remove_link(name, "port", port_id)
-        self._nft.load(rules.remove_port(self._table, port_id))
+        self._remove_link(tap_name(self._table, port_id), "port", port_id)
+        self._load(lambda: rules.remove_port(self._table, port_id, self._loaded.get(port_id)))
         with self._lock:
-            self._loaded.pop(name, None)
+            self._loaded.pop(port_id, None)
             records = self._open()
             was = records.drop_port(port_id)
             if was is not None and records.networks.get(was.network_id) is not None:
@@ -156,7 +188,7 @@ class BridgeNetwork:
             self._ready.pop(network_id, None)
             self._dhcp_of(network_id).remove()
             self._dhcp.pop(network_id, None)
-            self._remove_link(rules.bridge_name(self._table, network_id), "network", network_id)
+            self._remove_link(bridge_name(self._table, network_id), "network", network_id)
             if records.networks.drop(network_id) is not None:
                 self._load_base(records)
 
@@ -165,6 +197,8 @@ class BridgeNetwork:
         found, records = self.observe(), self._open()
         for port_id in {p.port_id for p in found.ports} | {p.port_id for p in records.ports.all()}:
             self.remove_port(port_id)
+        for group in records.groups.all():
+            self.remove_group(group.group_id)
         for network_id in {n.network_id for n in found.networks} | {n.network_id for n in records.networks.all()}:
             self.remove_network(network_id)
         self._nft.load(rules.remove_tables(self._table))
@@ -185,7 +219,7 @@ class BridgeNetwork:
             require_searchable(self._directory)
             records = Records(self._directory)
             gone = records.forget_missing(
-                lambda n: _there(rules.bridge_name(self._table, n)), lambda p: _there(rules.tap_name(self._table, p))
+                lambda n: _there(bridge_name(self._table, n)), lambda p: _there(tap_name(self._table, p))
             )
             for network in gone:
                 self._dhcp_of(network.network_id).remove()
@@ -208,28 +242,66 @@ class BridgeNetwork:
         """The taps that are let through. Someone may have flushed our tables: then nothing counts as loaded."""
         taps = self._nft.names_in_map(self._table, "ports", "forward")
         if taps is None:
-            self._base_loaded = False
-            self._loaded.clear()
+            self._forget_loaded()
             return frozenset()
-        for name in [n for n in self._loaded if n not in taps]:
-            self._loaded.pop(name, None)
+        if any(tap_name(self._table, p) not in taps for p in self._loaded):
+            self._forget_loaded()
         return taps
 
+    def _forget_loaded(self) -> None:
+        """The next load makes everything anew."""
+        with self._lock:
+            self._base_loaded = False
+            self._loaded.clear()
+            self._groups.clear()
+
     def _load_base(self, records: Records) -> None:
-        self._nft.load(rules.base(self._table, records.networks.all(), self._options.metadata_port))
+        """What belongs to no one port; the first time everything, so that nothing is left of what was before."""
+        networks, port = records.networks.all(), self._options.metadata_port
+        if self._base_loaded:
+            self._nft.load(rules.base(self._table, networks, port))
+            return
+        groups, ports = records.groups.all(), records.ports.all()
+        try:
+            self._nft.load(rules.whole(self._table, networks, groups, ports, port))
+        except DriverError:  # one of them is bad: each for itself, then
+            self._nft.load(rules.whole(self._table, networks, [], [], port))
+            groups, ports = [], []
+        self._groups = {g.group_id: g for g in groups}
+        self._loaded = {p.port_id: p for p in ports}
         self._base_loaded = True
 
-    def _load_port(self, port: Port, name: str) -> None:
+    def _load_port(self, port: Port) -> None:
+        self._load(lambda: self._port_commands(port))
+        self._loaded[port.port_id] = port
+
+    def _load(self, commands: Callable[[], list[Json]]) -> None:
+        """`commands` is asked once more when the tables were flushed since: what is loaded is another then."""
         with self._lock:
             if not self._base_loaded:
                 self._load_base(self._open())
         try:
-            self._nft.load(rules.port(self._table, port))
-        except DriverError:  # the tables may have been flushed since
+            self._nft.load(commands())
+        except DriverError:
             with self._lock:
+                self._forget_loaded()
                 self._load_base(self._open())
-            self._nft.load(rules.port(self._table, port))
-        self._loaded[name] = port
+            self._nft.load(commands())
+
+    def _port_commands(self, port: Port) -> list[Json]:
+        was = self._loaded.get(port.port_id)
+        if was == port:
+            return []
+        return [*(bridge_groups.forget(self._table, was, port) if was else []), *rules.port(self._table, port)]
+
+    def _group_commands(self, group: Group) -> list[Json]:
+        was = self._groups.get(group.group_id)
+        if was == group:
+            return []
+        return [
+            *bridge_groups.group(self._table, group),
+            *(bridge_groups.drop_sets(self._table, was, group) if was else []),
+        ]
 
     def _tap(self, port: Port, name: str, was: Port | None) -> Link:
         """The tap with its owner and alias, down when it is new."""

@@ -5,6 +5,7 @@ The remembered value is the one from before the first change, so that changing t
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from nubila.drivers import DriverError
 _SYS = Path("/proc/sys")
 FORWARD4 = "net/ipv4/ip_forward"
 FORWARD6 = "net/ipv6/conf/all/forwarding"
+BRIDGED = tuple(f"net/bridge/bridge-nf-call-{kind}tables" for kind in ("ip", "ip6", "arp"))
 
 
 class HostSettings:
@@ -37,6 +39,16 @@ class HostSettings:
         for name, value in _advertisements():
             self._set(name, value)
         self._set(FORWARD6, "1")
+
+    def ensure_bridge_filter(self) -> None:
+        """Bridges can show their frames to the IP hooks. Where loading that switches it on for all, it is put off."""
+        if _read(BRIDGED[0]) is not None:
+            return
+        loaded = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
+        if loaded.returncode != 0 or _read(BRIDGED[0]) is None:
+            raise DriverError("the kernel module br_netfilter cannot be loaded; security groups need it", again=False)
+        for name in BRIDGED:
+            _write(name, "0")
 
     def forwards(self, version: int) -> bool:
         """Another installation that ends, or a person, may have switched it off again."""

@@ -14,12 +14,13 @@ from nubila.drivers import Leftover, Scan
 from nubila.drivers.network import bridge_nft as rules
 from nubila.drivers.network.bridge_dhcp import Dhcp
 from nubila.drivers.network.bridge_records import Records
+from nubila.drivers.network.bridge_rule import prefix, tap_name
 from nubila.drivers.network.nft import Loader
 
 _NETWORK_FILE = re.compile(r"(net-[0-9a-z]{26})\.(conf|hosts|leases|log|ready|process)(\.new)?")
-_RECORD = re.compile(r"((?:net|port)-[0-9a-z]{26})\.(json|new)")
-_OWN_NAMES = frozenset({"networks", "ports", "host-settings.json", "host-settings.new"})
-_BASE_CHAINS = frozenset({"guest-ip4", "guest-ip6", "from-guests"})
+_RECORD = re.compile(r"((?:net|port|sg)-[0-9a-z]{26})\.(json|new)")
+_OWN_NAMES = frozenset({"networks", "groups", "ports", "host-settings.json", "host-settings.new"})
+_BASE_CHAINS = frozenset({"guest-ip4", "guest-ip6", "from-guests", "to-guest", "to-guests", "host-to-guests"})
 
 
 class Leftovers:
@@ -31,12 +32,12 @@ class Leftovers:
         there, records = set(links), self._records()
         found: dict[tuple[str, str], Leftover] = {}
         foreign: list[tuple[str, str]] = []
-        taps = there | {rules.tap_name(self._table, p.port_id) for p in records.ports.all()}
-        tap = re.compile(re.escape(rules.prefix(self._table)) + r"t([0-9a-z]{11})")
+        taps = there | {tap_name(self._table, p.port_id) for p in records.ports.all()}
+        tap = re.compile(re.escape(prefix(self._table)) + r"t([0-9a-z]{11})")
         for chain in self._nft.chains("bridge", self._table):
-            m = tap.fullmatch(chain)
-            if m and chain not in taps:
-                found["chain", chain] = Leftover(kind="chain", name=chain, owner=m[1])
+            m = tap.fullmatch(chain.removesuffix("-slow"))
+            if m and m[0] not in taps:
+                found["chain", m[0]] = Leftover(kind="chain", name=m[0], owner=m[1])
             elif not m and chain not in _BASE_CHAINS:
                 foreign.append(("chain", f"bridge {self._table} {chain}"))
         foreign += [("table", f"{f} {self._table}") for f in self._nft.families(self._table) - {"bridge", "inet"}]
@@ -47,7 +48,7 @@ class Leftovers:
                 found["dhcp", m[1]] = Leftover(kind="dhcp", name=m[1], owner=m[1])
             elif not m and path.name not in _OWN_NAMES:
                 foreign.append(("file", f"network/{path.name}"))
-        for kind in ("networks", "ports"):
+        for kind in ("networks", "groups", "ports"):
             for path in sorted((self._directory / kind).glob("*")):
                 if not _RECORD.fullmatch(path.name):
                     foreign.append(("file", f"network/{kind}/{path.name}"))

@@ -75,6 +75,10 @@ class Links:
         self._call("link", "set", index=index, ifalias=alias)
         return _link(self._call("link", "get", index=index)[0])
 
+    def show_to_ip_hooks(self, index: int) -> None:
+        """Connections are tracked there only. It is said of this bridge; the machine's others are left as they are."""
+        self._call("link", "set", index=index, kind="bridge", br_nf_call_iptables=1, br_nf_call_ip6tables=1)
+
     def make_tap(self, name: str, alias: str, uid: int) -> Link:
         """A persistent tap that only that uid (and root) may open. It is down, so no frame passes yet."""
         try:
@@ -175,6 +179,7 @@ def have_bridge(links: Links, network: Network, name: str, alias: str) -> None:
         sysctl(name, "ipv6", key, value)
     sysctl(name, "ipv4", "arp_ignore", "1")  # the machine's other addresses are no one's business here
     sysctl(name, "ipv4", "rp_filter", "1")
+    links.show_to_ip_hooks(link.index)
     links.change(link.index, mtu=network.mtu, state="up")
     links.set_addresses(link.index, wanted)
 

@@ -4,20 +4,35 @@ Two tables, named after the installation; no other table is ever named. What a g
 first: only its own MAC and addresses, nothing that a server of addresses or routes would say, nothing but IPv4, IPv6
 and ARP. A tap whose rules are missing is shut: names with our prefix that are in no map entry are dropped. Then comes
 the inet table: from a guest the host itself hears DHCP, names, metadata, ping and neighbour discovery; outside is reached
-where the network says so, and only answers come back.
+where the network says so, and only answers come back. Security groups (`bridge_groups`) are asked after all
+that.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from nubila.drivers.network.base import Network, Port
-
-Json = dict[str, Any]
-Rule = list[Json]
+from nubila.drivers.network import bridge_groups
+from nubila.drivers.network.base import Group, Network, Port
+from nubila.drivers.network.bridge_rule import (
+    ACCEPT,
+    DROP,
+    Json,
+    Statements,
+    add_chain,
+    bridge_name,
+    field,
+    link_local,
+    match,
+    meta,
+    one_or_set,
+    prefix,
+    refill,
+    rule,
+    tap_name,
+)
 
 METADATA = "169.254.169.254"
 _LINK_LOCAL = {"prefix": {"addr": "169.254.0.0", "len": 16}}
@@ -32,29 +47,28 @@ _TO_HOST_ND = [
 ]
 _UNSET = "0.0.0.0"  # noqa: S104  a guest that has no address yet
 _ETHERTYPES = (0x0800, 0x0806, 0x86DD)  # IPv4, ARP, IPv6
-_ACCEPT: Json = {"accept": None}
-_DROP: Json = {"drop": None}
-
-
-def prefix(table: str) -> str:
-    """Three characters that begin all interface names of one installation on this machine."""
-    return "n" + hashlib.sha256(table.encode()).hexdigest()[:2]
-
-
-def tap_name(table: str, port_id: str) -> str:
-    return f"{prefix(table)}t{port_id[-11:]}"
-
-
-def bridge_name(table: str, network_id: str) -> str:
-    return f"{prefix(table)}b{network_id[-11:]}"
 
 
 def base(table: str, networks: Iterable[Network], metadata_port: int) -> list[Json]:
-    """Both tables with all that does not belong to one port, made anew in one transaction; ports stay as they are."""
+    """Both tables with all that belongs to no one port or group, made anew in one transaction; those stay as they are."""
     return [
         *_bridge_base(table),
+        *bridge_groups.bridge_base(table),
         *_inet_base(table, metadata_port),
+        *bridge_groups.inet_base(table),
         *_network_elements(table, list(networks)),
+    ]
+
+
+def whole(
+    table: str, networks: list[Network], groups: list[Group], ports: list[Port], metadata_port: int
+) -> list[Json]:
+    """Both tables from nothing, in one transaction: whatever somebody changed in them is gone, and no packet saw less."""
+    return [
+        *remove_tables(table),
+        *base(table, networks, metadata_port),
+        *(c for g in groups for c in bridge_groups.group(table, g)),
+        *(c for p in ports for c in port(table, p)),
     ]
 
 
@@ -65,39 +79,46 @@ def remove_tables(table: str) -> list[Json]:
 
 
 def port(table: str, wish: Port) -> list[Json]:
-    """The chain of one port, as a whole, and its entry in the map."""
+    """The chains of one port, each as a whole, and its entries in the maps."""
     tap = tap_name(table, wish.port_id)
     v4 = [a for a in wish.addresses if ":" not in a]
     v6 = [link_local(wish.mac), *(a for a in wish.addresses if ":" in a)]
-    rules: list[Rule] = [
-        [_match(_field("ether", "saddr"), "!=", wish.mac), _DROP],
+    slow = bridge_groups.limit(wish.bandwidth.out_kbit, wish.bandwidth.burst_kib) if wish.bandwidth.out_kbit else None
+    rules: list[Statements] = [
+        *([slow] if slow is not None else []),
+        [match(field("ether", "saddr"), "!=", wish.mac), DROP],
         _ethertype_rule(),
-        [_match(_field("arp", "saddr ether"), "!=", wish.mac), _DROP],
-        *([[_match(_field("arp", "saddr ip"), "==", _set(v4)), _ACCEPT]] if v4 else []),
-        [_match(_field("arp", "saddr ip"), "==", _UNSET), _ACCEPT],
-        [_match(_meta("protocol"), "==", "arp"), _DROP],
-        [_match(_meta("protocol"), "==", "ip"), {"jump": {"target": "guest-ip4"}}],
-        *([[_match(_field("ip", "saddr"), "==", _set(v4)), _ACCEPT]] if v4 else []),
-        [_match(_meta("protocol"), "==", "ip6"), {"jump": {"target": "guest-ip6"}}],
+        [match(field("arp", "saddr ether"), "!=", wish.mac), DROP],
+        *([[match(field("arp", "saddr ip"), "==", one_or_set(v4)), ACCEPT]] if v4 else []),
+        [match(field("arp", "saddr ip"), "==", _UNSET), ACCEPT],
+        [match(meta("protocol"), "==", "arp"), DROP],
+        [match(meta("protocol"), "==", "ip"), {"jump": {"target": "guest-ip4"}}],
+        *([[match(field("ip", "saddr"), "==", one_or_set(v4)), ACCEPT]] if v4 else []),
+        [match(meta("protocol"), "==", "ip6"), {"jump": {"target": "guest-ip6"}}],
         *_advertised(v6),
-        [_match(_field("ip6", "saddr"), "==", _set(v6)), _ACCEPT],
-        [_DROP],
+        [match(field("ip6", "saddr"), "==", one_or_set(v6)), ACCEPT],
+        [DROP],
     ]
     return [
-        _add_chain("bridge", table, tap),
+        add_chain("bridge", table, tap),
         {"flush": {"chain": {"family": "bridge", "table": table, "name": tap}}},
-        *(_rule("bridge", table, tap, rule) for rule in rules),
+        *(rule("bridge", table, tap, statements) for statements in rules),
         {"add": {"element": {**_ports_map(table), "elem": [[tap, {"jump": {"target": tap}}]]}}},
+        *bridge_groups.port(table, wish),
     ]
 
 
-def remove_port(table: str, port_id: str) -> list[Json]:
-    """The port's chain and map entry gone; works too when they were not there, since both are added first."""
-    return remove_tap(table, tap_name(table, port_id))
+def remove_port(table: str, port_id: str, loaded: Port | None) -> list[Json]:
+    """The port's chains and map entries gone; works too when they were not there, since both are added first.
+
+    `loaded` is the wish that is known to be loaded for it.
+    """
+    groups = bridge_groups.remove_port(table, loaded) if loaded is not None else []
+    return [*remove_tap(table, tap_name(table, port_id)), *groups]
 
 
 def remove_tap(table: str, tap: str) -> list[Json]:
-    """The same by the name of the tap."""
+    """What binds a tap to its addresses gone, by the name of the tap."""
     element = {**_ports_map(table), "elem": [[tap, {"jump": {"target": tap}}]]}
     chain = {"chain": {"family": "bridge", "table": table, "name": tap}}
     return [
@@ -111,94 +132,88 @@ def remove_tap(table: str, tap: str) -> list[Json]:
     ]
 
 
-def link_local(mac: str) -> str:
-    """The link-local address that a guest with this MAC forms."""
-    b = bytes.fromhex(mac.replace(":", ""))
-    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([b[0] ^ 2]) + b[1:3] + b"\xff\xfe" + b[3:]))
-
-
 def _bridge_base(table: str) -> list[Json]:
-    dhcp_to_server = [_match(_field("udp", "sport"), "==", 68), _match(_field("udp", "dport"), "==", 67)]
-    unset4, unset6 = _match(_field("ip", "saddr"), "==", _UNSET), _match(_field("ip6", "saddr"), "==", "::")
-    rules: list[tuple[str, Rule]] = [
-        ("guest-ip4", [unset4, *dhcp_to_server, _ACCEPT]),
-        ("guest-ip4", [_match(_field("udp", "sport"), "==", 67), _DROP]),
-        ("guest-ip6", [_match(_field("icmpv6", "type"), "==", _set(_ROUTER_TALK)), _DROP]),
-        ("guest-ip6", [_match(_field("udp", "sport"), "==", 547), _DROP]),
+    dhcp_to_server = [match(field("udp", "sport"), "==", 68), match(field("udp", "dport"), "==", 67)]
+    unset4, unset6 = match(field("ip", "saddr"), "==", _UNSET), match(field("ip6", "saddr"), "==", "::")
+    rules: list[tuple[str, Statements]] = [
+        ("guest-ip4", [unset4, *dhcp_to_server, ACCEPT]),
+        ("guest-ip4", [match(field("udp", "sport"), "==", 67), DROP]),
+        ("guest-ip6", [match(field("icmpv6", "type"), "==", one_or_set(_ROUTER_TALK)), DROP]),
+        ("guest-ip6", [match(field("udp", "sport"), "==", 547), DROP]),
         # A router's word split in two would hide its type; routers speak from link-local addresses only.
-        ("guest-ip6", [_match({"exthdr": {"name": "frag"}}, "==", True), _match(_field("ip6", "saddr"), "==", _fe80()),
-                       _DROP]),
-        ("guest-ip6", [unset6, _match(_field("icmpv6", "type"), "==", _set(_FINDING_ONESELF)), _ACCEPT]),
-        ("from-guests", [{"vmap": {"key": _meta("iifname"), "data": "@ports"}}]),
-        ("from-guests", [_match(_meta("iifname"), "==", f"{prefix(table)}t*"), _DROP]),
+        ("guest-ip6", [match({"exthdr": {"name": "frag"}}, "==", True), match(field("ip6", "saddr"), "==", _fe80()),
+                       DROP]),
+        ("guest-ip6", [unset6, match(field("icmpv6", "type"), "==", one_or_set(_FINDING_ONESELF)), ACCEPT]),
+        ("from-guests", [{"vmap": {"key": meta("iifname"), "data": "@ports"}}]),
+        ("from-guests", [match(meta("iifname"), "==", f"{prefix(table)}t*"), DROP]),
     ]  # fmt: skip
     chains = [
-        _add_chain("bridge", table, "guest-ip4"),
-        _add_chain("bridge", table, "guest-ip6"),
-        _add_chain("bridge", table, "from-guests", type="filter", hook="prerouting", prio=-300, policy="accept"),
+        add_chain("bridge", table, "guest-ip4"),
+        add_chain("bridge", table, "guest-ip6"),
+        add_chain("bridge", table, "from-guests", type="filter", hook="prerouting", prio=-300, policy="accept"),
     ]
     ports = {**_ports_map(table), "type": "ifname", "map": "verdict"}
     return [
         {"add": {"table": {"family": "bridge", "name": table}}},
         {"add": {"map": ports}},
         *chains,
-        *_refill("bridge", table, rules),
+        *refill("bridge", table, rules),
     ]
 
 
 def _inet_base(table: str, metadata_port: int) -> list[Json]:
     chains = [
-        *(_add_chain("inet", table, name) for name in ("guest-to-host", "guest-to-outside", "outside-to-guest")),
-        _add_chain("inet", table, "input", type="filter", hook="input", prio=0, policy="accept"),
-        _add_chain("inet", table, "forward", type="filter", hook="forward", prio=0, policy="accept"),
-        _add_chain("inet", table, "nat", type="nat", hook="postrouting", prio=100, policy="accept"),
+        *(add_chain("inet", table, name) for name in ("guest-to-host", "guest-to-outside", "outside-to-guest")),
+        add_chain("inet", table, "input", type="filter", hook="input", prio=0, policy="accept"),
+        add_chain("inet", table, "forward", type="filter", hook="forward", prio=0, policy="accept"),
+        add_chain("inet", table, "nat", type="nat", hook="postrouting", prio=100, policy="accept"),
     ]
     return [
         {"add": {"table": {"family": "inet", "name": table}}},
         *({"add": {"set": {"family": "inet", "table": table, **wish}}} for wish in _SETS),
         *chains,
-        *_refill("inet", table, _inet_rules(table, metadata_port)),
+        *refill("inet", table, _inet_rules(table, metadata_port)),
     ]
 
 
-def _inet_rules(table: str, metadata_port: int) -> list[tuple[str, Rule]]:
-    guests_in = _match(_meta("iifname"), "==", f"{prefix(table)}b*")
-    guests_out = _match(_meta("oifname"), "==", f"{prefix(table)}b*")
-    answers = _match({"ct": {"key": "state"}}, "in", ["established", "related"])
-    to_gateway4 = _match({"concat": [_meta("iifname"), _field("ip", "daddr")]}, "==", "@gateways4")
-    to_gateway6 = _match({"concat": [_meta("iifname"), _field("ip6", "daddr")]}, "==", "@gateways6")
-    same_wire = _match({"concat": [_meta("iifname"), _meta("oifname")]}, "==", "@wires")
+def _inet_rules(table: str, metadata_port: int) -> list[tuple[str, Statements]]:
+    guests_in = match(meta("iifname"), "==", f"{prefix(table)}b*")
+    guests_out = match(meta("oifname"), "==", f"{prefix(table)}b*")
+    answers = match({"ct": {"key": "state"}}, "in", ["established", "related"])
+    to_gateway4 = match({"concat": [meta("iifname"), field("ip", "daddr")]}, "==", "@gateways4")
+    to_gateway6 = match({"concat": [meta("iifname"), field("ip6", "daddr")]}, "==", "@gateways6")
+    same_wire = match({"concat": [meta("iifname"), meta("oifname")]}, "==", "@wires")
     metadata = [
-        _match(_field("ip", "daddr"), "==", METADATA),
-        _match(_field("tcp", "dport"), "==", metadata_port),
+        match(field("ip", "daddr"), "==", METADATA),
+        match(field("tcp", "dport"), "==", metadata_port),
     ]
-    dhcp = [_match(_meta("nfproto"), "==", "ipv4"), _match(_field("udp", "sport"), "==", 68),
-            _match(_field("udp", "dport"), "==", 67)]  # fmt: skip
+    dhcp = [match(meta("nfproto"), "==", "ipv4"), match(field("udp", "sport"), "==", 68),
+            match(field("udp", "dport"), "==", 67)]  # fmt: skip
     to_gateways = (to_gateway4, to_gateway6)
-    dns = [[to, _match(_field(p, "dport"), "==", 53), _ACCEPT] for to in to_gateways for p in ("udp", "tcp")]
+    dns = [[to, match(field(p, "dport"), "==", 53), ACCEPT] for to in to_gateways for p in ("udp", "tcp")]
     return [
         ("input", [guests_in, {"goto": {"target": "guest-to-host"}}]),
-        ("guest-to-host", [answers, _ACCEPT]),
-        ("guest-to-host", [*dhcp, _ACCEPT]),
-        ("guest-to-host", [*metadata, _ACCEPT]),
-        *(("guest-to-host", rule) for rule in dns),
-        ("guest-to-host", [to_gateway4, _match(_field("icmp", "type"), "==", "echo-request"), _ACCEPT]),
-        ("guest-to-host", [to_gateway6, _match(_field("icmpv6", "type"), "==", "echo-request"), _ACCEPT]),
-        ("guest-to-host", [_match(_field("icmpv6", "type"), "==", _set(_TO_HOST_ND)), _ACCEPT]),
-        ("guest-to-host", [_DROP]),
+        ("guest-to-host", [answers, ACCEPT]),
+        ("guest-to-host", [*dhcp, ACCEPT]),
+        ("guest-to-host", [*metadata, ACCEPT]),
+        *(("guest-to-host", said) for said in dns),
+        ("guest-to-host", [to_gateway4, match(field("icmp", "type"), "==", "echo-request"), ACCEPT]),
+        ("guest-to-host", [to_gateway6, match(field("icmpv6", "type"), "==", "echo-request"), ACCEPT]),
+        ("guest-to-host", [match(field("icmpv6", "type"), "==", one_or_set(_TO_HOST_ND)), ACCEPT]),
+        ("guest-to-host", [DROP]),
         ("forward", [guests_in, {"goto": {"target": "guest-to-outside"}}]),
         ("forward", [guests_out, {"goto": {"target": "outside-to-guest"}}]),
         # Bridged frames come by here too where the host has br_netfilter switched on.
-        ("guest-to-outside", [same_wire, _ACCEPT]),
-        ("guest-to-outside", [guests_out, _DROP]),
+        ("guest-to-outside", [same_wire, ACCEPT]),
+        ("guest-to-outside", [guests_out, DROP]),
         # The metadata service of a cloud that this node itself may be a guest of.
-        ("guest-to-outside", [_match(_field("ip", "daddr"), "==", _LINK_LOCAL), _DROP]),
-        ("guest-to-outside", [_match(_meta("iifname"), "==", "@outside"), _ACCEPT]),
-        ("guest-to-outside", [_DROP]),
-        ("outside-to-guest", [answers, _ACCEPT]),
-        ("outside-to-guest", [_DROP]),
-        ("nat", [_match(_field("ip", "saddr"), "==", "@nat4"), _not_to_guests(table), {"masquerade": None}]),
-        ("nat", [_match(_field("ip6", "saddr"), "==", "@nat6"), _not_to_guests(table), {"masquerade": None}]),
+        ("guest-to-outside", [match(field("ip", "daddr"), "==", _LINK_LOCAL), DROP]),
+        ("guest-to-outside", [match(meta("iifname"), "==", "@outside"), ACCEPT]),
+        ("guest-to-outside", [DROP]),
+        ("outside-to-guest", [answers, ACCEPT]),
+        ("outside-to-guest", [DROP]),
+        ("nat", [match(field("ip", "saddr"), "==", "@nat4"), _not_to_guests(table), {"masquerade": None}]),
+        ("nat", [match(field("ip6", "saddr"), "==", "@nat6"), _not_to_guests(table), {"masquerade": None}]),
     ]
 
 
@@ -235,52 +250,22 @@ def _network_elements(table: str, networks: list[Network]) -> list[Json]:
     return commands
 
 
-def _ethertype_rule() -> Rule:
+def _ethertype_rule() -> Statements:
     """By the bytes on the wire: where `meta protocol` is asked, a VLAN tag is off already and the inner one stands."""
     on_the_wire = {"payload": {"base": "ll", "offset": 96, "len": 16}}
-    return [*(_match(on_the_wire, "!=", kind) for kind in _ETHERTYPES), _DROP]
+    return [*(match(on_the_wire, "!=", kind) for kind in _ETHERTYPES), DROP]
 
 
-def _advertised(addresses: list[str]) -> list[Rule]:
+def _advertised(addresses: list[str]) -> list[Statements]:
     """A neighbour advertisement speaks for one address (bytes 8 to 24 of it), which must be one of the guest's own."""
-    advertisement = _match(_field("icmpv6", "type"), "==", "nd-neighbor-advert")
+    advertisement = match(field("icmpv6", "type"), "==", "nd-neighbor-advert")
     target = {"payload": {"base": "th", "offset": 64, "len": 128}}
     numbers = [hex(int(ipaddress.IPv6Address(a))) for a in addresses]
-    return [[advertisement, *(_match(target, "!=", n) for n in numbers), _DROP]]
-
-
-def _refill(family: str, table: str, rules: list[tuple[str, Rule]]) -> list[Json]:
-    names = dict.fromkeys(name for name, _ in rules)
-    flushes = [{"flush": {"chain": {"family": family, "table": table, "name": name}}} for name in names]
-    return [*flushes, *(_rule(family, table, name, rule) for name, rule in rules)]
+    return [[advertisement, *(match(target, "!=", n) for n in numbers), DROP]]
 
 
 def _ports_map(table: str) -> Json:
     return {"family": "bridge", "table": table, "name": "ports"}
-
-
-def _add_chain(family: str, table: str, name: str, **hook: Any) -> Json:
-    return {"add": {"chain": {"family": family, "table": table, "name": name, **hook}}}
-
-
-def _rule(family: str, table: str, chain: str, expr: Rule) -> Json:
-    return {"add": {"rule": {"family": family, "table": table, "chain": chain, "expr": expr}}}
-
-
-def _match(left: Json, op: str, right: Any) -> Json:
-    return {"match": {"op": op, "left": left, "right": right}}
-
-
-def _field(protocol: str, field: str) -> Json:
-    return {"payload": {"protocol": protocol, "field": field}}
-
-
-def _meta(key: str) -> Json:
-    return {"meta": {"key": key}}
-
-
-def _set(values: list[str]) -> Any:
-    return values[0] if len(values) == 1 else {"set": values}
 
 
 def _fe80() -> Json:
@@ -288,4 +273,4 @@ def _fe80() -> Json:
 
 
 def _not_to_guests(table: str) -> Json:
-    return _match(_meta("oifname"), "!=", f"{prefix(table)}b*")
+    return match(meta("oifname"), "!=", f"{prefix(table)}b*")

@@ -1,4 +1,4 @@
-"""What was asked of the bridge driver, in a file per network and port: enough to make rules and DHCP hosts anew.
+"""What was asked of the bridge driver, in a file per network, group and port: enough to make rules and DHCP hosts anew.
 
 A cache of wishes, not a truth: the agent repeats them, and what no longer has an interface is dropped. So they are
 replaced atomically but not synced.
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from nubila.drivers.network.base import Network, Port
+from nubila.drivers.network.base import Group, Network, Port
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -53,10 +53,11 @@ class Kept(Generic[T]):
 
 
 class Records:
-    """Networks and ports of one driver."""
+    """Networks, groups and ports of one driver."""
 
     def __init__(self, directory: Path):
         self.networks = Kept(directory / "networks", Network)
+        self.groups = Kept(directory / "groups", Group)
         self.ports = Kept(directory / "ports", Port)
         self._of: dict[str, dict[str, Port]] = {}
         for port in self.ports.all():

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 import msgspec
 
 from nubila.drivers import DriverError
-from nubila.drivers.network.base import Network, Port, Subnet
+from nubila.drivers.network.base import Group, Network, Port, Rule, Subnet
 
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{11,40}")
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")  # unicast
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _UID_MAX = (1 << 31) - 1
+_KBIT_MAX = 400_000_000
+_BURST_MAX_KIB = 1 << 20
 
 
 def check_table(table: str) -> str:
@@ -52,8 +54,46 @@ def check_port(port: Port) -> Port:
         raise _refusal("hostname", port.hostname)
     if not 0 < port.uid <= _UID_MAX or port.epoch < 0:
         raise _refusal("uid or epoch", (port.uid, port.epoch))
+    for group in port.groups or ():
+        check_id("group_id", group)
+    band = port.bandwidth
+    if not (
+        0 <= band.in_kbit <= _KBIT_MAX and 0 <= band.out_kbit <= _KBIT_MAX and 0 <= band.burst_kib <= _BURST_MAX_KIB
+    ):
+        raise _refusal("bandwidth", band)
     addresses = tuple([_address("address", a) for a in port.addresses])
-    return msgspec.structs.replace(port, mac=mac, addresses=addresses)
+    groups = None if port.groups is None else tuple(dict.fromkeys(port.groups))
+    return msgspec.structs.replace(port, mac=mac, addresses=addresses, groups=groups)
+
+
+def check_group(group: Group) -> Group:
+    check_id("group_id", group.group_id)
+    rules = tuple([_rule(r) for r in group.rules])
+    members = {
+        check_id("group_id", who): tuple([_address("address", a) for a in addresses])
+        for who, addresses in group.members.items()
+    }
+    return msgspec.structs.replace(group, rules=rules, members=members)
+
+
+def _rule(rule: Rule) -> Rule:
+    if rule.direction not in ("in", "out") or rule.protocol not in ("any", "tcp", "udp", "icmp"):
+        raise _refusal("rule", rule)
+    if rule.ports is not None:
+        first, last = rule.ports
+        if rule.protocol not in ("tcp", "udp") or not 0 <= first <= last <= 65535:
+            raise _refusal("range of ports", rule)
+    if rule.members is not None:
+        check_id("group_id", rule.members)
+    if rule.cidr is None:
+        return rule
+    try:
+        net = ipaddress.ip_network(rule.cidr)
+    except ValueError as e:
+        raise _refusal("cidr", rule.cidr) from e
+    if rule.members is not None or rule.family not in (None, net.version):
+        raise _refusal("rule", rule)
+    return msgspec.structs.replace(rule, cidr=str(net), family=None)
 
 
 def overlap(network: Network, others: Iterable[Network]) -> str | None:

@@ -13,6 +13,7 @@ from nubila.drivers.network.base import (
     Capabilities,
     FoundNetwork,
     FoundPort,
+    Group,
     Lease,
     Network,
     Observed,
@@ -29,6 +30,7 @@ class NetworkWorld:
         beside = path.with_name(path.name + ".ports") if path is not None else None
         self.networks = Table(Network, path)
         self.ports = Table(Port, beside)
+        self.groups = Table(Group, path.with_name(path.name + ".groups") if path is not None else None)
         self.script = Script()
         self.capabilities = Capabilities()
         self.foreign: tuple[str, ...] = ()
@@ -95,7 +97,13 @@ class FakeNetwork:
             ]
         )
         self.script.leave("observe")
-        return Observed(networks=networks, ports=ports, leases=world.leases(), foreign=world.foreign)
+        return Observed(
+            networks=networks,
+            ports=ports,
+            leases=world.leases(),
+            groups=tuple(world.groups),
+            foreign=world.foreign,
+        )
 
     def ensure_network(self, network: Network) -> str:
         self.script.enter("ensure_network")
@@ -117,6 +125,19 @@ class FakeNetwork:
         self.world.down.discard(port.port_id)
         self.script.leave("ensure_port")
         return tap_name(port.port_id)
+
+    def ensure_group(self, group: Group) -> None:
+        self.script.enter("ensure_group")
+        if self.world.groups.get(group.group_id) != group:
+            self.world.groups.put(group.group_id, group)
+        self.script.leave("ensure_group")
+
+    def remove_group(self, group_id: str) -> None:
+        self.script.enter("remove_group")
+        if any(group_id in (p.groups or ()) for p in self.world.ports.all()):
+            raise DriverError("ports are still in this group")
+        self.world.groups.drop(group_id)
+        self.script.leave("remove_group")
 
     def remove_port(self, port_id: str) -> None:
         self.script.enter("remove_port")

@@ -8,7 +8,7 @@ import threading
 import msgspec
 
 from nubila.drivers import DriverError
-from nubila.drivers.network.bridge_nft import Json
+from nubila.drivers.network.bridge_rule import Json
 
 _TIMEOUT_S = 20.0
 
@@ -32,6 +32,8 @@ class Loader:
 
     def load(self, commands: list[Json]) -> None:
         """Have them loaded, all or none; DriverError with nft's words otherwise."""
+        if not commands:
+            return
         wish = _Wish(commands)
         with self._lock:
             self._waiting.append(wish)

@@ -119,3 +119,43 @@ create table anchor (
     hash text not null,
     told_at timestamptz not null default now()
 );
+
+-- security groups, and hints about them
+alter table wanted drop constraint wanted_kind_known;
+alter table wanted add constraint wanted_kind_known check (kind in ('vm', 'volume', 'security_group'));
+create table security_group (
+    id uuid not null,
+    project_id uuid not null,
+    name text not null,
+    labels jsonb default '{}' not null,
+    spec jsonb not null,
+    spec_schema smallint default '1' not null,
+    generation bigint default '1' not null,
+    status jsonb,
+    status_schema smallint default '1' not null,
+    observed_generation bigint default '0' not null,
+    state text not null,
+    version bigint default '1' not null,
+    created_at timestamp with time zone default now() not null,
+    updated_at timestamp with time zone default now() not null,
+    removed_at timestamp with time zone,
+    remote_ids uuid[] default '{}' not null,
+    constraint security_group_pk primary key (id),
+    constraint security_group_observed_not_ahead check (observed_generation <= generation),
+    constraint security_group_state_known check (state in ('active', 'removed')),
+    constraint security_group_removed_has_time check ((state = 'removed') = (removed_at is not null))
+) with (fillfactor = 70);
+create unique index security_group_name_key on security_group (project_id, name) where removed_at is null;
+create index security_group_remote_idx on security_group using gin (remote_ids) where removed_at is null;
+alter table port add column group_ids uuid[] not null default '{}';
+create index port_group_idx on port using gin (group_ids) where removed_at is null;
+-- what runs goes on being reached as new ports are: by ssh and ping
+insert into security_group (id, project_id, name, spec, state, status, observed_generation)
+select gen_random_uuid(), p.id, 'default', '{"description": "What ports are in unless others are named: ssh and ping from anywhere, everything to anywhere.", "rules": [
+    {"direction": "in", "protocol": "tcp", "port_min": 22, "port_max": 22, "cidr": null, "group": null, "family": null},
+    {"direction": "in", "protocol": "icmp", "port_min": null, "port_max": null, "cidr": null, "group": null, "family": null},
+    {"direction": "out", "protocol": "any", "port_min": null, "port_max": null, "cidr": null, "group": null, "family": null}]}', 'active', '{}', 1
+  from project p where p.removed_at is null;
+alter table port disable trigger user;
+update port set group_ids = array[g.id] from security_group g where g.project_id = port.project_id and port.removed_at is null;
+alter table port enable trigger user;

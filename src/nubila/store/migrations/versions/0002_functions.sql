@@ -119,6 +119,12 @@ create or replace trigger log_update after update on "subnet" for each row execu
 
 create or replace trigger guard_state before update of state on "subnet" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
 
+create or replace trigger log_insert_delete after insert or delete on "security_group" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger log_update after update on "security_group" for each row execute function log_change('id', 'project_id');
+
+create or replace trigger guard_state before update of state on "security_group" for each row when (old.state is distinct from new.state) execute function guard_transition('active>removed');
+
 create or replace trigger log_insert_delete after insert or delete on "vm" for each row execute function log_change('id', 'project_id');
 
 create or replace trigger log_update after update on "vm" for each row execute function log_change('id', 'project_id');
@@ -173,7 +179,7 @@ create or replace trigger log_update after update of "amount" on "quota" for eac
 
 create or replace function commit_2(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
-  f jsonb; bad jsonb := '[]'; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{}';
+  f jsonb; bad jsonb := '[]'; w jsonb; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{}';
   ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
@@ -496,6 +502,35 @@ begin
         bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
       elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
         bad := bad || jsonb_build_object('kind', 'subnet', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+  end if;
+  if ff ? 'security_group' then f := ff->'security_group';
+    if f ? 'read' then for k in select j from jsonb_array_elements(f->'read') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "security_group" t where t.id = (k.j->>'id')::uuid for key share;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'write' then for k in select j from jsonb_array_elements(f->'write') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "security_group" t where t.id = (k.j->>'id')::uuid for no key update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
+          'is_now', case when k.j ? 'g' then g else v end);
+      end if;
+    end loop; end if;
+    if f ? 'remove' then for k in select j from jsonb_array_elements(f->'remove') j loop
+      select t.generation, t.version, t.removed_at is not null into g, v, dead from "security_group" t where t.id = (k.j->>'id')::uuid for update;
+      if not found or dead then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v', 'true'), 'is_now', 'gone');
+      elsif g <> (k.j->>'g')::bigint or v <> (k.j->>'v')::bigint then
+        bad := bad || jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', coalesce(k.j->'g', k.j->'v'),
           'is_now', case when k.j ? 'g' then g else v end);
       end if;
     end loop; end if;
@@ -881,6 +916,14 @@ begin
         'is_now', 'used', 'user_kind', 'port', 'user', u.id)), '[]') into bad from "port" u
      where u."network_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
   end if;
+  if fu ? 'security_group' then f := fu->'security_group';
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'security_group', 'id', f->0, 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'port', 'user', u.id)), '[]') into bad from "port" u
+     where u."group_ids" && array(select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'security_group', 'id', f->0, 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'security_group', 'user', u.id)), '[]') into bad from "security_group" u
+     where u."remote_ids" && array(select x::uuid from jsonb_array_elements_text(f) x) and not f ? u.id::text and u.removed_at is null;
+  end if;
   if bad <> '[]' then
     raise exception using errcode = 'NB409', message = 'stale', detail = bad::text;
   end if;
@@ -1097,6 +1140,21 @@ begin
     insert into "subnet" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "cidr", "gateway")
     select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."cidr", r."gateway" from jsonb_populate_recordset(null::"subnet", f) r order by r."id";
   end if;
+  if fd ? 'security_group' then f := fd->'security_group'; for k in select j from jsonb_array_elements(f) j loop
+    delete from "security_group" t where t."id" = (k.j->>'id')::UUID;
+  end loop; end if;
+  if fc ? 'security_group' then f := fc->'security_group'; for k in select j from jsonb_array_elements(f) j loop
+    update "security_group" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "remote_ids" = case when k.j ? 'remote_ids' then r."remote_ids" else t."remote_ids" end, version = t.version + 1, updated_at = now()
+      from jsonb_populate_record(null::"security_group", k.j) r where t."id" = (k.j->>'id')::UUID;
+    if not found then
+      raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
+        jsonb_build_object('kind', 'security_group', 'id', k.j->'id', 'was', true, 'is_now', 'gone'))::text;
+    end if;
+  end loop; end if;
+  if fi ? 'security_group' then f := fi->'security_group';
+    insert into "security_group" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "remote_ids")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", coalesce(r."remote_ids", '{}') from jsonb_populate_recordset(null::"security_group", f) r order by r."id";
+  end if;
   if fd ? 'vm' then f := fd->'vm'; for k in select j from jsonb_array_elements(f) j loop
     delete from "vm" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
@@ -1146,7 +1204,7 @@ begin
     delete from "port" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'port' then f := fc->'port'; for k in select j from jsonb_array_elements(f) j loop
-    update "port" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "mac" = case when k.j ? 'mac' then r."mac" else t."mac" end, version = t.version + 1, updated_at = now()
+    update "port" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "network_id" = case when k.j ? 'network_id' then r."network_id" else t."network_id" end, "vm_id" = case when k.j ? 'vm_id' then r."vm_id" else t."vm_id" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "mac" = case when k.j ? 'mac' then r."mac" else t."mac" end, "group_ids" = case when k.j ? 'group_ids' then r."group_ids" else t."group_ids" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"port", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1154,8 +1212,8 @@ begin
     end if;
   end loop; end if;
   if fi ? 'port' then f := fi->'port';
-    insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac")
-    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac" from jsonb_populate_recordset(null::"port", f) r order by r."id";
+    insert into "port" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "network_id", "vm_id", "node_id", "epoch", "mac", "group_ids")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."network_id", r."vm_id", r."node_id", r."epoch", r."mac", coalesce(r."group_ids", '{}') from jsonb_populate_recordset(null::"port", f) r order by r."id";
   end if;
   if fd ? 'address' then f := fd->'address'; for k in select j from jsonb_array_elements(f) j loop
     delete from "address" t where t."network_id" = (k.j->>'network_id')::UUID and t."address" = (k.j->>'address')::INET;
@@ -1395,8 +1453,21 @@ begin
         jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
     end if;
   end loop;
+  w := coalesce(d->'wake', '[]');
+  -- groups: whoever changes members or rules of one waits here for the other, so that the later one sees both
+  if d ? 'groups' then
+    f := d->'groups';
+    perform from security_group s where s.id in (
+        select x::uuid from jsonb_array_elements_text(coalesce(f->'rules', '[]') || coalesce(f->'members', '[]')) x
+        union select unnest(r.remote_ids) from security_group r where r.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x))
+      order by s.id for no key update;
+    select w || coalesce(jsonb_agg(distinct jsonb_build_object('n', p.node_id, 'vm', s.id, 'k', 'security_group')), '[]') into w
+      from security_group s join port p on p.group_ids @> array[s.id] and p.removed_at is null
+     where s.removed_at is null and (s.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x)
+        or s.remote_ids && array(select x::uuid from jsonb_array_elements_text(f->'members') x));
+  end if;
   for k in select (j->>'n')::uuid n, jsonb_agg(j) w
-             from jsonb_array_elements(coalesce(d->'wake', '[]')) j group by 1 order by 1 loop
+             from jsonb_array_elements(w) j group by 1 order by 1 loop
     update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
     insert into wanted (node_id, vm_id, kind, revision)
       select distinct k.n, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), g from jsonb_array_elements(k.w) x order by 2
@@ -1591,6 +1662,18 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  cross join lateral jsonb_populate_record(null::public."subnet", c.content) r
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
+create view past."security_group" as
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", coalesce(r."remote_ids", '{}') as "remote_ids"
+  from public."security_group" t
+ cross join lateral (
+     select c.content, c.action from public.change c
+      where c.object_id = t.id and c.kind = 'security_group' and c.at <= current_setting('nubila.as_of')::timestamptz
+        and (c.action = 'baseline' or (c.fabric_epoch, c.xid, c.seq) <= (current_setting('nubila.as_of_epoch')::bigint,
+             current_setting('nubila.as_of_xid')::xid8, current_setting('nubila.as_of_seq')::bigint))
+      order by c.seq desc limit 1) c
+ cross join lateral jsonb_populate_record(null::public."security_group", c.content) r
+ where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
+
 create view past."vm" as
 select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret"
   from public."vm" t
@@ -1628,7 +1711,7 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
 create view past."port" as
-select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."network_id", t."vm_id", r."node_id", r."epoch", r."mac"
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", t."network_id", t."vm_id", r."node_id", r."epoch", r."mac", coalesce(r."group_ids", '{}') as "group_ids"
   from public."port" t
  cross join lateral (
      select c.content, c.action from public.change c
