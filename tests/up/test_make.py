@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nubila.bootstrap import packages, processes
+from nubila.bootstrap import packages, processes, supervisor
 from nubila.bootstrap.journal import Journal
 from tests.up.foreign import present
 from tests.up.snapshot import differences, take
@@ -68,6 +69,8 @@ def test_up_down_up_destroy_leave_the_machine_as_it_was(clones: Path) -> None:
         assert shown["ssh"] in said.splitlines()
         boot_id = first_look(one, shown)
         nothing_changes(one, shown, boot_id)
+        what_would_change_nothing_is_refused(one)
+        a_killed_supervisor_is_replaced(one, shown, boot_id)
         outlives_the_services(one, shown, boot_id)
         other_clones_are_kept_out(two, one)
         assert "is gone" in make(one, "destroy")
@@ -100,6 +103,24 @@ def nothing_changes(clone: Path, shown: dict[str, Any], boot_id: str) -> None:
     assert "Nothing was changed" in said
     assert ours() == pids
     assert json.loads((clone / "build" / "up.json").read_text()) == shown
+    assert in_guest(shown, "cat /proc/sys/kernel/random/boot_id") == boot_id
+
+
+def what_would_change_nothing_is_refused(clone: Path) -> None:
+    pids = ours()
+    said = make(clone, "up", "PORT=28540", "SUBNET=10.93.8.0/24", check=False)
+    assert "PORT=28540 does not change that" in said
+    assert "SUBNET=10.93.8.0/24 does not change that" in said
+    assert ours() == pids
+
+
+def a_killed_supervisor_is_replaced(clone: Path, shown: dict[str, Any], boot_id: str) -> None:
+    """In one `make up`, though what it left would answer; and the guest does not notice."""
+    marked = processes.marked(Path("/run", NAME, supervisor.MARK_FILE))
+    assert marked is not None
+    processes.send(marked, signal.SIGKILL)
+    make(clone, "up")
+    assert cli(clone, "vm", "show", "first")["state"] == "running"
     assert in_guest(shown, "cat /proc/sys/kernel/random/boot_id") == boot_id
 
 
