@@ -140,6 +140,13 @@ class Nic(Wire, frozen=True):
     gone: bool = False  # wished removed
 
 
+class Media(Wire, frozen=True):
+    """An ISO in a vm's drive."""
+
+    image_id: str
+    sha256: str
+
+
 class Vm(Wire, frozen=True):
     """All that a node needs to run one vm. `gone` wishes it and its disks removed."""
 
@@ -163,6 +170,8 @@ class Vm(Wire, frozen=True):
     cores: int = 1
     memory_mib: int = 256
     cores_max: int = 0
+    media: Media | None = None
+    boot: tuple[str, ...] = ("disk",)
     hostname: str = ""
     image_id: str = ""
     flavor: str = ""
@@ -269,6 +278,7 @@ class VmReport(Wire, frozen=True):
     cores_max: Count | None = None
     memory_mib: Count | None = None
     memory_max_mib: Count | None = None
+    media: str | None = None
     at_next_start: tuple[str, ...] = ()
     addressed_at: str | None = None
     metadata_at: str | None = None

@@ -41,3 +41,17 @@ def write_disk(path: Path, kind: str) -> None:
     with path.open("wb") as file:
         file.write(boot_sector(kind))
         file.truncate(1 << 20)
+
+
+def write_iso(path: Path, kind: str) -> None:
+    """An ISO that boots such a guest: El Torito without emulation, and no files."""
+    primary = (b"\x01CD001\x01").ljust(2048, b"\0")
+    record = (b"\0CD001\x01EL TORITO SPECIFICATION").ljust(0x47, b"\0") + (19).to_bytes(4, "little")
+    end = (b"\xffCD001\x01").ljust(2048, b"\0")
+    validation = bytearray(b"\x01".ljust(30, b"\0") + b"\x55\xaa")
+    words = [int.from_bytes(validation[n : n + 2], "little") for n in range(0, 32, 2)]
+    validation[28:30] = (-sum(words) & 0xFFFF).to_bytes(2, "little")
+    entry = b"\x88\0\0\0\0\0" + (4).to_bytes(2, "little") + (20).to_bytes(4, "little")
+    catalog = bytes(validation) + entry
+    parts = [primary, record, end, catalog, boot_sector(kind)]
+    path.write_bytes(bytes(16 * 2048) + b"".join(p.ljust(2048, b"\0") for p in parts))

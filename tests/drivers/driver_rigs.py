@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -47,6 +49,8 @@ class Rig(Protocol):
     def panic(self, vm_id: str) -> None: ...
     def boots(self, vm_id: str) -> int: ...
     def ticks(self, vm_id: str) -> int: ...
+    def medium(self, name: str) -> str: ...
+    def in_drive(self, vm_id: str) -> str | None: ...
     def add_foreign(self, name: str) -> None: ...
     def change(self, vm_id: str) -> None: ...
     def has_foreign(self, name: str) -> bool: ...
@@ -122,6 +126,13 @@ class FakeRig:
         self._ticks += domain is not None and domain.running and domain.paused is None
         return self._ticks
 
+    def medium(self, name: str) -> str:
+        return f"/images/{name}"
+
+    def in_drive(self, vm_id: str) -> str | None:
+        domain = self.driver.world.domains.get(vm_id)
+        return None if domain is None else domain.media
+
     def add_foreign(self, name: str) -> None:
         self.driver.world.add_foreign(name)
 
@@ -193,6 +204,24 @@ class LibvirtRig:
 
     def ticks(self, vm_id: str) -> int:
         return self.driver.read_console(vm_id, 1 << 20).count(b".")
+
+    def medium(self, name: str) -> str:
+        path = self.place / name
+        path.write_bytes(name.encode() * 2048)
+        path.chmod(0o444)
+        return str(path)
+
+    def in_drive(self, vm_id: str) -> str | None:
+        """What QEMU itself says."""
+        domain = next(d for d in self._connection().listAllDomains() if d.name().startswith(vm_id))
+        monitor = ["virsh", "-q", "-c", self.driver.daemons.uri, "qemu-monitor-command", domain.name()]
+        said = subprocess.run(
+            [*monitor, json.dumps({"execute": "query-block"})], capture_output=True, text=True, check=True
+        )
+        drives = [b for b in json.loads(said.stdout)["return"] if "inserted" not in b or b["inserted"]["ro"]]
+        assert len(drives) == 1, drives
+        inserted = drives[0].get("inserted")
+        return None if inserted is None else str(inserted["file"])
 
     def _boot_anew(self, vm_id: str, kind: str) -> None:
         number = int(vm_id.removeprefix("vm-01"))

@@ -231,6 +231,23 @@ def test_its_size_changes_while_it_runs_within_what_it_was_started_with(rig: Rig
     rig.driver.remove(wish.vm_id)
 
 
+def test_a_medium_goes_in_and_out_while_it_runs_and_may_be_booted_from(rig: Rig) -> None:
+    first, second = rig.medium("first"), rig.medium("second")
+    wish = rig.domain(13)
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    assert rig.in_drive(wish.vm_id) is None
+    for path in (first, second, second, None):
+        rig.driver.repair(msgspec.structs.replace(wish, media=path))
+        assert rig.in_drive(wish.vm_id) == path
+    assert rig.boots(wish.vm_id) == 1
+    rig.driver.destroy(wish.vm_id)
+    rig.driver.start(msgspec.structs.replace(wish, media=first, boot=("cdrom", "disk")))
+    assert rig.in_drive(wish.vm_id) == first
+    wait_for(lambda: rig.boots(wish.vm_id) == 2)  # nothing to boot from there: the disk is next
+    rig.driver.remove(wish.vm_id)
+
+
 @pytest.mark.parametrize("policy", ["destroy", "preserve"])
 def test_a_panic_is_seen_as_one(rig: Rig, policy: str) -> None:
     if not rig.driver.capabilities().panic:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import driver_guests
+import msgspec
 import pytest
 from driver_rigs import UID, LibvirtRig, found, wait_for
 
@@ -155,6 +156,22 @@ def test_a_disk_that_is_not_there_is_told_and_leaves_nothing_running(rig: Libvir
     assert "disk.raw" in error.value.reason
     domain = found(rig.driver, wish.vm_id)
     assert domain is None or not domain.running
+    rig.driver.remove(wish.vm_id)
+
+
+def test_it_boots_from_the_medium_that_is_first(rig: LibvirtRig) -> None:
+    """The disk has nothing to boot from, so what is heard comes from the ISO."""
+    wish = rig.domain(6)
+    Path(wish.disks[0].path).write_bytes(bytes(1 << 20))
+    iso = rig.place / "rescue.iso"
+    driver_guests.write_iso(iso, driver_guests.DEAF)
+    iso.chmod(0o444)
+    rig.driver.start(msgspec.structs.replace(wish, media=str(iso)))
+    time.sleep(6)
+    assert rig.boots(wish.vm_id) == 0  # in the drive, and not in the order
+    rig.driver.destroy(wish.vm_id)
+    rig.driver.start(msgspec.structs.replace(wish, media=str(iso), boot=("cdrom", "disk")))
+    wait_for(lambda: rig.boots(wish.vm_id))
     rig.driver.remove(wish.vm_id)
 
 

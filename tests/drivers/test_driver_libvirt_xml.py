@@ -54,7 +54,7 @@ def test_no_disk_no_nic_is_valid(schema: etree.RelaxNG) -> None:
 
 def test_formats_are_always_stated() -> None:
     drivers = build().findall(".//disk/driver")
-    assert [d.get("type") for d in drivers] == ["qcow2", "raw", "raw"]
+    assert [d.get("type") for d in drivers] == ["qcow2", "raw", "raw", "raw"]
 
 
 def test_owner_is_read_from_what_was_written() -> None:

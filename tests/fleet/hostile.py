@@ -25,7 +25,7 @@ from tests.fleet.tenant import absent
 VALID: dict[str, Any] = {
     "vm.create": {"name": "new", "flavor": "tiny", "image": "mini", "networks": ["default"], "keys": ["k"], "user_data": "x", "boot_string": "b",
                   "labels": {"a": "b"}, "hostname": "h", "disk_gib": 2, "power": "off", "virt_method": "kvm"},
-    "vm.hold": {"reason": "why"}, "vm.change": {"name": "other", "labels": {"c": "d"}, "on_crash": "stop", "protected": True, "cores": 2, "memory_mib": 64}, "vm.stop": {"mode": "clean", "timeout_s": 5}, "vm.reboot": {"timeout_s": 5},
+    "vm.insert": {"image": "disc"}, "vm.rescue": {"image": "disc"}, "vm.hold": {"reason": "why"}, "vm.change": {"name": "other", "labels": {"c": "d"}, "on_crash": "stop", "protected": True, "cores": 2, "memory_mib": 64}, "vm.stop": {"mode": "clean", "timeout_s": 5}, "vm.reboot": {"timeout_s": 5},
     "keypair.create": {"name": "new", "public_key": PUBLIC_KEY, "labels": {}},
     "network.create": {"name": "new", "subnets": [{"cidr": "10.3.0.0/24", "gateway": "10.3.0.1", "dns": ["10.3.0.2"]}], "nat": True, "mtu": 1400, "labels": {}},
     "token.create": {"name": "new", "project": "p", "role": "reader", "expires_in_s": 600},

@@ -13,6 +13,7 @@ from nubila.api.user.routes import ROUTES as USER
 from nubila.model.catalog import Plane
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.hostile import Maker, Request
+from tests.fleet.image_client import small_iso, upload
 from tests.fleet.installation import PUBLIC_KEY, Installation
 from tests.fleet.puppet import puppet_of
 from tests.fleet.tenant import Tenant, refused
@@ -20,6 +21,10 @@ from tests.fleet.tenant import Tenant, refused
 SEED = 20261121
 # in use, or running already
 MAY_CONFLICT = {
+    "vm.eject",
+    "vm.unrescue",
+    "vm.rescue",
+    "vm.insert",
     "vm.resume",
     "vm.unhold",
     "keypair.remove",
@@ -40,6 +45,8 @@ def names_of(cloud: Installation, tenant: Tenant) -> dict[str, str]:
     tenant.running("a")
     own = owner.post("/v1/images", {"name": "own", "format": "raw"}).ok()["id"]
     owner.put_bytes("/v1/images/own/content", tenant.name.encode()).ok()
+    owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
+    upload(owner, "disc", small_iso())
     return {
         "vm": "a", "keypair": "k", "network": "default", "flavor": "tiny", "image": own, "project": tenant.id, "user": tenant.user,
         "operation": owner.list("/v1/operations")[0]["id"], "plan": owner.post("/v1/vms?plan=1", tenant.wish("p")).ok()["id"],

@@ -24,7 +24,7 @@ from tests.fleet.tenant import Tenant, absent, refused
 
 # a valid body for every write, so that only the object it is about is wrong
 BODIES: dict[str, object] = {
-    "vm.hold": {"reason": "why"}, "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
+    "vm.insert": {"image": "mini"}, "vm.rescue": {"image": "mini"}, "vm.hold": {"reason": "why"}, "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
     "quota.change": {"quota": {"vms": 3}}, "member.change": {"role": "reader"}, "user.change": {"email": "x@y"}, "node.change": {"labels": {"a": "b"}},
 }  # fmt: skip
 MINE, FOREIGN = "mine", "foreign"

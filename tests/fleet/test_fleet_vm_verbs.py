@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nubila.model.ids import parse
+from tests.fleet.image_client import small_iso, upload
 from tests.fleet.installation import Installation, until
 from tests.fleet.puppet import puppet_of
 from tests.fleet.tenant import Tenant, refused
@@ -275,3 +276,73 @@ def test_a_flavor_gives_its_size_to_a_stopped_vm(cloud: Installation, tenant: Te
     tenant.owner.post("/v1/vms/a/start?wait=20").ok()
     domain = cloud.domains()[made["id"]]
     assert (domain["cores"], domain["memory_mib"]) == (3, 96)
+
+
+def iso(tenant: Tenant, name: str, blocks: int = 20) -> str:
+    image: dict[str, str] = tenant.owner.post("/v1/images", {"name": name, "format": "iso"}).ok()
+    upload(tenant.owner, name, small_iso(blocks))
+    return image["id"]
+
+
+def test_an_iso_goes_in_and_out_while_it_runs_and_is_in_use_meanwhile(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    one, two = iso(tenant, "one", 20), iso(tenant, "two", 21)
+    for name, image_id in (("one", one), ("two", two)):
+        done = owner.post("/v1/vms/a/insert?wait=20", {"image": name}).ok()
+        assert (done["operation"]["state"], done["vm"]["status"]["media"]) == ("done", image_id)
+        assert done["vm"]["spec"]["media"]["name"] == name
+        domain = cloud.domains()[vm["id"]]
+        assert domain["media"].endswith(done["vm"]["spec"]["media"]["sha256"])
+        assert domain["boots"] == 1
+    refused(owner.delete("/v1/images/two"), 409, "in-use")
+    assert owner.delete("/v1/images/one").status < 300
+    refused(owner.post("/v1/vms/a/insert", {"image": "two"}), 409, "conflict")
+    refused(owner.post("/v1/vms/a/insert", {"image": "mini"}), 422, "invalid")
+    refused(owner.post("/v1/vms/a/insert", {"image": "nosuch"}), 422, "invalid")
+    done = owner.post("/v1/vms/a/eject?wait=20").ok()
+    assert (done["operation"]["state"], done["vm"]["status"]["media"]) == ("done", None)
+    assert cloud.domains()[vm["id"]]["media"] is None
+    refused(owner.post("/v1/vms/a/eject"), 409, "conflict")
+    assert owner.delete("/v1/images/two").status < 300
+    owner.post("/v1/images", {"name": "empty", "format": "iso"}).ok()
+    refused(owner.post("/v1/vms/a/insert", {"image": "empty"}), 409, "conflict")
+
+
+def test_another_projects_iso_is_not_there(cloud: Installation, tenant: Tenant) -> None:
+    tenant.running("a")
+    theirs = iso(Tenant(cloud), "theirs")
+    for named in ("theirs", theirs):
+        refused(tenant.owner.post("/v1/vms/a/insert", {"image": named}), 422, "invalid")
+
+
+def test_rescue_boots_from_the_iso_and_unrescue_from_the_disk(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    iso(tenant, "help")
+    refused(owner.post("/v1/vms/a/rescue", {"image": "help"}), 409, "conflict")
+    owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()
+    done = owner.post("/v1/vms/a/rescue?wait=20", {"image": "help"}).ok()
+    assert (done["operation"]["state"], done["vm"]["state"], done["vm"]["spec"]["rescue"]) == ("done", "running", True)
+    domain = cloud.domains()[vm["id"]]
+    assert (domain["running"], domain["boot"]) == (True, ["cdrom", "disk"])
+    assert domain["media"]
+    for path in ("eject", "unrescue"):
+        refused(owner.post(f"/v1/vms/a/{path}"), 409, "conflict")
+    owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()
+    assert owner.post("/v1/vms/a/unrescue?wait=20").ok()["vm"]["state"] == "stopped"
+    owner.post("/v1/vms/a/start?wait=20").ok()
+    domain = cloud.domains()[vm["id"]]
+    assert (domain["boot"], domain["media"]) == (["disk"], None)
+
+
+def test_the_boot_order_holds_from_the_next_start(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    vm = tenant.running("a")
+    owner.patch("/v1/vms/a", {"boot": ["cdrom", "disk"]}).ok()
+    refused(owner.patch("/v1/vms/a", {"boot": ["disk", "disk"]}), 422, "invalid")
+    refused(owner.patch("/v1/vms/a", {"boot": []}), 422, "invalid")
+    assert cloud.domains()[vm["id"]]["boot"] == ["disk"]
+    owner.post("/v1/vms/a/stop?wait=20", {"mode": "hard"}).ok()
+    owner.post("/v1/vms/a/start?wait=20").ok()
+    assert cloud.domains()[vm["id"]]["boot"] == ["cdrom", "disk"]

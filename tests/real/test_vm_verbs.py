@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nubila.agent import iso9660
 from tests.real.conftest import Cloud, Guest
 
 pytestmark = pytest.mark.real
@@ -122,6 +124,25 @@ def test_size_changes_live_where_it_can_and_otherwise_at_the_next_start(vm: Gues
     assert int(vm.ssh("nproc")) == 1
     assert mem_total_mib(vm) > memory + 50
     assert vm.until("running")["status"]["at_next_start"] == []
+
+
+def test_an_iso_is_inserted_read_and_ejected_while_it_runs(vm: Guest) -> None:
+    user = vm.cloud.tokens["user"]
+    before = vm.reachable()
+    content = os.urandom(100_000)
+    vm.cloud.call(0, "POST", "/v1/images", {"name": "disc", "format": "iso"}, user)
+    vm.cloud.call(0, "PUT", "/v1/images/disc/content", token=user, raw=iso9660.image("DISC", {"file": content}))
+    vm.verb("POST", "/insert", {"image": "disc"})
+    read = "for d in /dev/sr?; do mount -t iso9660 -o ro $d /mnt 2>/dev/null || continue; md5sum /mnt/file; umount /mnt; done"
+    deadline = time.monotonic() + 30
+    while hashlib.md5(content, usedforsecurity=False).hexdigest() not in vm.ssh(read):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    vm.ssh("mount -t iso9660 -o ro /dev/sr1 /mnt || mount -t iso9660 -o ro /dev/sr0 /mnt")  # its drive is locked
+    vm.verb("POST", "/eject")
+    vm.ssh("umount /mnt; true")
+    assert hashlib.md5(content, usedforsecurity=False).hexdigest() not in vm.ssh(f"{read}; true")
+    assert vm.reachable() == before
 
 
 def test_a_panicked_guest_is_preserved_and_starts_again_when_stopped(vm: Guest) -> None:

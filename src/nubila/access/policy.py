@@ -52,6 +52,10 @@ USER: dict[str, Rule] = META | {
     "vm.reset": Rule(WRITERS, "project"),
     "vm.suspend": Rule(WRITERS, "project"),
     "vm.resume": Rule(WRITERS, "project"),
+    "vm.insert": Rule(WRITERS, "project"),
+    "vm.eject": Rule(WRITERS, "project"),
+    "vm.rescue": Rule(WRITERS, "project"),
+    "vm.unrescue": Rule(WRITERS, "project"),
     "vm.hold": Rule(WRITERS, "project"),
     "vm.unhold": Rule(WRITERS, "project"),
     "vm.read_user_data": Rule(WRITERS, "project"),  # a secret; every read is kept in `call`

@@ -59,6 +59,7 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         reason=reason,
         failing=failing,
         last_crash=record.last_crash,
+        media=record.media,
         **_size(wanted, facts.domain if running else None),
         addressed_at=record.addressed_at,
         metadata_at=record.metadata_at,

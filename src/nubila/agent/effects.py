@@ -168,6 +168,8 @@ def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, obj
             effect(facts, trail, job.wanted, step, answer, at_s)
         if type(step) is p.Start:
             notes["made"] = tuple(d.volume_id for d in job.wanted.disks)
+        if type(step) in (p.Start, p.Repair):
+            notes["media"] = job.wanted.media.image_id if job.wanted.media is not None else None
         if type(step) is p.Reset and answer:
             notes["reset_done"] = record.resets
     if job.error is not None and isinstance(job.steps[0], p.Reset):

@@ -148,6 +148,8 @@ def known(wishes: Iterable[Vm], volumes: Iterable[Volume] = ()) -> dict[str, set
             found["port"].add(nic.port_id)
             found["network"].add(nic.network.network_id)
             found["group"].update(nic.groups or ())
+        if vm.media is not None:
+            found["image"].add(vm.media.sha256)
         for disk in (*vm.disks, *vm.leaving):
             found["volume"].add(disk.volume_id)
             if disk.image_sha256:

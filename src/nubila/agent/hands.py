@@ -252,6 +252,8 @@ class Hands:
             cores=vm.cores,
             memory_mib=vm.memory_mib,
             cores_max=max(vm.cores, vm.cores_max),
+            media=None if vm.media is None else self._drivers.storage.image_path(vm.media.sha256),
+            boot=vm.boot,
             directory=str(room.path),
             uid=room.uid,
             gid=room.gid,

@@ -23,6 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resets: int = 0  # newest reset that was begun
     reset_done: int = 0  # newest reset that is known to have happened
     halted: int = 0  # the start after which it ended and stays down; 0: none
+    media: str | None = None  # id of the image that was put into its drive
     halted_by: str = ""  # why: a key of `account.HALTED`
     last_crash: str | None = None
     made: tuple[str, ...] = ()  # volumes that were here when it was last started

@@ -65,7 +65,8 @@ def plan(
         and record.repairs < wanted.repairs
         and wanted.power == ("on" if domain.running else "off")
     ):
-        return [*_ensure(wanted, facts, wires=True), Repair(), Note(repairs=wanted.repairs)]
+        images = _images(wanted, facts)
+        return images or [*_ensure(wanted, facts, wires=True), Repair(), Note(repairs=wanted.repairs)]
     if fresh and domain is None and record.repairs < wanted.repairs:
         return [Note(repairs=wanted.repairs)]  # its definition is made at its start
     if wanted.power == "off":
@@ -153,11 +154,14 @@ def _asked_to_end(trail: Trail, now_s: float) -> bool:
 
 
 def _images(wanted: Vm, facts: Facts) -> list[Step]:
-    return [
+    images: list[Step] = [
         Image(d.image_id or "", d.image_sha256)
         for d in wanted.disks
         if d.image_sha256 and d.volume_id not in facts.volumes and d.image_sha256 not in facts.images
     ]
+    if wanted.media is not None and wanted.media.sha256 not in facts.images:
+        images.append(Image(wanted.media.image_id, wanted.media.sha256))
+    return images
 
 
 def _ensure(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:

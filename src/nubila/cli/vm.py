@@ -184,6 +184,10 @@ verb(app, "resume", "nubila vm resume web")(vm_more.resume)
 verb(app, "set", "nubila vm set web --on-crash stop", "nubila vm set web --cores 2 --memory-mib 1024 --plan")(
     vm_more.set_
 )
+verb(app, "insert", "nubila vm insert web debian-13-netinst")(vm_more.insert)
+verb(app, "eject", "nubila vm eject web")(vm_more.eject)
+verb(app, "rescue", "nubila vm rescue web grml")(vm_more.rescue)
+verb(app, "unrescue", "nubila vm unrescue web")(vm_more.unrescue)
 verb(app, "protect", "nubila vm protect web")(vm_more.protect)
 verb(app, "unprotect", "nubila vm unprotect web")(vm_more.unprotect)
 verb(app, "hold", "nubila vm hold web --why 'evidence, ask Ann'")(vm_more.hold)

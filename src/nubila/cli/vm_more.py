@@ -41,12 +41,43 @@ def set_(
     cores: Annotated[int | None, Parameter(help="Virtual cores.")] = None,
     memory_mib: Annotated[int | None, Parameter(help="Memory in MiB.")] = None,
     flavor: Annotated[str | None, named("flavor", "Cores and memory of this flavor.")] = None,
+    boot: Annotated[str | None, Parameter(help="Boot order, as `cdrom,disk`; from its next start on.")] = None,
     options: Write = Write(),
 ) -> int:
     """Change settings of a VM. What cannot change while it runs is said by --plan, and changes at its next start."""
     session = Session(options)
-    body = values.given(on_crash=on_crash, cores=cores, memory_mib=memory_mib, flavor=flavor)
+    body = values.given(
+        on_crash=on_crash, cores=cores, memory_mib=memory_mib, flavor=flavor, boot=boot.split(",") if boot else None
+    )
     return flow.change(lambda how: session.user.change_vm(vm, body, how), options, session, "changed")
+
+
+def insert(
+    vm: Vm, /, image: Annotated[str, named("image", "An image of format iso.")], *, options: Write = Write()
+) -> int:
+    """Put an ISO into a VM's drive, also while it runs."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.insert_iso(vm, image, how), options, session, "given the ISO")
+
+
+def eject(vm: Vm, /, *, options: Write = Write()) -> int:
+    """Take the ISO out of a VM's drive, also while it runs."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.eject_iso(vm, how), options, session, "without an ISO")
+
+
+def rescue(
+    vm: Vm, /, image: Annotated[str, named("image", "An image of format iso.")], *, options: Write = Write()
+) -> int:
+    """Start a stopped VM from an ISO, its disks attached."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.rescue_vm(vm, image, how), options, session, "in rescue")
+
+
+def unrescue(vm: Vm, /, *, options: Write = Write()) -> int:
+    """End the rescue of a stopped VM: its next start is from its disk."""
+    session = Session(options)
+    return flow.change(lambda how: session.user.unrescue_vm(vm, how), options, session, "out of rescue")
 
 
 def protect(vm: Vm, /, *, options: Write = Write()) -> int:

@@ -190,6 +190,18 @@ class UserApi(Shared):
     def resume_vm(self, vm: str, how: How = NOW) -> Json:
         return self.write("POST", f"/v1/vms/{s(vm)}/resume", how=how)
 
+    def insert_iso(self, vm: str, image: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/insert", {"image": image}, how)
+
+    def eject_iso(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/eject", how=how)
+
+    def rescue_vm(self, vm: str, image: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/rescue", {"image": image}, how)
+
+    def unrescue_vm(self, vm: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/unrescue", how=how)
+
     def vm_boot_string(self, vm: str) -> Json:
         return self._one(f"/v1/vms/{s(vm)}/boot-string")
 

@@ -26,11 +26,14 @@ CANCELLING: dict[operation.Verb, str] = {
     operation.Verb.RESUME: "The VM is wished suspended again; its guest may have gone on for a moment.",
     operation.Verb.RESIZE: "Too late: the new size is wished and claimed already. Change it again.",
     operation.Verb.REPAIR: "No repair is wished any more; it may have been done already.",
+    operation.Verb.INSERT: "The ISO is wished out of the drive again.",
+    operation.Verb.EJECT: "Too late: the drive is wished empty already. Insert the ISO again.",
+    operation.Verb.RESCUE: "The VM is wished stopped again, and out of rescue.",
     operation.Verb.REMOVE: "Too late: what was removed cannot be brought back. It will end by its deadline, or say why not.",
 }
 
 
-_TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.RESIZE})
+_TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.RESIZE, operation.Verb.EJECT})
 
 
 def cancelling(spec: operation.Spec) -> str:
@@ -101,6 +104,10 @@ def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
             return replace(wished, power=vm.Power.ON, starts=wished.starts + 1)
         case operation.Verb.REBOOT:
             return replace(wished, reboots=max(0, (spec.count or 1) - 1))
+        case operation.Verb.INSERT:
+            return replace(wished, media=None, repairs=wished.repairs + 1)
+        case operation.Verb.RESCUE:
+            return replace(wished, rescue=False, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD)
         case operation.Verb.RESET:
             return replace(wished, resets=max(0, (spec.count or 1) - 1))
         case operation.Verb.REPAIR:

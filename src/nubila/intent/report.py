@@ -28,6 +28,9 @@ COUNTER: dict[operation.Verb, str] = {
     operation.Verb.RESET: "resets",
     operation.Verb.REPAIR: "repairs",
     operation.Verb.RESIZE: "repairs",
+    operation.Verb.INSERT: "repairs",
+    operation.Verb.EJECT: "repairs",
+    operation.Verb.RESCUE: "starts",
 }
 RELEASED = "the device is gone from the vm, and nobody has the disk open"
 
@@ -67,6 +70,7 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         cores_max=report.cores_max,
         memory_mib=report.memory_mib,
         memory_max_mib=report.memory_max_mib,
+        media=report.media,
         at_next_start=report.at_next_start,
         guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
     )

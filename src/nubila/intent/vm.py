@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
@@ -31,12 +32,14 @@ class VmReboot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class VmChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Change a VM's name (the guest's host name stays), labels, crash policy, protection against removal, or size."""
+    """Change a VM's name (the guest's host name stays), labels, crash policy, protection against removal, boot order (at its
+    next start), or size."""
 
     name: Name | None = None
     labels: Labels | None = None
     on_crash: vm.CrashPolicy | None = None
     protected: bool | None = None
+    boot: Annotated[tuple[vm.Boot, ...], Meta(min_length=1, max_length=2)] | None = None
     cores: Cores | None = None
     memory_mib: MemoryMib | None = None
     flavor: Reference | None = None
@@ -111,6 +114,8 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
     row, spec = opened(view)
     if (no := barred(row, spec)) is not None:
         return no
+    if body.boot is not None and len(set(body.boot)) < len(body.boot):
+        return errors.Invalid("A device is named twice in 'boot'.", field="boot")
     columns, spec = asked(body, row, spec)
     return amended(asking, row, spec, columns)
 
@@ -127,7 +132,7 @@ def asked(body: VmChange, row: Row, spec: vm.Spec) -> tuple[Row, vm.Spec]:
 
 
 # fields of VmChange that go into the spec as they are
-_CHANGED = ("on_crash", "protected")
+_CHANGED = ("on_crash", "protected", "boot")
 
 
 def amended(asking: Asking, row: Row, spec: vm.Spec, columns: Row) -> Outcome:

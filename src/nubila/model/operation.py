@@ -47,6 +47,9 @@ class Verb(StrEnum):
     RESIZE = "resize"
     CHANGE = "change"
     ROLL_BACK = "roll-back"
+    INSERT = "insert"
+    EJECT = "eject"
+    RESCUE = "rescue"
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +87,9 @@ DEADLINE_S: dict[Verb, float] = {
     Verb.RESIZE: 120.0,
     Verb.CHANGE: 60.0,
     Verb.ROLL_BACK: 300.0,
+    Verb.INSERT: 300.0,
+    Verb.EJECT: 60.0,
+    Verb.RESCUE: 300.0,
 }
 
 
@@ -130,4 +136,7 @@ GOAL: dict[Verb, dict[str, str]] = {
     Verb.RESIZE: {"running": "running", "stopped": "stopped", "suspended": "suspended", "ready": "ready"},
     Verb.CHANGE: {"ready": "ready"},
     Verb.ROLL_BACK: {"ready": "ready"},
+    Verb.INSERT: {"running": "running", "stopped": "stopped", "suspended": "suspended"},
+    Verb.EJECT: {"running": "running", "stopped": "stopped", "suspended": "suspended"},
+    Verb.RESCUE: {"running": "running"},
 }

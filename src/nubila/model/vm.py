@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from nubila.model.fields import BootString, Cores, MemoryMib
 
@@ -76,6 +78,21 @@ class CrashPolicy(StrEnum):
     PRESERVE = "preserve"  # a panicked guest is kept as it is, to be looked at; when QEMU is gone, as `stop`
 
 
+class Boot(StrEnum):
+    """What it tries to boot from."""
+
+    DISK = "disk"
+    CDROM = "cdrom"
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """An ISO in its drive."""
+
+    image_id: str
+    sha256: str
+    name: str
+
+
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing may be changed. `plane` says whose it is: user | operator."""
 
@@ -110,6 +127,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     user_data_secret: str | None = None  # id in the vault
     user_data_sha256: str | None = None
     keys: tuple[str, ...] = ()  # OpenSSH public keys given to the guest
+    media: Media | None = None
+    boot: Annotated[tuple[Boot, ...], Meta(min_length=1, max_length=2)] = (Boot.DISK,)  # in this order
+    rescue: bool = False  # boots from its drive first, until it is taken out of rescue
     protected: bool = False  # against removal
     holds: tuple[Hold, ...] = ()
     gone: bool = False  # wished removed
@@ -122,6 +142,12 @@ PLUGGABLE_MAX = 32
 def cores_max(cores: int) -> int:
     """Up to how many cores can be plugged while it runs, if it is started with so many."""
     return max(cores, min(PLUGGABLE_TIMES * cores, PLUGGABLE_MAX))
+
+
+def boot_order(spec: Spec) -> tuple[str, ...]:
+    """In rescue the drive comes first, whatever else is wished."""
+    rest = tuple(b.value for b in spec.boot)
+    return (Boot.CDROM.value, *(b for b in rest if b != Boot.CDROM)) if spec.rescue else rest
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +179,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cores_max: int | None = None  # more only after the next start
     memory_mib: int | None = None
     memory_max_mib: int | None = None  # what it was started with: its balloon gives and takes below that
+    media: str | None = None  # id of the image in its drive
     at_next_start: tuple[str, ...] = ()  # what of the wish it gets then
     guest: Guest = Guest()
 

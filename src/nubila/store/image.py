@@ -10,7 +10,7 @@ import msgspec
 from nubila.store.database import Database, Record
 
 USERS = """
-select 'vm' as kind, id, name, project_id from vm where image_id = $1 and removed_at is null
+select 'vm' as kind, id, name, project_id from vm where (image_id = $1 or media_image_id = $1) and removed_at is null
 union all
 select 'volume', id, name, project_id from volume where image_id = $1 and removed_at is null
  order by 1 desc, 2 limit 50

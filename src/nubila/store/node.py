@@ -86,10 +86,10 @@ ASK = "insert into question (id, node_id, vm_id, about, max_bytes) values ($1, $
 ANSWERED = "delete from question where id = $1 and answered_at is not null returning answer, error"
 ANSWER = "update question set answer = $3, error = $4, answered_at = now() where id = $1 and node_id = $2 and answered_at is null returning id"
 
-# only what a vm of this node is made from
+# only what a vm of this node is made from, or has in its drive
 IMAGE = """
 select i.sha256 from image i where i.id = $2 and i.sha256 is not null
-   and (exists (select from vm v where v.image_id = i.id and v.node_id = $1 and v.removed_at is null)
+   and (exists (select from vm v where (v.image_id = i.id or v.media_image_id = i.id) and v.node_id = $1 and v.removed_at is null)
     or exists (select from wanted w join volume d on d.id = w.vm_id where w.node_id = $1 and d.image_id = i.id and d.removed_at is null))
 """
 TIMELINE = "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"

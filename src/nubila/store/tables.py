@@ -206,6 +206,7 @@ vm_ = _resource(
     sa.Column("flavor_id", UUID, nullable=False),
     sa.Column("image_id", UUID, nullable=False),
     sa.Column("user_data_secret", UUID),
+    sa.Column("media_image_id", UUID),
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
     sa.CheckConstraint("state not in ('removing', 'removed') or (spec->>'gone')::boolean", name="removal_is_wished"),
     *_states(vm.State),
@@ -213,6 +214,7 @@ vm_ = _resource(
     sa.Index("vm_project_idx", "project_id", "id"),
     sa.Index("vm_node_idx", "node_id", postgresql_where=sa.text("removed_at is null")),
     sa.Index("vm_labels_idx", "labels", postgresql_using="gin"),
+    sa.Index("vm_media_image_idx", "media_image_id", postgresql_where=sa.text("removed_at is null")),
     sa.Index("vm_image_idx", "image_id", postgresql_where=sa.text("removed_at is null")),
 )
 volume_ = _resource(
@@ -470,7 +472,12 @@ TABLES: tuple[Table, ...] = (
     Table(join_token, logged=True),
     Table(virt_method, logged=True),
     Table(flavor, logged=True, transitions=LASTING),
-    Table(image_, logged=True, transitions=image.TRANSITIONS, references=(("vm", "image_id"), ("volume", "image_id"))),
+    Table(
+        image_,
+        logged=True,
+        transitions=image.TRANSITIONS,
+        references=(("vm", "image_id"), ("vm", "media_image_id"), ("volume", "image_id")),
+    ),
     Table(share, logged=True),
     Table(network_, logged=True, transitions=LASTING, references=(("port", "network_id"),)),
     Table(subnet, logged=True, transitions=LASTING),

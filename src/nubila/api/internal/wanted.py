@@ -129,6 +129,8 @@ async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
         cores=spec.cores,
         memory_mib=spec.memory_mib,
         cores_max=spec.cores_max,
+        media=None if spec.media is None else protocol.Media(image_id=spec.media.image_id, sha256=spec.media.sha256),
+        boot=vm.boot_order(spec),
         hostname=spec.hostname,
         image_id=spec.image_id,
         flavor=row["flavor"] or "",

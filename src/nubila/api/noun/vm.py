@@ -73,7 +73,7 @@ def vm_shown(call: ApiCall, row: Record) -> dict[str, Any]:
     return json.resource("vm", row, viewer=call.viewer, **extras)
 
 
-async def _shown(call: ApiCall, done: Done) -> dict[str, Any]:
+async def shown_vm(call: ApiCall, done: Done) -> dict[str, Any]:
     """What a verb answers: the vm and the operation that follows the wish."""
     vm_id, op_id = done.refers.get("vm"), done.refers.get("operation")
     out: dict[str, Any] = {}
@@ -158,7 +158,7 @@ async def create_vm(call: ApiCall) -> Answer:
                 await c.carrier.ledger.refusal(c.carrier.mint(), project_id, outcome.inside.encode())
         return outcome
 
-    return await carried(call, "vm.create", attempt, _shown)
+    return await carried(call, "vm.create", attempt, shown_vm)
 
 
 def _ref(kind: str, value: Reference) -> tuple[str, UUID | None]:
@@ -185,7 +185,7 @@ async def verb_on(call: ApiCall, permission: str, verb: Callable[[verbs.View, As
         view = await viewed(call)
         return verb(view, asking(view["now"]))
 
-    return await carried(call, permission, attempt, _shown)
+    return await carried(call, permission, attempt, shown_vm)
 
 
 async def change_vm(call: ApiCall) -> Answer:
@@ -199,7 +199,7 @@ async def change_vm(call: ApiCall) -> Answer:
         size = await call.context.vms.size_view(view["vm"], _ref("flavor", body.flavor or ""))
         return vm_size.resize(body, {**view, **size}, asking(view["now"]))
 
-    return await carried(call, "vm.change", attempt, _shown)
+    return await carried(call, "vm.change", attempt, shown_vm)
 
 
 async def start_vm(call: ApiCall) -> Answer:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall
-from nubila.api.noun.vm import seen_vm, verb_on
+from nubila.api.context import ApiCall, carried, project_of, ref
+from nubila.api.noun.vm import seen_vm, shown_vm, verb_on, viewed
 from nubila.api.route import Answer
-from nubila.intent import vm_hold, vm_power
+from nubila.intent import vm_hold, vm_media, vm_power
+from nubila.intent.asking import Asking, Outcome
+from nubila.intent.vm import View
+from nubila.model.draft import Row
 from nubila.model.ids import text
 
 
@@ -27,6 +32,41 @@ async def suspend_vm(call: ApiCall) -> Answer:
 async def resume_vm(call: ApiCall) -> Answer:
     """Let a suspended VM go on."""
     return await verb_on(call, "vm.resume", vm_power.resume)
+
+
+async def insert_iso(call: ApiCall) -> Answer:
+    """Put an ISO into a VM's drive, also while it runs."""
+    return await _with_image(call, "vm.insert", vm_media.insert)
+
+
+async def eject_iso(call: ApiCall) -> Answer:
+    """Take the ISO out of a VM's drive, also while it runs."""
+    return await verb_on(call, "vm.eject", vm_media.eject)
+
+
+async def rescue_vm(call: ApiCall) -> Answer:
+    """Start a stopped VM from an ISO, its disks attached."""
+    return await _with_image(call, "vm.rescue", vm_media.rescue)
+
+
+async def unrescue_vm(call: ApiCall) -> Answer:
+    """End the rescue of a stopped VM: its next start is from its disk."""
+    return await verb_on(call, "vm.unrescue", vm_media.unrescue)
+
+
+async def _with_image(
+    call: ApiCall, permission: str, verb: Callable[[Any, Row | None, View, Asking], Outcome]
+) -> Answer:
+    """The verb on the vm with the image that the body names, as far as the project may use it."""
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        view = await viewed(call)
+        image_id, name = ref("image", call.body.image)
+        project_id = project_of(call)
+        picture = await call.context.resources.whole("image", project_id=project_id, object_id=image_id, name=name)
+        return verb(call.body, picture, view, asking(view["now"]))
+
+    return await carried(call, permission, attempt, shown_vm)
 
 
 async def hold_vm(call: ApiCall) -> Answer:

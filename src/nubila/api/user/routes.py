@@ -18,7 +18,7 @@ from nubila.api.noun import (
 )
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, TEXT, Route
-from nubila.intent import catalog, vm_create, vm_hold
+from nubila.intent import catalog, vm_create, vm_hold, vm_media
 from nubila.intent import image as images
 from nubila.intent import network as networks
 from nubila.intent import security_group as groups
@@ -59,6 +59,28 @@ ROWS: tuple[Route, ...] = (
     Route("POST", f"{V}/vms/{{vm}}/reset", "vm.reset", vm_more.reset_vm, status=202, held=True, errors=VERBS),
     Route("POST", f"{V}/vms/{{vm}}/suspend", "vm.suspend", vm_more.suspend_vm, status=202, held=True, errors=VERBS),
     Route("POST", f"{V}/vms/{{vm}}/resume", "vm.resume", vm_more.resume_vm, status=202, held=True, errors=VERBS),
+    Route(
+        "POST",
+        f"{V}/vms/{{vm}}/insert",
+        "vm.insert",
+        vm_more.insert_iso,
+        body=vm_media.VmInsert,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
+    Route("POST", f"{V}/vms/{{vm}}/eject", "vm.eject", vm_more.eject_iso, status=202, held=True, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/vms/{{vm}}/rescue",
+        "vm.rescue",
+        vm_more.rescue_vm,
+        body=vm_media.VmRescue,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
+    Route("POST", f"{V}/vms/{{vm}}/unrescue", "vm.unrescue", vm_more.unrescue_vm, status=202, held=True, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
     Route("GET", f"{V}/vms/{{vm}}/boot-string", "vm.read", vm_more.boot_string),

@@ -77,6 +77,8 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[DomainNic, ...]
     seed: str | None = None  # path of the NoCloud ISO
     serial_number: str = ""
+    media: str | None = None  # path of the ISO in its drive, which is there in any case
+    boot: tuple[str, ...] = ("disk",)  # disk | cdrom, in this order
     cores_max: int = 0  # up to so many can be plugged while it runs
     on_crash: str = "destroy"  # of its guest's kernel: destroy | preserve
 
@@ -167,7 +169,8 @@ class Hypervisor(Protocol):
 
     def repair(self, domain: Domain) -> None:
         """Define it as wished; while it runs, take away what is not wished, plug cores and move its balloon within what
-        it was started with. It is not stopped; what its guest does not give back stays until the next start."""
+        it was started with, and change the medium in its drive. It is not stopped; what its guest
+        does not give back stays until the next start."""
 
     def rewire(self, domain: Domain) -> None:
         """Have it hold the taps of its nics: an interface whose tap was removed and made anew is unplugged and plugged

@@ -69,6 +69,8 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     cores: int = 1
     memory_mib: int = 0
     cores_max: int = 0
+    media: str | None = None
+    boot: tuple[str, ...] = ("disk",)
     memory_max_mib: int = 0
     defined: Shape | None = None  # None: it was never defined in full
     live: Shape | None = None
@@ -206,6 +208,8 @@ class FakeHypervisor:
                         memory_mib=domain.memory_mib,
                         cores_max=max(domain.cores, domain.cores_max),
                         memory_max_mib=domain.memory_mib,
+                        media=domain.media,
+                        boot=domain.boot,
                         defined=shape_of(domain),
                         live=shape_of(domain),
                         on_crash=domain.on_crash,
@@ -237,7 +241,7 @@ class FakeHypervisor:
                     disks=tuple(d for d in was.live.disks if d in wished.disks),
                     nics=tuple(n for n in was.live.nics if n in wished.nics),
                 )
-                became = msgspec.structs.replace(was, defined=wished, live=live)
+                became = msgspec.structs.replace(was, defined=wished, live=live, media=domain.media)
                 if was.running and was.cores <= domain.cores <= was.cores_max:
                     became.cores = domain.cores
                 if was.running and domain.memory_mib <= was.memory_max_mib:

@@ -16,7 +16,8 @@ _CACHE_MODES = frozenset({"none", "writethrough", "writeback", "directsync", "un
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def disk_xml(disk: DomainDisk, index: int) -> etree._Element:
+def disk_xml(disk: DomainDisk, index: int, *, boot: int | None = 1) -> etree._Element:
+    """`boot`: the first disk's place in the boot order."""
     if index >= len(_LETTERS):
         raise DriverError(f"a vm has at most {len(_LETTERS)} disks", again=False)
     if disk.format not in ("qcow2", "raw"):
@@ -32,7 +33,7 @@ def disk_xml(disk: DomainDisk, index: int) -> etree._Element:
         _E.target({"dev": f"vd{_LETTERS[index]}", "bus": "virtio"}),
         *_limits(disk),
         _E.serial(disk.volume_id[-20:]),  # so many characters of it reach the guest
-        *([_E.boot({"order": "1"})] if index == 0 else []),
+        *([_E.boot({"order": str(boot)})] if index == 0 and boot is not None else []),
         _E.alias({"name": alias(disk.volume_id, disk.epoch)}),
     ]
     return _E.disk({"type": "file", "device": "disk"}, *parts)

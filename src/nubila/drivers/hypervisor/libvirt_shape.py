@@ -56,6 +56,7 @@ class Shapes:
             for other in self._session.of(connection, domain.vm_id):
                 if other.name() == name and other.isActive():
                     restore(other, shape_of(domain))
+                    _change_medium(other, domain)
         except libvirt.libvirtError as e:
             raise mapped(e) from e
 
@@ -112,6 +113,25 @@ def writable(disk: etree._Element) -> str:
 def mac_of(nic: etree._Element) -> str:
     mac = nic.find("mac")
     return "" if mac is None else str(mac.get("address", "")).lower()
+
+
+def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
+    """By force: a guest that has locked its drive must not keep an ISO in it. One that has no drive gets it at its
+    next start."""
+    wished = libvirt_xml.drive(domain)
+    for found in etree.fromstring(running.XMLDesc(), _PARSER).iterfind("devices/disk[@device='cdrom']"):
+        target, source = found.find("target"), found.find("source")
+        if target is None or target.get("dev") != "sdb":
+            continue
+        if (None if source is None else source.get("file")) == domain.media:
+            return
+        boot, was = wished.find("boot"), found.find("boot")
+        if boot is not None:  # the order is as it was started
+            wished.remove(boot)
+        if was is not None:
+            wished.append(was)
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+        running.updateDeviceFlags(etree.tostring(wished, encoding="unicode"), flags)
 
 
 def restore(domain: libvirt.virDomain, wished: Shape) -> None:

@@ -101,8 +101,12 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
     ports = _FIXED_DEVICES + _SPARE_PORTS + len(domain.disks) + len(domain.nics)
     return _E.devices(
         _E.emulator(EMULATOR),
-        *(disk_xml(d, place if d.index is None else d.index) for place, d in enumerate(domain.disks)),
-        *([_seed(domain.seed)] if domain.seed is not None else []),
+        *(
+            disk_xml(d, place if d.index is None else d.index, boot=_order(domain, "disk"))
+            for place, d in enumerate(domain.disks)
+        ),
+        *([_cdrom("sda", domain.seed, None)] if domain.seed is not None else []),
+        drive(domain),
         _E.controller({"type": "usb", "model": "none"}),
         _E.controller({"type": "scsi", "index": "0", "model": "virtio-scsi"}),
         _E.controller({"type": "pci", "index": "0", "model": "pcie-root"}),
@@ -118,11 +122,22 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
     )
 
 
-def _seed(path: str) -> etree._Element:
+def drive(domain: Domain) -> etree._Element:
+    """The drive for ISOs, with what is wished in it."""
+    return _cdrom("sdb", domain.media, _order(domain, "cdrom"))
+
+
+def _order(domain: Domain, device: str) -> int | None:
+    """Its place in the boot order, from 1 on."""
+    return domain.boot.index(device) + 1 if device in domain.boot else None
+
+
+def _cdrom(name: str, path: str | None, boot: int | None) -> etree._Element:
     return _E.disk(
         {"type": "file", "device": "cdrom"},
         _E.driver({"name": "qemu", "type": "raw"}),
-        _E.source({"file": path}),
-        _E.target({"dev": "sda", "bus": "scsi"}),
+        *([_E.source({"file": path})] if path is not None else []),
+        _E.target({"dev": name, "bus": "scsi"}),
         _E.readonly(),
+        *([_E.boot({"order": str(boot)})] if boot is not None else []),
     )

@@ -70,6 +70,9 @@ class Storage(Protocol):
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
         """Have the image's bytes here, hash verified while no one can see a partial copy."""
 
+    def image_path(self, sha256: str) -> str:
+        """Where the bytes of an image that is here lie, readable by every vm and writable by none."""
+
     def ensure_volume(self, volume: Volume) -> str:
         """Have the volume; returns its path. An existing volume's bytes are never touched."""
 

@@ -105,6 +105,9 @@ class DirectoryStorage:
                 os.fsync(file.fileno())
             publish(new, path)
 
+    def image_path(self, sha256: str) -> str:
+        return str(self._image(sha256))
+
     def ensure_volume(self, volume: Volume) -> str:
         self._prepare()
         path = self._volume(volume)

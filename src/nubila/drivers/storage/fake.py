@@ -114,6 +114,9 @@ class FakeStorage:
             self.world.images.put(sha256, FakeImage(sha256=sha256))
         self.script.leave("ensure_image")
 
+    def image_path(self, sha256: str) -> str:
+        return f"/images/{sha256}"
+
     def ensure_volume(self, volume: Volume) -> str:
         self.script.enter("ensure_volume")
         world = self.world

@@ -159,3 +159,6 @@ select gen_random_uuid(), p.id, 'default', '{"description": "What ports are in u
 alter table port disable trigger user;
 update port set group_ids = array[g.id] from security_group g where g.project_id = port.project_id and port.removed_at is null;
 alter table port enable trigger user;
+-- the image in a vm's drive is used by it
+alter table vm add column media_image_id uuid;
+create index vm_media_image_idx on vm (media_image_id) where removed_at is null;

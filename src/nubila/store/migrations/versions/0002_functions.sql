@@ -907,6 +907,9 @@ begin
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
      where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
+    select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."media_image_id", 'was', 'unused',
+        'is_now', 'used', 'user_kind', 'vm', 'user', u.id)), '[]') into bad from "vm" u
+     where u."media_image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
     select bad || coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'image', 'id', u."image_id", 'was', 'unused',
         'is_now', 'used', 'user_kind', 'volume', 'user', u.id)), '[]') into bad from "volume" u
      where u."image_id" in (select x::uuid from jsonb_array_elements_text(f) x) and u.removed_at is null;
@@ -1159,7 +1162,7 @@ begin
     delete from "vm" t where t."id" = (k.j->>'id')::UUID;
   end loop; end if;
   if fc ? 'vm' then f := fc->'vm'; for k in select j from jsonb_array_elements(f) j loop
-    update "vm" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "flavor_id" = case when k.j ? 'flavor_id' then r."flavor_id" else t."flavor_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "user_data_secret" = case when k.j ? 'user_data_secret' then r."user_data_secret" else t."user_data_secret" end, version = t.version + 1, updated_at = now()
+    update "vm" t set "project_id" = case when k.j ? 'project_id' then r."project_id" else t."project_id" end, "name" = case when k.j ? 'name' then r."name" else t."name" end, "labels" = case when k.j ? 'labels' then r."labels" else t."labels" end, "spec" = case when k.j ? 'spec' then r."spec" else t."spec" end, "spec_schema" = case when k.j ? 'spec_schema' then r."spec_schema" else t."spec_schema" end, "generation" = case when k.j ? 'generation' then r."generation" else t."generation" end, "status" = case when k.j ? 'status' then r."status" else t."status" end, "status_schema" = case when k.j ? 'status_schema' then r."status_schema" else t."status_schema" end, "observed_generation" = case when k.j ? 'observed_generation' then r."observed_generation" else t."observed_generation" end, "state" = case when k.j ? 'state' then r."state" else t."state" end, "removed_at" = case when k.j ? 'removed_at' then r."removed_at" else t."removed_at" end, "node_id" = case when k.j ? 'node_id' then r."node_id" else t."node_id" end, "epoch" = case when k.j ? 'epoch' then r."epoch" else t."epoch" end, "flavor_id" = case when k.j ? 'flavor_id' then r."flavor_id" else t."flavor_id" end, "image_id" = case when k.j ? 'image_id' then r."image_id" else t."image_id" end, "user_data_secret" = case when k.j ? 'user_data_secret' then r."user_data_secret" else t."user_data_secret" end, "media_image_id" = case when k.j ? 'media_image_id' then r."media_image_id" else t."media_image_id" end, version = t.version + 1, updated_at = now()
       from jsonb_populate_record(null::"vm", k.j) r where t."id" = (k.j->>'id')::UUID;
     if not found then
       raise exception using errcode = 'NB409', message = 'stale', detail = jsonb_build_array(
@@ -1167,8 +1170,8 @@ begin
     end if;
   end loop; end if;
   if fi ? 'vm' then f := fi->'vm';
-    insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret")
-    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
+    insert into "vm" ("id", "project_id", "name", "labels", "spec", "spec_schema", "generation", "status", "status_schema", "observed_generation", "state", "version", "removed_at", "node_id", "epoch", "flavor_id", "image_id", "user_data_secret", "media_image_id")
+    select r."id", r."project_id", r."name", coalesce(r."labels", '{}'), r."spec", coalesce(r."spec_schema", '1'), coalesce(r."generation", '1'), r."status", coalesce(r."status_schema", '1'), coalesce(r."observed_generation", '0'), r."state", coalesce(r."version", '1'), r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret", r."media_image_id" from jsonb_populate_recordset(null::"vm", f) r order by r."id";
   end if;
   if fd ? 'volume' then f := fd->'volume'; for k in select j from jsonb_array_elements(f) j loop
     delete from "volume" t where t."id" = (k.j->>'id')::UUID;
@@ -1675,7 +1678,7 @@ select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels",
  where c.action <> 'delete' and t.created_at <= current_setting('nubila.as_of')::timestamptz and (current_setting('nubila.as_of')::timestamptz = 'infinity' or t.removed_at is null or t.removed_at > current_setting('nubila.as_of')::timestamptz - interval '1 minute');
 
 create view past."vm" as
-select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret"
+select t."id", t."project_id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at", r."node_id", r."epoch", r."flavor_id", r."image_id", r."user_data_secret", r."media_image_id"
   from public."vm" t
  cross join lateral (
      select c.content, c.action from public.change c
