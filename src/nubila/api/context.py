@@ -76,6 +76,7 @@ class Context:
             accounts=AccountStore(past),
             vms=VmStore(past),
             volumes=VolumeStore(past),
+            ports=PortStore(past),
             nodes=NodeStore(past),
             image_rows=ImageRows(past),
         )
