@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -15,6 +16,14 @@ from tests import postgres
 from tests.world import World
 
 _NUMBER = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _umask_comes_back() -> Iterator[None]:
+    """Some processes of the product make theirs stricter; within a test that would stay for all that follow."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

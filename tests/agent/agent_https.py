@@ -94,7 +94,9 @@ class HttpsControl:
             return self._issued(names[0].rsplit("/", 1)[1], renew.csr_pem)
         if word == "images":
             return 200, {}, IMAGE
-        query: dict[str, Any] = {k: float(v[0]) for k, v in parse_qs(url.query).items()}
+        query: dict[str, Any] = {
+            k: float(v[0]) for k, v in parse_qs(url.query).items() if k in ("since", "session", "wait")
+        }
         response = self.wire.request(handler.command, url.path, query=query, body=body)
         return response.status, dict(response.headers), response.body
 

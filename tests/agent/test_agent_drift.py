@@ -52,6 +52,7 @@ async def runs(control: Control, wish: Vm) -> str:
     return f"{wish.vm_id}.e{wish.epoch}"
 
 
+@pytest.mark.slow
 async def test_a_domain_changed_by_hand_is_told_field_by_field_and_repaired(machine: Machine, control: Control) -> None:
     wish = vm()
     name = await runs(control, wish)
@@ -141,6 +142,7 @@ async def test_without_news_the_ledger_is_sent_once_in_a_session(machine: Machin
     assert sum(p.drifts is not None for p in control.posts) == 1
 
 
+@pytest.mark.slow
 async def test_a_running_domain_gets_its_wires_back_after_a_tap_was_removed(machine: Machine, control: Control) -> None:
     """Mutant: without the step, the tap is made anew and the guest stays cut off."""
     wish = vm()

@@ -163,6 +163,24 @@ async def test_killed_in_a_reboot_it_is_not_repeated(machine: Machine, control: 
     await until(lambda: control.reports[wish.vm_id].reboots == 2 and control.reports[wish.vm_id].reason is None)
 
 
+async def test_a_reboot_behind_other_steps_is_noted_before_it_too(machine: Machine, control: Control) -> None:
+    """A new agent makes the ports sure first; the number must be on disk all the same before the guest is asked."""
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    await machine.kill()
+    machine.wires.ports.drop(wish.nics[0].port_id)
+    control.change(wish.vm_id, reboots=1)
+    machine.domains.script.delay("ask_reboot", 0.4, 1)
+    machine.start()
+    await until(lambda: machine.domains.script.calls["ask_reboot"] == 1)
+    await machine.kill()
+    machine.start()
+    await until(lambda: control.reports[wish.vm_id].reboots == 1)
+    await asyncio.sleep(0.5)
+    assert machine.domains.script.calls["ask_reboot"] == 1
+
+
 async def test_f13_no_notification_arrives(machine: Machine, control: Control) -> None:
     control.notify = False
     wish = vm()
@@ -221,6 +239,7 @@ def _with(answer: protocol.Wanted, *, generation: int, **changes: int | str) -> 
     return msgspec.structs.replace(answer, vms=vms, revision=99, **changes)
 
 
+@pytest.mark.slow
 async def test_what_was_allowed_is_not_carried_out_later(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +305,7 @@ async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Con
     await until(lambda: machine.codes == [3], 3.0)
 
 
+@pytest.mark.slow
 async def test_restored_database_kills_nothing(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +348,7 @@ async def test_garbage_is_removed_after_its_grace_and_foreign_things_never(
     await until(lambda: any("someone-elses" in p.foreign for p in control.posts))
 
 
+@pytest.mark.slow
 async def test_heartbeats_come_without_news(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +364,7 @@ async def test_heartbeats_come_without_news(
     assert all(not p.vms for p in later)
 
 
+@pytest.mark.slow
 async def test_too_many_hung_calls_and_it_starts_itself_anew(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +376,7 @@ async def test_too_many_hung_calls_and_it_starts_itself_anew(
     await asyncio.sleep(1.5)  # the calls that hung come back
 
 
+@pytest.mark.slow
 async def test_what_was_taken_is_not_told_again(machine: Machine, control: Control) -> None:
     wish = vm()
     control.wish(wish)

@@ -115,6 +115,7 @@ async def test_reboot_once_per_number(machine: Machine, control: Control, agent:
     assert machine.boots(wish.vm_id) == 3
 
 
+@pytest.mark.slow
 async def test_a_reboot_is_reported_when_it_has_happened(machine: Machine, control: Control) -> None:
     wish = vm()
     control.wish(wish)
@@ -205,6 +206,7 @@ async def test_a_lost_volume_is_not_made_anew(machine: Machine, control: Control
     assert wish.disks[0].volume_id not in machine.disks.volumes
 
 
+@pytest.mark.slow
 async def test_a_hung_call_delays_no_other(machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nubila.agent.hands.DEADLINE_S", 0.3)
     machine.domains.script.delay("start", 2.0, 6)

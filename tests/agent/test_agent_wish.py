@@ -46,6 +46,7 @@ def test_the_file_is_for_root_only(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "wishes").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 400), st.integers(0, 3))
 def test_a_torn_or_damaged_file_loses_only_what_is_damaged(cut: int, flip: int) -> None:

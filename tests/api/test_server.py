@@ -151,6 +151,7 @@ def test_the_end_loses_no_answer(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_what_outlasts_the_grace_is_told_so(tmp_path: Path) -> None:
     async def test(here: Site) -> None:
         here.toy.user.gate.held.clear()

@@ -341,6 +341,7 @@ def test_every_command_is_tried() -> None:
     assert known - tried - elsewhere == set()
 
 
+@pytest.mark.slow
 def test_every_command_has_help_with_an_example(cli: Cli) -> None:
     root = cli_main.root()
     for noun in cli_main.NOUNS:

@@ -316,6 +316,7 @@ def test_ssh_says_what_is_in_the_way(cli: Cli, fake: Fake, monkeypatch: pytest.M
     assert len(ran_) == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_not_traced(cli: Cli) -> None:
     for words in (["help"], ["vm", "--help"], ["context", "list"]):
         with open("/dev/full", "w") as full:
@@ -399,6 +400,7 @@ def test_words_options_and_choices(cli: Cli, fake: Fake) -> None:
     assert not fake.asked
 
 
+@pytest.mark.slow
 def test_completion_in_a_real_bash(cli: Cli, fake: Fake, tmp_path: Path) -> None:
     script = cli("completion", "bash").out
     assert len(script) < 2000

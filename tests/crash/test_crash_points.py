@@ -119,7 +119,7 @@ def _finish(s: Subject, host: Host) -> None:
 
 def _remove(owner: Caller, kind: str, name: str) -> None:
     reply = owner.delete(f"/v1/{kind}/{name}?wait=20")
-    assert reply.status in (200, 202, 404), reply
+    assert reply.status in (200, 202, 404), reply.body.get("detail")
 
 
 def recorded(scenario: Scenario, bench: Bench) -> list[tuple[Scenario, Plan]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ def oracle(r: Request, n: Node) -> dict[str, int]:
     return {k: v for k, v in short.items() if v > 0}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(request_, st.lists(node, max_size=50))
 def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
@@ -86,6 +88,7 @@ def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
         assert len(nearest) == min(map(len, short))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(request_, st.lists(node, min_size=1, max_size=20))
 def test_what_would_fit_does_fit(r: Request, nodes: list[Node]) -> None:

@@ -22,7 +22,7 @@ from nubila.agent import steps as p
 from nubila.agent.hands import ASKS, Cancelled, Hands, Job
 from nubila.agent.images import Images
 from nubila.agent.known import Ask, Facts, Record, Trail
-from nubila.agent.plan import backoff_s, plan
+from nubila.agent.plan import backoff_s, plan, until_noted
 from nubila.agent.pool import Call, Pool
 from nubila.agent.right import Right
 from nubila.agent.wish import Wishes
@@ -228,7 +228,7 @@ class Lanes:
         if blocked != lane.blocked:
             self.changed(lane.wanted.vm_id)
         if steps:
-            self._submit(lane, steps, gate)
+            self._submit(lane, until_noted(steps), gate)
         else:
             lane.done_steps = None
 

@@ -87,6 +87,16 @@ def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: floa
     return steps + (again or (plan_disk.keep(wanted, facts, trail, now_s) if fresh else []))
 
 
+def until_noted(steps: list[Step]) -> list[Step]:
+    """As far as a plan can be carried out before the next note: what follows one may rest on it, and is planned again.
+
+    Notes at the end stand for themselves: they are taken when all before them is done."""
+    for n, step in enumerate(steps):
+        if isinstance(step, Note) and not all(isinstance(s, Note) for s in steps[n:]):
+            return steps[:n]
+    return steps
+
+
 def backoff_s(failures: int) -> float:
     """How long to wait after that many failures in a row."""
     return CRASH_BACKOFF_S[min(failures, len(CRASH_BACKOFF_S)) - 1] if failures > 0 else 0.0
