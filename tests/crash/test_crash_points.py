@@ -109,11 +109,11 @@ def _finish(s: Subject, host: Host) -> None:
     """Whatever it was, it can be removed; then nothing of it is anywhere."""
     _quiet(s)
     owner = s.tenant.owner
-    doomed = [("snapshots", x["id"]) for x in owner.list("/v1/snapshots")] + [("vms", s.name)]
-    for path in doomed:
-        _remove(owner, *path)
-    for row in owner.list("/v1/volumes"):
-        _remove(owner, "volumes", row["id"])
+    for kind in ("snapshots", "vms", "volumes"):
+        for row in owner.list(f"/v1/{kind}"):
+            if row["state"] != "removing":  # a cancelled create is leaving already
+                _remove(owner, kind, row["id"])
+        until(lambda kind=kind: not owner.list(f"/v1/{kind}"), 20, 0.02, f"{kind} of {s.name}")  # type: ignore[misc]
     settled(host.cloud, host)
 
 
