@@ -265,6 +265,39 @@ def test_adoption_serves_and_starts_nothing() -> None:
     assert [type(s) for s in world.plan()] == [p.Network, p.Port, p.Rewire]
 
 
+def test_a_changed_port_is_made_anew_and_keeps_its_tap() -> None:
+    world = World()
+
+    def active() -> tuple[str, ...]:
+        said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+        return said.ports_active
+
+    world.settle()
+    (nic,) = world.wanted.nics
+    assert active() == (nic.port_id,)
+    changed = msgspec.structs.replace(nic, in_kbit=5000, groups=("security_group-1",))
+    wish(world, nics=(changed,))
+    assert world.plan() == [p.Port(changed)]  # and no interface is plugged out and in
+    assert active() == ()
+    world.step()
+    assert active() == (nic.port_id,)
+    assert world.plan() == []
+    assert not world.facts.unwired
+
+
+def test_a_stopped_vm_gets_its_changed_port_when_it_starts() -> None:
+    world = World()
+    world.settle()
+    wish(world, power="off", stop_mode="hard")
+    world.settle()
+    (nic,) = world.wanted.nics
+    changed = msgspec.structs.replace(nic, out_kbit=5000)
+    wish(world, nics=(changed,))
+    assert world.plan() == []
+    wish(world, power="on", starts=world.wanted.starts + 1)
+    assert p.Port(changed) in world.plan()
+
+
 def test_stop_goes_from_agent_to_button_to_plug() -> None:
     world = World()
     world.settle()

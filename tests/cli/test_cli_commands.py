@@ -142,6 +142,13 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         },
     ),
     ("security-group change web --name www", U, "PATCH", "/v1/security-groups/web", {"name": "www"}),
+    (
+        "port change port-1 --security-group web --in-kbit 9 --out-kbit 8 --burst-kib 7",
+        U,
+        "PATCH",
+        "/v1/ports/port-1",
+        {"security_groups": ["web"], "in_kbit": 9, "out_kbit": 8, "burst_kib": 7},
+    ),
     ("security-group delete web", U, "DELETE", "/v1/security-groups/web", None),
     ("network delete n", U, "DELETE", "/v1/networks/n", None),
     ("network delete net-1 --as operator", OP, "DELETE", "/v1/networks/net-1", None),
@@ -230,6 +237,7 @@ UNPLANNED = ("plan apply", "plan discard", "token create", "user token", "operat
 # command line, plane, path, answer is a list
 READS: tuple[tuple[str, str, str, bool], ...] = (
     ("vm list", U, "/v1/vms", True),
+    ("port show port-1", U, "/v1/ports/port-1", False),
     ("security-group list", U, "/v1/security-groups", True),
     ("security-group show web", U, "/v1/security-groups/web", False),
     ("vm list --as operator", OP, "/v1/vms", True),

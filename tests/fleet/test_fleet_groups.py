@@ -135,3 +135,58 @@ def test_groups_of_others_are_unknown(cloud: Installation, tenant: Tenant) -> No
     refused(tenant.owner.post("/v1/vms", tenant.wish("a", security_groups=[theirs])), 422, "invalid")
     naming = {"name": "x", "rules": [{"direction": "in", "group": theirs}]}
     refused(tenant.owner.post("/v1/security-groups", naming), 422, "invalid")
+
+
+def test_a_running_port_changes_its_groups_and_limits(cloud: Installation, tenant: Tenant) -> None:
+    web = group(tenant, "web", SSH)
+    tenant.running("a")
+    (port,) = tenant.owner.list("/v1/ports")
+
+    def driven() -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for journal in cloud.var.glob("node*/fake/networks.ports"):
+            for line in journal.read_bytes().splitlines():
+                key, row = json.loads(line)
+                rows[key] = row
+        found: dict[str, Any] = rows[port["id"]]
+        return found
+
+    body = {"security_groups": ["web"], "in_kbit": 5000, "out_kbit": 4000, "burst_kib": 256}
+    began = time.monotonic()
+    changed = tenant.owner.patch(f"/v1/ports/{port['id']}", body).ok()
+    assert changed["groups"] == ["web"]
+    until(lambda: driven()["groups"] == [web], every_s=0.01)
+    assert time.monotonic() - began < 1.0
+    assert driven()["bandwidth"] == {"in_kbit": 5000, "out_kbit": 4000, "burst_kib": 256}
+    until(lambda: web in loaded(cloud))
+
+    def observed() -> bool:
+        there = tenant.owner.get(f"/v1/ports/{port['id']}").ok()
+        return bool(there["observed_generation"] == there["generation"] == port["generation"] + 1)
+
+    until(observed)
+    again = tenant.owner.patch(f"/v1/ports/{port['id']}", body).ok()
+    assert again["generation"] == port["generation"] + 1  # nothing to change
+    tenant.owner.patch(f"/v1/ports/{port['id']}", {"in_kbit": 0, "security_groups": []}).ok()
+    until(lambda: driven()["groups"] == [] and driven()["bandwidth"].get("in_kbit", 0) == 0)
+    refused(tenant.owner.patch(f"/v1/ports/{port['id']}", {"in_kbit": -1}), 422, "invalid")
+    refused(tenant.owner.patch(f"/v1/ports/{port['id']}", {"security_groups": ["nobody"]}), 422, "invalid")
+    assert tenant.vm("a")["state"] == "running"
+
+
+def test_a_plan_of_a_port_changes_nothing_and_others_ports_are_unknown(cloud: Installation, tenant: Tenant) -> None:
+    other = Tenant(cloud, cidr="10.31.0.0/24")
+    reader = cloud.caller("user", tenant.person(f"{tenant.name}-reader", "reader"))
+    tenant.running("a")
+    (port,) = tenant.owner.list("/v1/ports")
+    plan = tenant.owner.patch(f"/v1/ports/{port['id']}?plan=1", {"in_kbit": 9}).ok()
+    shown = [e["details"] for e in plan["effects"] if e["kind"] == "port"]
+    assert shown == [{"in_kbit": {"was": 0, "becomes": 9}}]
+    refused(other.owner.patch(f"/v1/ports/{port['id']}", {"in_kbit": 9}), 404, "not-found")
+    refused(reader.patch(f"/v1/ports/{port['id']}", {"in_kbit": 9}), 403, "forbidden")
+    older = f'"{port["generation"] + 7}.1"'
+    answer = tenant.owner.patch(f"/v1/ports/{port['id']}", {"in_kbit": 9}, if_match=older)
+    refused(answer, 412, "precondition-failed")
+    tenant.owner.post("/v1/vms/a/hold", {"reason": "audit"}).ok()
+    refused(tenant.owner.patch(f"/v1/ports/{port['id']}", {"in_kbit": 9}), 409, "conflict")
+    assert tenant.owner.get(f"/v1/ports/{port['id']}").ok()["generation"] == port["generation"]

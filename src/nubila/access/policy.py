@@ -79,6 +79,7 @@ USER: dict[str, Rule] = META | {
     "network.create": Rule(WRITERS, "project"),
     "network.remove": Rule(WRITERS, "project"),
     "port.read": Rule(READERS, "project"),
+    "port.change": Rule(WRITERS, "project"),
     "security_group.read": Rule(READERS, "project"),
     "security_group.create": Rule(WRITERS, "project"),
     "security_group.change": Rule(WRITERS, "project"),

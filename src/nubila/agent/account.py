@@ -13,7 +13,7 @@ from nubila.agent.known import Facts, Record, Trail, disk_key, port_key
 from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
 from nubila.agent.plan_disk import limits
 from nubila.drivers.hypervisor.base import Found
-from nubila.protocol import Disk, DiskReport, Vm, VmReport
+from nubila.protocol import Disk, DiskReport, Nic, Vm, VmReport
 
 GUEST_SHUT_DOWN = "the guest shut itself down"
 PRESERVED = "the guest's kernel panicked; it is kept as it was, by its crash policy, until it is stopped"
@@ -69,7 +69,7 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         released=tuple(
             DiskReport(volume_id=d.volume_id, epoch=d.epoch) for d in wanted.leaving if disk_key(d) in facts.released
         ),
-        ports_active=tuple(n.port_id for n in wanted.nics if port_key(n) in facts.taps) if running else (),
+        ports_active=tuple(n.port_id for n in wanted.nics if _active(n, facts)) if running else (),
     )
 
 
@@ -120,6 +120,11 @@ def _disks(wanted: Vm, facts: Facts, trail: Trail) -> tuple[DiskReport, ...]:
 def _why_not(trail: Trail, disk: Disk) -> str | None:
     tried = trail.disks.get(disk.volume_id)
     return tried.how if tried is not None and tried.ok is False else None
+
+
+def _active(nic: Nic, facts: Facts) -> bool:
+    """Its tap is as it is wished now."""
+    return port_key(nic) in facts.taps and facts.nics.get(port_key(nic)) == nic
 
 
 def _crash(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:

@@ -100,8 +100,11 @@ def _network(facts: Facts, trail: Trail, vm: Vm, step: p.Network, answer: str, a
 
 
 def _port(facts: Facts, trail: Trail, vm: Vm, step: p.Port, answer: str, at_s: float) -> None:
-    facts.taps[port_key(step.nic)] = answer
-    facts.unwired = facts.unwired or facts.running
+    key = port_key(step.nic)
+    if key not in facts.taps:  # a changed port keeps its tap
+        facts.unwired = facts.unwired or facts.running
+    facts.taps[key] = answer
+    facts.nics[key] = step.nic
 
 
 def _rewired(facts: Facts, trail: Trail, vm: Vm, step: p.Rewire, answer: None, at_s: float) -> None:
@@ -110,6 +113,7 @@ def _rewired(facts: Facts, trail: Trail, vm: Vm, step: p.Rewire, answer: None, a
 
 def _port_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemovePort, answer: None, at_s: float) -> None:
     facts.taps.pop(port_key(step.nic), None)
+    facts.nics.pop(port_key(step.nic), None)
 
 
 def _suspended(facts: Facts, trail: Trail, vm: Vm, step: p.Suspend, answer: None, at_s: float) -> None:

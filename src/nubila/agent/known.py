@@ -44,6 +44,7 @@ class Facts(msgspec.Struct, kw_only=True):
     bridges: dict[str, str] = {}  # of the whole node: network id -> bridge, ensured by this process
     unwired: bool = False  # a tap was made or found since the running domain was last seen to hold all of its own
     taps: dict[str, str] = {}  # port and epoch -> tap, ensured by this process
+    nics: dict[str, Nic] = {}  # of the whole node: port and epoch -> the wish that its tap was last made by
     released: set[str] = set()  # of `Vm.leaving`, by volume and epoch
 
     @property

@@ -100,6 +100,7 @@ class Lanes:
             images=node.images,
             bridges=node.bridges,
             taps=node.taps,
+            nics=node.nics,
         )
         lane = self.lanes[vm.vm_id] = Lane(vm, record, facts)
         return lane

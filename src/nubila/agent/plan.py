@@ -184,14 +184,16 @@ def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
     if not facts.running and wanted.power == "off" and not wires:
         return []
     steps: list[Step] = []
+    made = False
     for nic in wanted.nics:
         if nic.network.network_id not in facts.bridges:
             step = Network(nic.network)
             if step not in steps:
                 steps.append(step)
-        if port_key(nic) not in facts.taps:
+        lost = port_key(nic) not in facts.taps
+        if lost or facts.nics.get(port_key(nic)) != nic:
             steps.append(Port(nic))
-    made = any(isinstance(step, Port) for step in steps)
+        made = made or lost
     if facts.running and (made or facts.unwired) and all(d.volume_id in facts.volumes for d in wanted.disks):
         steps.append(Rewire())
     return steps

@@ -27,7 +27,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "events": ("events:app", "what changes, as it changes", "Your project"),
     "network": ("network:app", "networks: create list show delete", "Your project"),
     "security-group": ("security_group:app", "who may reach ports: create list show change delete", "Your project"),
-    "port": ("port:app", "where VMs are connected: list", "Your project"),
+    "port": ("port:app", "where VMs are connected: list show change", "Your project"),
     "keypair": ("keypair:app", "SSH public keys: create list show delete", "Your project"),
     "flavor": ("flavor:app", "sizes of VMs: list show; operators: create delete", "Your project"),
     "image": ("image:app", "what disks begin as: list show; operators: upload delete", "Your project"),

@@ -238,6 +238,12 @@ class UserApi(Shared):
     def delete_snapshot(self, snapshot: str, how: How = NOW) -> Json:
         return self.write("DELETE", f"/v1/snapshots/{s(snapshot)}", how=how)
 
+    def port(self, port: str) -> Json:
+        return self._one(f"/v1/ports/{s(port)}")
+
+    def change_port(self, port: str, body: Json, how: How = NOW) -> Json:
+        return self.write("PATCH", f"/v1/ports/{s(port)}", body, how)
+
     def security_group(self, group: str) -> Json:
         return self._one(f"/v1/security-groups/{s(group)}")
 

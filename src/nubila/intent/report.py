@@ -136,8 +136,10 @@ def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bo
         return False
     active = set(report.ports_active)
     touched |= _disks(report, view, draft, now)
+    newest = report.generation >= view["vm"]["generation"]  # a changed port is a change of its vm
     for p in view["ports"]:
-        if text("port", UUID(p["id"])) in active and p["state"] == "pending":
+        news = p["state"] == "pending" or (newest and p["observed_generation"] < p["generation"])
+        if text("port", UUID(p["id"])) in active and news:
             draft.changes(
                 "port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"]
             )

@@ -32,6 +32,7 @@ def _port(call: ApiCall, row: Record) -> dict[str, Any]:
         "network_id": text("network", row["network_id"]),
         "vm_id": text("vm", row["vm_id"]),
         "mac": row["mac"],
+        "observed_generation": row["observed_generation"],
     }
     extras |= {"addresses": (row["addresses"] or "").split(), "vm": row["vm_name"], "network": row["network_name"]}
     extras |= {

@@ -10,6 +10,7 @@ from nubila.api.noun import (
     image_content,
     network,
     operation,
+    port,
     security_group,
     simple,
     vm,
@@ -21,6 +22,7 @@ from nubila.api.route import BYTES, TEXT, Route
 from nubila.intent import catalog, vm_create, vm_hold, vm_media
 from nubila.intent import image as images
 from nubila.intent import network as networks
+from nubila.intent import port as ports
 from nubila.intent import security_group as groups
 from nubila.intent import snapshot as snapshots
 from nubila.intent import vm as verbs
@@ -225,6 +227,8 @@ ROWS: tuple[Route, ...] = (
         security_group.remove_group,
         errors=(*CLAIMS, errors.InUse),
     ),
+    Route("GET", f"{V}/ports/{{port}}", "port.read", simple.shower("port", "a port")),
+    Route("PATCH", f"{V}/ports/{{port}}", "port.change", port.change_port, body=ports.PortChange, errors=CLAIMS),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),
     Route(
