@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from nubila.store import past_views
-from nubila.store.tables import TABLES, Table, metadata
+from nubila.store.shape import Table, metadata
+from nubila.store.tables import TABLES
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 COMMIT = "commit_2"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nubila.store.tables import TABLES, Table
+from nubila.store.shape import Table
+from nubila.store.tables import TABLES
 
 # Columns that never change once a row is there: taken from the live table, so that its indexes lead to the row.
 FIXED = frozenset(

@@ -18,12 +18,12 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from nubila import errors
 from nubila.model import network
-from nubila.store import tables
+from nubila.store import shape, tables
 from nubila.store.database import Database, Record
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
-T = tables.metadata.tables
+T = shape.metadata.tables
 RESOURCE = (
     "id",
     "project_id",
@@ -198,7 +198,7 @@ def _offered(image: sa.Table, by_id: bool) -> sa.ColumnElement[bool]:
     shared = sa.exists().where(
         share.c.kind == "image",
         share.c.object_id == image.c.id,
-        share.c.project_id == sa.bindparam("project_id", type_=tables.UUID),
+        share.c.project_id == sa.bindparam("project_id", type_=shape.UUID),
     )
     operators = image.c.project_id.is_(None)
     public = sa.and_(operators, sa.cast(image.c.spec["public"].astext, sa.Boolean))
@@ -206,7 +206,7 @@ def _offered(image: sa.Table, by_id: bool) -> sa.ColumnElement[bool]:
 
 
 def _visible(kind: str, table: sa.Table, by_id: bool) -> sa.ColumnElement[bool]:
-    project_id = sa.bindparam("project_id", type_=tables.UUID)
+    project_id = sa.bindparam("project_id", type_=shape.UUID)
     if kind == "flavor":
         return sa.true()
     if kind == "image":
@@ -243,7 +243,7 @@ def _list(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: 
             table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB))
         )
     if after:
-        statement = statement.where(table.c.id > sa.bindparam("after", type_=tables.UUID))
+        statement = statement.where(table.c.id > sa.bindparam("after", type_=shape.UUID))
     return compiled(statement.order_by(table.c.id).limit(sa.bindparam("limit", type_=sa.BigInteger)))
 
 

@@ -6,98 +6,16 @@ generates triggers and the commit function from the marks here; rows arrive thro
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any
-
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from nubila.model import attachment, catalog, drift, image, network, node, operation, snapshot, vm, volume
+from nubila.store.narrow import call, credential, idempotency, node_revision, node_seen, plan, secret
+from nubila.store.shape import LASTING, NOW, UUID, Lasting, Table, metadata, resource, states, unique_name
 
-metadata = sa.MetaData(
-    naming_convention={
-        "pk": "%(table_name)s_pk",
-        "fk": "%(table_name)s_%(column_0_name)s_fk",
-        "ck": "%(table_name)s_%(constraint_name)s",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-    }
-)
-
-UUID = pg.UUID(as_uuid=True)
-NOW = sa.text("now()")
-
-
-class Table(msgspec.Struct, frozen=True):
-    """A table with what the generator needs to know of it."""
-
-    table: sa.Table
-    logged: bool = False  # rows go to the change log
-    unlogged_columns: tuple[str, ...] = ()  # a change of these alone is not logged, nor are they in the logged row
-    transitions: dict[Any, frozenset[Any]] | None = None
-    references: tuple[tuple[str, str], ...] = ()  # (table, column) of users that forbid removal
-
-    @property
-    def name(self) -> str:
-        return self.table.name
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return tuple(c.name for c in self.table.primary_key.columns)
-
-
-def _states(kind: type[StrEnum], *, tombstone: str | None = "removed") -> list[sa.Constraint]:
-    values = ", ".join(f"'{s.value}'" for s in kind)
-    checks: list[sa.Constraint] = [sa.CheckConstraint(f"state in ({values})", name="state_known")]
-    if tombstone is not None:
-        checks.append(
-            sa.CheckConstraint(f"(state = '{tombstone}') = (removed_at is not null)", name="removed_has_time")
-        )
-    return checks
-
-
-def _resource(name: str, *extra: Any, project: bool = True) -> sa.Table:
-    """A table in the common shape: wish, report, state; see architecture rule 4."""
-    return sa.Table(
-        name,
-        metadata,
-        sa.Column("id", UUID, primary_key=True),
-        *([sa.Column("project_id", UUID, nullable=False)] if project else []),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("labels", pg.JSONB, nullable=False, server_default=sa.text("'{}'")),
-        sa.Column("spec", pg.JSONB, nullable=False),
-        sa.Column("spec_schema", sa.SmallInteger, nullable=False, server_default="1"),
-        sa.Column("generation", sa.BigInteger, nullable=False, server_default="1"),
-        sa.Column("status", pg.JSONB),
-        sa.Column("status_schema", sa.SmallInteger, nullable=False, server_default="1"),
-        sa.Column("observed_generation", sa.BigInteger, nullable=False, server_default="0"),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
-        sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-        sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-        sa.Column("removed_at", sa.TIMESTAMP(timezone=True)),
-        sa.CheckConstraint("observed_generation <= generation", name="observed_not_ahead"),
-        *extra,
-    )
-
-
-def _unique_name(table: str, *scope: str) -> sa.Index:
-    return sa.Index(f"{table}_name_key", *scope, "name", unique=True, postgresql_where=sa.text("removed_at is null"))
-
-
-class Lasting(StrEnum):
-    """State of what has no life on a host."""
-
-    ACTIVE = "active"
-    REMOVED = "removed"
-
-
-LASTING = {Lasting.ACTIVE: frozenset({Lasting.REMOVED}), Lasting.REMOVED: frozenset[Lasting]()}
-
-project = _resource("project", *_states(Lasting), _unique_name("project"), project=False)
-user = _resource("user", *_states(Lasting), _unique_name("user"), project=False)
-operator = _resource("operator", *_states(Lasting), _unique_name("operator"), project=False)
+project = resource("project", *states(Lasting), unique_name("project"), project=False)
+user = resource("user", *states(Lasting), unique_name("user"), project=False)
+operator = resource("operator", *states(Lasting), unique_name("operator"), project=False)
 member = sa.Table(
     "member",
     metadata,
@@ -106,19 +24,19 @@ member = sa.Table(
     sa.Column("role", sa.Text, nullable=False),
     sa.CheckConstraint("role in ('owner', 'member', 'reader')", name="role_known"),
 )
-token = _resource(
+token = resource(
     "token",
     sa.Column("account_id", UUID, nullable=False),
     sa.Column("project_id", UUID),
     sa.Column("plane", sa.Text, nullable=False),
     sa.CheckConstraint("plane in ('user', 'operator')", name="plane_known"),
     sa.CheckConstraint("(plane = 'user') = (project_id is not null)", name="user_has_project"),
-    *_states(Lasting),
+    *states(Lasting),
     sa.Index("token_account_idx", "account_id"),
     project=False,
 )
-keypair = _resource(
-    "keypair", sa.Column("user_id", UUID, nullable=False), *_states(Lasting), _unique_name("keypair", "project_id")
+keypair = resource(
+    "keypair", sa.Column("user_id", UUID, nullable=False), *states(Lasting), unique_name("keypair", "project_id")
 )
 quota = sa.Table(
     "quota",
@@ -130,7 +48,7 @@ quota = sa.Table(
     sa.CheckConstraint("amount >= 0", name="amount_not_negative"),
     sa.CheckConstraint("used >= 0", name="used_not_negative"),
 )
-node_ = _resource("node", *_states(node.State, tombstone="retired"), _unique_name("node"), project=False)
+node_ = resource("node", *states(node.State, tombstone="retired"), unique_name("node"), project=False)
 join_token = sa.Table(
     "join_token",
     metadata,
@@ -149,14 +67,14 @@ virt_method = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("capabilities", pg.JSONB, nullable=False),
 )
-flavor = _resource("flavor", *_states(Lasting), _unique_name("flavor"), project=False)
-image_ = _resource(
+flavor = resource("flavor", *states(Lasting), unique_name("flavor"), project=False)
+image_ = resource(
     "image",
     sa.Column("project_id", UUID),
     sa.Column("sha256", sa.Text),
     sa.Column("fetch_secret", UUID),  # the whole address that its content comes from
     sa.CheckConstraint("state <> 'ready' or sha256 is not null", name="ready_has_content"),
-    *_states(image.State),
+    *states(image.State),
     sa.Index(
         "image_name_key",
         sa.text("coalesce(project_id, '00000000-0000-0000-0000-000000000000')"),
@@ -177,21 +95,21 @@ share = sa.Table(
     sa.CheckConstraint("\"right\" = 'use'", name="right_known"),
     sa.Index("share_project_idx", "project_id", "kind"),
 )
-network_ = _resource("network", *_states(Lasting), _unique_name("network", "project_id"))
-subnet = _resource(
+network_ = resource("network", *states(Lasting), unique_name("network", "project_id"))
+subnet = resource(
     "subnet",
     sa.Column("network_id", UUID, nullable=False),
     sa.Column("cidr", pg.CIDR, nullable=False),
     sa.Column("gateway", pg.INET, nullable=False),
     sa.CheckConstraint("gateway <<= cidr", name="gateway_inside"),
-    *_states(Lasting),
+    *states(Lasting),
     sa.Index("subnet_cidr_key", "network_id", "cidr", unique=True, postgresql_where=sa.text("removed_at is null")),
 )
-security_group = _resource(
+security_group = resource(
     "security_group",
     sa.Column("remote_ids", pg.ARRAY(UUID), nullable=False, server_default=sa.text("'{}'")),  # that its rules name
-    *_states(Lasting),
-    _unique_name("security_group", "project_id"),
+    *states(Lasting),
+    unique_name("security_group", "project_id"),
     sa.Index(
         "security_group_remote_idx",
         "remote_ids",
@@ -199,7 +117,7 @@ security_group = _resource(
         postgresql_where=sa.text("removed_at is null"),
     ),
 )
-vm_ = _resource(
+vm_ = resource(
     "vm",
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
@@ -209,32 +127,32 @@ vm_ = _resource(
     sa.Column("media_image_id", UUID),
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
     sa.CheckConstraint("state not in ('removing', 'removed') or (spec->>'gone')::boolean", name="removal_is_wished"),
-    *_states(vm.State),
-    _unique_name("vm", "project_id"),
+    *states(vm.State),
+    unique_name("vm", "project_id"),
     sa.Index("vm_project_idx", "project_id", "id"),
     sa.Index("vm_node_idx", "node_id", postgresql_where=sa.text("removed_at is null")),
     sa.Index("vm_labels_idx", "labels", postgresql_using="gin"),
     sa.Index("vm_media_image_idx", "media_image_id", postgresql_where=sa.text("removed_at is null")),
     sa.Index("vm_image_idx", "image_id", postgresql_where=sa.text("removed_at is null")),
 )
-volume_ = _resource(
+volume_ = resource(
     "volume",
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("image_id", UUID),
     sa.Column("source_id", UUID),  # the volume that it is a copy of
-    *_states(volume.State),
-    _unique_name("volume", "project_id"),
+    *states(volume.State),
+    unique_name("volume", "project_id"),
     sa.Index("volume_project_idx", "project_id", "id"),
 )
-snapshot_ = _resource(
+snapshot_ = resource(
     "snapshot",
     sa.Column("volume_id", UUID, sa.ForeignKey("volume.id"), nullable=False),
     sa.Column("node_id", UUID, nullable=False),
-    *_states(snapshot.State),
-    _unique_name("snapshot", "project_id"),
+    *states(snapshot.State),
+    unique_name("snapshot", "project_id"),
     sa.Index("snapshot_volume_idx", "volume_id"),
 )
-port = _resource(
+port = resource(
     "port",
     sa.Column("network_id", UUID, nullable=False),
     sa.Column("vm_id", UUID, sa.ForeignKey("vm.id"), nullable=False),
@@ -243,7 +161,7 @@ port = _resource(
     sa.Column("mac", pg.MACADDR, nullable=False),
     sa.Column("group_ids", pg.ARRAY(UUID), nullable=False, server_default=sa.text("'{}'")),
     sa.CheckConstraint("epoch > 0", name="epoch_positive"),
-    *_states(network.PortState),
+    *states(network.PortState),
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
     sa.Index("port_vm_idx", "vm_id"),
     sa.Index("port_project_idx", "project_id", "id"),
@@ -308,7 +226,7 @@ allocation = sa.Table(
     sa.CheckConstraint("amount > 0", name="amount_positive"),
     sa.Index("allocation_node_idx", "node_id"),
 )
-operation_ = _resource(
+operation_ = resource(
     "operation",
     sa.Column("project_id", UUID),  # none: about something of the operators
     sa.Column("resource_kind", sa.Text, nullable=False),
@@ -316,7 +234,7 @@ operation_ = _resource(
     sa.Column("node_id", UUID),
     sa.Column("deadline_at", sa.TIMESTAMP(timezone=True), nullable=False),
     sa.Column("ended_at", sa.TIMESTAMP(timezone=True)),
-    *_states(operation.State, tombstone=None),
+    *states(operation.State, tombstone=None),
     sa.CheckConstraint("(state in ('done', 'overtaken', 'cancelled')) = (ended_at is not null)", name="ended_has_time"),
     sa.Index("operation_open_idx", "resource_id", postgresql_where=sa.text("ended_at is null")),
     sa.Index("operation_project_idx", "project_id", "id"),
@@ -334,13 +252,13 @@ decision = sa.Table(
     sa.CheckConstraint("(vm_id is null) = (node_id is null)", name="placed_has_both"),
     sa.Index("decision_vm_idx", "vm_id"),
 )
-drift_ = _resource(
+drift_ = resource(
     "drift",
     sa.Column("node_id", UUID, nullable=False),
     sa.Column("vm_id", UUID),
     sa.Column("thing_kind", sa.Text, nullable=False),
     sa.Column("cause", sa.Text, nullable=False),
-    *_states(drift.State, tombstone="resolved"),
+    *states(drift.State, tombstone="resolved"),
     # one line of a thing and field at a time; the kind of thing is short, the name begins with the thing
     sa.Index(
         "drift_thing_key", "node_id", "thing_kind", "name", unique=True, postgresql_where=sa.text("removed_at is null")
@@ -348,113 +266,6 @@ drift_ = _resource(
     project=False,
 )
 
-# --- narrow tables: never in the change log
-secret = sa.Table(
-    "secret",
-    metadata,
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("nonce", sa.Text, nullable=False),
-    sa.Column("sealed", sa.Text, nullable=False),
-)
-credential = sa.Table(
-    "credential",
-    metadata,
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("sha256", sa.Text, nullable=False),
-)
-wanted = sa.Table(
-    "wanted",
-    metadata,
-    sa.Column("node_id", UUID, primary_key=True),
-    sa.Column("vm_id", UUID, primary_key=True),  # of any kind: named so while processes of version 1 may run
-    sa.Column("revision", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False, server_default="vm"),
-    sa.CheckConstraint("kind in ('vm', 'volume', 'security_group')", name="kind_known"),
-    sa.Index("wanted_revision_idx", "node_id", "revision"),
-)
-node_revision = sa.Table(
-    "node_revision",
-    metadata,
-    sa.Column("node_id", UUID, primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
-node_seen = sa.Table(
-    "node_seen",
-    metadata,
-    sa.Column("node_id", UUID, primary_key=True),
-    sa.Column("session", sa.BigInteger, nullable=False),
-    sa.Column("seen_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False, server_default="0"),
-)
-idempotency = sa.Table(
-    "idempotency",
-    metadata,
-    sa.Column("principal", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("request_sha256", sa.Text, nullable=False),
-    sa.Column("status", sa.SmallInteger, nullable=False),
-    sa.Column("answer", pg.JSONB, nullable=False),
-    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-    sa.Index("idempotency_age_idx", "created_at"),
-)
-call = sa.Table(
-    "call",
-    metadata,
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("project_id", UUID),
-    sa.Column("request", sa.Text, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text),
-    sa.Column("object_id", UUID),
-    sa.Column("detail", pg.JSONB),
-    sa.CheckConstraint("outcome in ('accepted', 'refused', 'failed', 'planned', 'read-secret')", name="outcome_known"),
-    sa.Index("call_at_idx", "at"),
-)
-plan = sa.Table(
-    "plan",
-    metadata,
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("principal", sa.Text, nullable=False),
-    sa.Column("draft", pg.JSONB, nullable=False),
-    sa.Column("shown", pg.JSONB, nullable=False),
-    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-    sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Index("plan_expires_idx", "expires_at"),
-)
-question = sa.Table(
-    "question",
-    metadata,
-    sa.Column("id", UUID, primary_key=True),
-    sa.Column("node_id", UUID, nullable=False),
-    sa.Column("vm_id", UUID, nullable=False),
-    sa.Column("about", sa.Text, nullable=False),
-    sa.Column("max_bytes", sa.Integer, nullable=False),
-    sa.Column("asked_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
-    sa.Column("sent_session", sa.BigInteger),
-    sa.Column("answer", sa.LargeBinary),
-    sa.Column("error", sa.Text),
-    sa.Column("answered_at", sa.TIMESTAMP(timezone=True)),
-    sa.Index("question_open_idx", "node_id", postgresql_where=sa.text("answered_at is null")),
-)
-lease = sa.Table(
-    "lease",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("holder", sa.Text, nullable=False),
-    sa.Column("fence", sa.BigInteger, nullable=False),
-    sa.Column("until", sa.TIMESTAMP(timezone=True), nullable=False),
-)
-fabric = sa.Table(
-    "fabric",
-    metadata,
-    sa.Column("one", sa.Boolean, primary_key=True, server_default=sa.text("true")),
-    sa.Column("region", sa.Text, nullable=False),
-    sa.Column("fabric_epoch", sa.BigInteger, nullable=False, server_default="1"),
-    sa.CheckConstraint("one", name="only_one"),
-)
 # The one order of locking and writing.
 TABLES: tuple[Table, ...] = (
     Table(
