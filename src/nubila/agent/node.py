@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,20 +27,19 @@ from nubila.agent.lanes import Lane, Lanes
 from nubila.agent.link import Link, Wire
 from nubila.agent.metadata import Metadata
 from nubila.agent.observer import Observer
-from nubila.agent.pool import Call, Pool, Worker
+from nubila.agent.pool import Pool
+from nubila.agent.questions import Questions
 from nubila.agent.reports import Report, Reporter
 from nubila.agent.volume_hands import VolumeHands
 from nubila.agent.volume_lanes import VolumeLanes
 from nubila.agent.watch import Watch
 from nubila.agent.wish import Floor, Wishes
-from nubila.drivers import DriverError, Scan
+from nubila.drivers import Scan
 from nubila.drivers.hypervisor import base as hypervisor
 from nubila.drivers.network import base as network
 from nubila.drivers.storage import base as storage
 from nubila.protocol import (
-    Answer,
     Hello,
-    Question,
     Reported,
     Reports,
     Vm,
@@ -56,10 +54,7 @@ from nubila.telemetry import log
 TICK_S = 0.25
 SWEEP_S = 5.0
 LOST_THREADS_MAX = 16  # more calls that never came back: the agent starts anew and adopts everything
-CONSOLE_DEADLINE_S = 30.0
-QUESTIONS_REMEMBERED = 256
 FOREIGN_MAX = 256  # names in a report
-CONSOLE_MAX_BYTES = 1 << 20
 EXIT_REFUSED = 3  # another agent has this identity
 
 
@@ -117,10 +112,10 @@ class Agent:
         self.sweeper = garbage.Sweeper(self.pool, drivers, self.rooms, self.hands)
         self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
         self.watch = Watch(self.lanes, self.hands)
+        self.questions = Questions(self.pool, drivers.hypervisor, self.link.answer)
         self._session: Welcome | None = None
         self._foreign: dict[str, tuple[str, ...]] = {}
         self._parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
-        self._answered: OrderedDict[str, None] = OrderedDict()
         self._full = False  # this session had an answer with everything
         self._may = (False, False)
         self._sweep_due_s = 0.0
@@ -204,7 +199,7 @@ class Agent:
             self.lanes.kick_all()
             self.volumes.kick_all()
         for question in wanted.questions:
-            self._ask(question)
+            self.questions.ask(question, wanted.session)
 
     def on_refused(self) -> None:
         self._ended(EXIT_REFUSED)
@@ -267,32 +262,6 @@ class Agent:
         self.lanes.forget(vm_id)
         self.reporter.forget(vm_id)
         self.wishes.drop(vm_id)
-
-    def _ask(self, question: Question) -> None:
-        """The same question may come several times."""
-        if question.question_id in self._answered or self._session is None:
-            return
-        self._answered[question.question_id] = None
-        if len(self._answered) > QUESTIONS_REMEMBERED:
-            self._answered.popitem(last=False)
-        session = self._session.session
-
-        def answer(worker: Worker) -> None:
-            worker.call = Call(question, "reading the console", CONSOLE_DEADLINE_S)
-            text, error = "", None
-            try:
-                if question.about != "console":
-                    raise DriverError(f"this agent cannot say anything about {question.about!r}", again=False)
-                seen = self.drivers.hypervisor.read_console(question.vm_id, min(question.max_bytes, CONSOLE_MAX_BYTES))
-                text = seen.decode(errors="replace").replace("\x00", "")  # consoles hold NULs; the API takes none
-            except DriverError as e:
-                error = e.reason
-            except Exception as e:
-                error = f"internal error in the agent: {type(e).__name__}"
-            worker.call = None
-            self.link.answer(question.question_id, Answer(session=session, text=text, error=error))
-
-        self.pool.submit(answer)
 
     # --- what is told
 
