@@ -254,6 +254,26 @@ def test_addresses_come_and_go_on_a_running_port(driver: BridgeNetwork, a: Tap, 
     assert passes(a, b, udp(101))
 
 
+def test_a_running_port_changes_its_groups(driver: BridgeNetwork, a: Tap, b: Tap) -> None:
+    """Also what was let in before ends, and the interface stays the same."""
+    index = socket.if_nametoindex(driver.ensure_port(B))
+    driver.ensure_group(of(SSH))
+    assert passes(a, b, to_b(f.tcp4(A4, B4, 60, 22, SYN, 1, 0)))
+    assert passes(b, a, to_a(f.tcp4(B4, A4, 22, 60, SYN | ACK, 1, 2)))
+    assert passes(a, b, to_b(f.tcp4(A4, B4, 60, 22, ACK, 2, 2, b"before")))
+    driver.ensure_port(port(2, groups=(OUT.group_id,)))
+    assert not passes(a, b, to_b(f.tcp4(A4, B4, 60, 22, ACK, 8, 2, b"after")))
+    assert not passes(a, b, to_b(f.syn(A4, B4, 61, 22)))
+    driver.ensure_port(port(2, groups=(OUT.group_id, ANY.group_id)))
+    assert passes(a, b, udp(121))
+    driver.ensure_port(port(2, groups=()))
+    assert not passes(a, b, udp(122))
+    driver.ensure_port(B)
+    assert passes(a, b, to_b(f.syn(A4, B4, 62, 22)))
+    assert not passes(a, b, udp(123))
+    assert socket.if_nametoindex(driver.ensure_port(B)) == index
+
+
 @pytest.mark.parametrize("way", ["in", "out"])
 def test_bandwidth(driver: BridgeNetwork, a: Tap, b: Tap, way: str) -> None:
     """4 Mbit/s let through half a megabyte a second, counted at the receiver once the bucket is empty."""
@@ -266,6 +286,9 @@ def test_bandwidth(driver: BridgeNetwork, a: Tap, b: Tap, way: str) -> None:
     limited = flow(a, b, 1.0)
     assert free > 900_000
     assert 420_000 < limited < 580_000
+    driver.ensure_port(port(1, groups=(OUT.group_id,)))
+    driver.ensure_port(port(2, groups=(ID,)))
+    assert flow(a, b, 0.5) > 900_000  # taken away again
 
 
 def flow(a: Tap, b: Tap, for_s: float) -> float:
