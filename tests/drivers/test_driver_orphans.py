@@ -19,6 +19,7 @@ from test_driver_network import NETWORK, port
 
 from nubila.agent import garbage
 from nubila.agent.directory import Rooms
+from nubila.agent.disk_hands import DiskHands
 from nubila.agent.hands import Drivers, Hands
 from nubila.agent.pool import Pool
 from nubila.drivers.hypervisor.base import Domain, DomainDisk
@@ -51,7 +52,8 @@ class Node:
         self.drivers = Drivers(hypervisor=self.hypervisor, network=self.network, storage=self.storage)
         self.rooms = Rooms(place, TABLE)
         self.pool = Pool(2, "orphans")
-        hands = Hands(self.drivers, self.rooms, self.pool, lambda gate: None)
+        disks = DiskHands(self.drivers.hypervisor, self.drivers.storage, lambda attachment, epoch: None)
+        hands = Hands(self.drivers, self.rooms, self.pool, lambda gate: None, disks)
         self.sweeper = garbage.Sweeper(self.pool, self.drivers, self.rooms, hands)
         self.known: dict[str, set[str]] = {kind: set() for kind in garbage.ORDER}
 

@@ -71,12 +71,14 @@ class Caller:
                 connection.putheader(name, value)
             connection.endheaders(body)
             answer = connection.getresponse()
-            reply = Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            fields = {k.lower(): v for k, v in answer.getheaders()}
+            endless = fields.get("content-type", "").startswith("text/event-stream")
+            reply = Reply(answer.status, fields, b"" if endless else answer.read())
         except BaseException:
             connection.close()
             self._own.connection = None
             raise
-        if answer.will_close:
+        if answer.will_close or endless:
             connection.close()
             self._own.connection = None
         return reply

@@ -28,6 +28,12 @@ VALID: dict[str, Any] = {
     "vm.insert": {"image": "disc"}, "vm.rescue": {"image": "disc"}, "vm.hold": {"reason": "why"}, "vm.change": {"name": "other", "labels": {"c": "d"}, "on_crash": "stop", "protected": True, "cores": 2, "memory_mib": 64}, "vm.stop": {"mode": "clean", "timeout_s": 5}, "vm.reboot": {"timeout_s": 5},
     "keypair.create": {"name": "new", "public_key": PUBLIC_KEY, "labels": {}},
     "network.create": {"name": "new", "subnets": [{"cidr": "10.3.0.0/24", "gateway": "10.3.0.1", "dns": ["10.3.0.2"]}], "nat": True, "mtu": 1400, "labels": {}},
+    "security_group.create": {"name": "new", "description": "d", "rules": [], "labels": {}},
+    "security_group.change": {"description": "d", "rules": [], "labels": {"a": "b"}},
+    "port.change": {"security_groups": ["default"], "in_kbit": 1000, "out_kbit": 1000, "burst_kib": 64},
+    "volume.create": {"name": "new", "size_gib": 2, "format": "qcow2", "for_vm": "a", "cache": "none", "limits": {"read_iops": 10}, "labels": {}},
+    "volume.change": {"name": "other", "labels": {}, "size_gib": 3, "limits": {"read_iops": 10}, "cache": "none", "remove_with_vm": True},
+    "volume.attach": {"vm": "a"}, "volume.roll-back": {"snapshot": "kept"}, "snapshot.create": {"name": "new", "labels": {}},
     "token.create": {"name": "new", "project": "p", "role": "reader", "expires_in_s": 600},
     "project.create": {"name": "new", "description": "d", "labels": {}}, "project.change": {"name": "renamed", "description": "d", "suspended": False},
     "quota.change": {"quota": {"vms": 5, "cores": 7}}, "member.change": {"role": "member"},
@@ -78,6 +84,11 @@ IDS = [
     "%F0%9F%92%A9",
     "*",
 ]
+
+
+def _numbered(route: Route, query: str) -> bool:
+    """A history's pages go by one number, so that this is a place in it."""
+    return query == "after=WzFd" and route.path.endswith("/history")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -176,7 +187,12 @@ class Maker:
         for query in self.random.sample(QUERIES, each):
             own = {f.name for f in msgspec.structs.fields(route.query)}
             name = query.partition("=")[0]
-            yield self.make(route, f"query {query[:40]}", query=query, certain=name not in own and name != "fields")
+            yield self.make(
+                route,
+                f"query {query[:40]}",
+                query=query,
+                certain=name not in own and name != "fields" and not _numbered(route, query),
+            )
 
     def _headers(self, route: Route, each: int) -> Iterator[Request | None]:
         for headers in self.random.sample(HEADERS, each):

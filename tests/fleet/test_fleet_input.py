@@ -34,6 +34,9 @@ MAY_CONFLICT = {
     "image.share",
     "project.remove",
     "vm.start",
+    "volume.detach",
+    "volume.remove",
+    "security_group.remove",
 }
 ROUTES = {Plane.USER: USER, Plane.OPERATOR: OPERATOR, Plane.INTERNAL: INTERNAL}
 
@@ -47,7 +50,10 @@ def names_of(cloud: Installation, tenant: Tenant) -> dict[str, str]:
     owner.put_bytes("/v1/images/own/content", tenant.name.encode()).ok()
     owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
     upload(owner, "disc", small_iso())
+    owner.post("/v1/volumes?wait=20", {"name": "d", "size_gib": 2, "for_vm": "a"}).ok()
+    owner.post("/v1/volumes/d/snapshots?wait=20", {"name": "kept"}).ok()
     return {
+        "volume": "d", "snapshot": "kept", "port": owner.list("/v1/ports")[0]["id"], "security_group": "default",
         "vm": "a", "keypair": "k", "network": "default", "flavor": "tiny", "image": own, "project": tenant.id, "user": tenant.user,
         "operation": owner.list("/v1/operations")[0]["id"], "plan": owner.post("/v1/vms?plan=1", tenant.wish("p")).ok()["id"],
         "operator": cloud.operator().post("/v1/operators", {"name": f"{tenant.name}-op"}).ok()["name"],
@@ -86,6 +92,12 @@ def test_bad_input_is_refused_and_writes_nothing(cloud: Installation, tenant: Te
         )
         names["vm"] = tenant.vm("a")["id"]
         names["network"] = tenant.network_id
+        for kind, path in (
+            ("volume", "volumes/d"),
+            ("snapshot", "snapshots/kept"),
+            ("security_group", "security-groups/default"),
+        ):
+            names[kind] = tenant.owner.get(f"/v1/{path}").ok()["id"]
     maker = Maker(plane, ROUTES[plane], names, SEED, open_permissions=frozenset({"operator.first"}))
     with cloud.nothing_written("decision"):  # a refused placement is kept, with its numbers
         for route, request in maker.valid():  # the twin: without the spoilt part each is answered

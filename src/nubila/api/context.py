@@ -252,15 +252,21 @@ def _state(kind: str, wanted: str | None) -> str | None:
     )
 
 
+def after_of(call: ApiCall, kind: str) -> UUID | None:
+    """The object that a page begins after, None for the first page. Raises BadRequest for another list's cursor."""
+    if call.page.after is None:
+        return None
+    after = parse(kind, str(call.page.after[0]))
+    if after is None:
+        raise errors.BadRequest(
+            "The cursor in 'after' is not one of this list.", fix="Follow the 'next' link of the previous page."
+        )
+    return after
+
+
 def filtered(call: ApiCall, kind: str, **more: Any) -> Filter:
     """The filter that the query asks for, within what the caller sees."""
-    after = None
-    if call.page.after is not None:
-        after = parse(kind, str(call.page.after[0]))
-        if after is None:
-            raise errors.BadRequest(
-                "The cursor in 'after' is not one of this list.", fix="Follow the 'next' link of the previous page."
-            )
+    after = after_of(call, kind)
     labels = {}
     for pair in getattr(call.query, "label", ()) or ():
         key, eq, value = pair.partition("=")

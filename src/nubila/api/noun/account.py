@@ -10,13 +10,13 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.api.context import ApiCall, carried, found, listed, matching
+from nubila.api.context import ApiCall, after_of, carried, found, listed, matching
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer, Handler
 from nubila.intent import account as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
-from nubila.model.ids import parse, text
+from nubila.model.ids import text
 from nubila.store.account import Rights
 from nubila.store.database import Record
 
@@ -67,7 +67,7 @@ async def remove_member(call: ApiCall) -> Answer:
 
 async def list_join_tokens(call: ApiCall) -> Answer:
     """List join tokens, used and unused, without their secrets."""
-    after = None if call.page.after is None else parse("join_token", str(call.page.after[0]))
+    after = after_of(call, "join_token")
     rows = await Rights(call.context.database).join_tokens(after, call.page.limit + 1)
     return listed(call, "join_token", rows, _join_token)
 

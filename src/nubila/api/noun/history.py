@@ -23,12 +23,12 @@ from nubila.store.tables import BY_NAME
 _ONE = re.compile(r"/v1/[a-z-]+/\{([a-z_]+)(?::[a-z_]+)?\}")
 
 
-def histories(rows: tuple[Route, ...]) -> tuple[Route, ...]:
-    """A row for each resource of the table that can be shown by itself."""
+def histories(rows: tuple[Route, ...], without: frozenset[str] = frozenset()) -> tuple[Route, ...]:
+    """A row for each resource of the table that can be shown by itself. `without`: kinds that belong to no project."""
     made = []
     for row in rows:
         found = _ONE.fullmatch(row.path)
-        if row.method == "GET" and found and found[1] in LOGGED and "id" in BY_NAME[found[1]].table.c:
+        if row.method == "GET" and found and found[1] in LOGGED - without and "id" in BY_NAME[found[1]].table.c:
             made.append(
                 Route("GET", f"{row.path}/history", row.permission, historian(found[1]), listing=True, past=False)
             )
@@ -44,7 +44,7 @@ def historian(kind: str) -> Handler:
         rows = await changes.history(kind, object_id, project_id=project_of(call), before=before, limit=limit + 1)
         if not rows and before is None:
             raise _unknown(kind, call.params[kind])
-        older: Iterable[Record | None] = [*rows[1:], None]
+        older: Iterable[Record | None] = [*rows[1:], None][: len(rows)]
         items = [_shown(call, row, was) for row, was in zip(rows, older, strict=True)][:limit]
         link = next_link(call.path, call.query_text, (rows[limit - 1]["seq"],)) if len(rows) > limit else None
         return Answer(body={"id": text(kind, object_id), "kind": kind, "items": items, "next": link})

@@ -14,6 +14,7 @@ from nubila import errors
 from nubila.api.context import (
     CLOCK_S,
     ApiCall,
+    after_of,
     carried,
     etag_of,
     filtered,
@@ -263,7 +264,7 @@ class DecisionQuery(msgspec.Struct, frozen=True):
 
 async def list_decisions(call: ApiCall) -> Answer:
     """List placement decisions, newest first: where VMs went and why, and what found no node and by how much."""
-    after = None if call.page.after is None else parse("decision", str(call.page.after[0]))
+    after = after_of(call, "decision")
     rows = await call.context.carrier.ledger.decisions(after, call.query.refused, call.page.limit + 1)
     return listed(call, "decision", rows, _decision)
 

@@ -324,4 +324,4 @@ ROWS: tuple[Route, ...] = (
     ),
     Route("DELETE", f"{V}/tokens/{{token}}", "token.remove", simple.remove_token, errors=CLAIMS),
 )
-ROUTES = (*ROWS, *histories(ROWS))
+ROUTES = (*ROWS, *histories(ROWS, frozenset({"flavor"})))
