@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 
+import msgspec
 import pytest
 from tests.world import World
 
 from nubila import errors
-from nubila.intent import vm
+from nubila.intent import operation, vm
+from nubila.intent.asking import Asking, Outcome
+from nubila.intent.carry import Done
 from nubila.model.draft import Draft
 from nubila.store.database import Retry
+from nubila.store.resource import Filter
 
 
 async def test_create_writes_every_row_and_claims(world: World) -> None:
@@ -114,8 +120,37 @@ async def test_an_illegal_transition_is_refused_by_the_database(world: World) ->
     row = (await world.vm("a"))["vm"]
     draft = Draft(actor="t", request="r")
     draft.changes("vm", row, state="removed", removed_at="2026-01-01T00:00:00Z", spec={**row["spec"], "gone": True})
-    with pytest.raises(errors.NubilaError, match="cannot go from pending to removed"):
+    with pytest.raises(Retry) as refused:
         await world.database.commit(draft)
+    assert refused.value.changed == [{"kind": "vm", "was": "able to become removed", "is_now": "pending"}]
+
+
+async def test_a_cancel_that_comes_as_the_operation_ends_is_answered_by_a_new_look(world: World) -> None:
+    """Operations are written by their ids alone: the guard of their states tells that one has ended meanwhile."""
+    await world.create_vm("a")
+    looks: list[str] = []
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        view = await world.vm("a")
+        op = (await world.resources.list("operation", Filter(project_id=world.project_id)))[0]
+        looks.append(op["state"])
+        row = {
+            "id": str(op["id"]),
+            "name": op["name"],
+            "state": op["state"],
+            "spec": msgspec.json.decode(op["spec"]),
+            "status": {},
+        }
+        outcome = operation.cancel(row, view, asking(await world.accounts.now()))
+        if len(looks) == 1:
+            await world.database.execute("update operation set state = 'done', ended_at = now()")
+        return outcome
+
+    done = await world.carrier.carry(world.caller("operation.cancel"), attempt)
+    assert looks == ["waiting", "done"]
+    assert isinstance(done, Done)
+    assert done.secret["cancelled"] == "no"
+    assert (await world.vm("a"))["vm"]["state"] == "pending"
 
 
 @pytest.mark.parametrize(

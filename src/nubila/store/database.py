@@ -17,7 +17,7 @@ import msgspec
 
 from nubila import errors
 from nubila.model.draft import Draft
-from nubila.store.ddl import COMMIT, STALE
+from nubila.store.ddl import COMMIT, STALE, TRANSITION
 
 Record = Mapping[str, Any]
 
@@ -180,6 +180,11 @@ def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:
         if claim == "quota":
             return quota_exceeded(changed[0])
         return Retry(claim, changed)
+    if e.sqlstate == TRANSITION:
+        # Whoever drafted saw another state: it was changed meanwhile, and a new draft sees that.
+        kind, _, rest = (e.detail or "").partition(" cannot go from ")
+        is_now, _, becomes = rest.partition(" to ")
+        return Retry("transition", [{"kind": kind, "was": f"able to become {becomes}", "is_now": is_now}])
     constraint = getattr(e, "constraint_name", None) or ""
     if constraint in CLAIMS:
         return Retry(CLAIMS[constraint][1], [{"kind": CLAIMS[constraint][1], "was": "free", "is_now": "taken"}])

@@ -21,6 +21,7 @@ from nubila.store.tables import TABLES
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 COMMIT = "commit_2"
 STALE = "NB409"
+TRANSITION = "NB422"
 
 # Columns that the function keeps itself.
 _KEPT = {"created_at", "updated_at"}
