@@ -10,6 +10,7 @@ from tests.world import World
 
 from nubila import errors
 from nubila.intent import drift as intent
+from nubila.intent import vm_hold
 from nubila.intent.asking import Outcome
 from nubila.model.draft import Draft
 from nubila.model.ids import text
@@ -158,3 +159,18 @@ async def test_a_repair_on_a_line_that_ended_meanwhile_is_stale(world: World) ->
     await seen(world)
     with pytest.raises(errors.Stale):
         await act(world, intent.repair, row, "web")
+
+
+@pytest.mark.parametrize("verb", [intent.repair, intent.adopt])
+async def test_a_held_vm_is_neither_repaired_nor_adopted(world: World, verb: Any) -> None:
+    await world.create_vm("web")
+    (row,) = await seen(world, await line(world, "web"))
+    view = await world.vm("web")
+    await world.do(lambda a: vm_hold.hold(vm_hold.VmHold(reason="being looked into"), view, a))
+    before = await world.counts()
+    with pytest.raises(errors.Conflict, match="being looked into"):
+        await act(world, verb, row, "web")
+    assert await world.counts() == before
+    held_view = await world.vm("web")
+    await world.do(lambda a: vm_hold.unhold(held_view, a))
+    await act(world, verb, row, "web")

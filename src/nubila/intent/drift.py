@@ -11,7 +11,7 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
-from nubila.intent.vm import VmChange
+from nubila.intent.vm import VmChange, barred
 from nubila.intent.vm_size import resize
 from nubila.model import drift, operation, vm
 from nubila.model.draft import Draft, Drafted, Effect, Row
@@ -130,9 +130,7 @@ def _refused(row: Row, view: View | None, verb: drift.Verb) -> errors.NubilaErro
         )
     if view is None:
         return errors.Conflict(f"The VM of '{row['name']}' is gone.", fix="The drift ends with its node's next report.")
-    if view["vm"]["spec"]["gone"]:
-        return errors.Conflict(f"VM '{view['vm']['name']}' is being removed.", fix="Wait until it is gone.")
-    return None
+    return barred(view["vm"], msgspec.convert(view["vm"]["spec"], vm.Spec))
 
 
 def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec) -> Outcome:
