@@ -17,7 +17,7 @@ INSTALL = $(PYTHON) -m nubila
 WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --accept "$(ACCEPT)"
 FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 
-.PHONY: help setup up down destroy check test exhaustive dev shell bench docs lock
+.PHONY: help setup up down destroy check test long exhaustive dev shell bench docs lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -43,8 +43,11 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 	@tools/pytest 300 -n 2 -m 'not real and not slow' $(or $(T),$(FAST))
 
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
-	@tools/pytest 1500 $(if $(T),-m real $(T),tests $(FAST:%=--ignore=%))
+	@tools/pytest 1500 $(if $(T),-m real $(T),-m 'not long' tests $(FAST:%=--ignore=%))
 	@$(if $(T),true,tools/pytest 600 -m 'real or slow' $(FAST))
+
+long: setup ## every verb on real guests and repairs of real installations: what 'make test' has no time for (root)
+	@tools/pytest 5400 -m long tests
 
 exhaustive: setup ## every crash point and cancel there is, not only the sample of 'make test'
 	@NUBILA_EXHAUSTIVE=1 tools/pytest 7200 -s tests/crash

@@ -25,6 +25,8 @@ from tests.fleet.tenant import Tenant, absent, refused
 # a valid body for every write, so that only the object it is about is wrong
 BODIES: dict[str, object] = {
     "vm.insert": {"image": "mini"}, "vm.rescue": {"image": "mini"}, "vm.hold": {"reason": "why"}, "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
+    "security_group.change": {"description": "x"}, "port.change": {"in_kbit": 1000}, "volume.change": {"labels": {"a": "b"}},
+    "volume.attach": {"vm": "a"}, "volume.roll-back": {"snapshot": "kept"}, "snapshot.create": {"name": "s"}, "image.share": {"right": "use"},
     "quota.change": {"quota": {"vms": 3}}, "member.change": {"role": "reader"}, "user.change": {"email": "x@y"}, "node.change": {"labels": {"a": "b"}},
 }  # fmt: skip
 MINE, FOREIGN = "mine", "foreign"
@@ -37,6 +39,8 @@ def pair(cloud: Installation) -> dict[str, Tenant]:
     for tenant in both.values():
         tenant.owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
         tenant.running("a", user_data="x")
+        tenant.owner.post("/v1/volumes?wait=20", {"name": "d", "size_gib": 1, "for_vm": "a"}).ok()
+        tenant.owner.post("/v1/volumes/d/snapshots?wait=20", {"name": "kept"}).ok()
     return both
 
 
@@ -45,8 +49,9 @@ def belongings(tenant: Tenant) -> dict[str, str]:
     owner = tenant.owner
     found = {
         kind: owner.list(f"/v1/{kind}s")[0]["id"]
-        for kind in ("vm", "keypair", "network", "operation", "token", "port", "volume")
+        for kind in ("vm", "keypair", "network", "operation", "token", "port", "volume", "snapshot")
     }
+    found["security_group"] = owner.list("/v1/security-groups")[0]["id"]
     found["plan"] = owner.post("/v1/vms?plan=1", tenant.wish("planned")).ok()["id"]
     return found
 
@@ -88,7 +93,13 @@ def test_a1_foreign_objects_stay_as_they_are(pair: dict[str, Tenant]) -> None:
     """The other half of the matrix: after all of the above the foreign project lacks nothing."""
     tenant = pair[FOREIGN]
     assert tenant.vm("a")["state"] == "running"
-    assert [len(tenant.owner.list(f"/v1/{k}")) for k in ("keypairs", "networks", "tokens", "volumes")] == [1, 1, 1, 1]
+    assert [len(tenant.owner.list(f"/v1/{k}")) for k in ("keypairs", "networks", "tokens", "volumes", "snapshots")] == [
+        1,
+        1,
+        1,
+        2,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from nubila.agent import iso9660
 from tests.real.conftest import Cloud, Guest
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

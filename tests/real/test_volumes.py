@@ -10,7 +10,7 @@ import pytest
 
 from tests.real.conftest import Cloud, Guest
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 CANARY = "canary-0f6e1b"
 

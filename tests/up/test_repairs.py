@@ -21,7 +21,7 @@ from nubila.bootstrap import packages, processes, standing, world
 from nubila.bootstrap.journal import Journal
 from nubila.config import Settings, load
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 ROOT = Path(__file__).parents[2]
 KEPT_OUT = {".git", ".venv", "build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
