@@ -23,6 +23,9 @@ adopt       after a restore or a load: begin a new fabric epoch. Readers of the 
             that they shall have, and VMs that the database does not know are left alone and shown. The control plane
             restarts itself.
 trim TIME   forget changes before TIME (2026-01-31T00:00:00Z), but for the newest of each object that lives; seals stay.
+
+Both work on the database of the installation that 'make up' made, as its user and with its settings in the environment;
+docs/operating.md shows the whole line.
 """
 
 
