@@ -36,6 +36,7 @@ destroy: setup ## remove all that Nubila made here, VMs too; PACKAGES=1: also De
 	@$(INSTALL) destroy $(WHICH) $(if $(PACKAGES),--packages) .
 
 check: setup ## lint, types, import contracts, unit tests: under a minute
+	@$(PYTHON) tools/packages quick
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check --quiet .
 	@$(PYTHON) -m mypy
@@ -43,13 +44,16 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 	@tools/pytest 300 -n 2 -m 'not real and not slow' $(or $(T),$(FAST))
 
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
+	@$(PYTHON) tools/packages
 	@tools/pytest 1500 $(if $(T),-m real $(T),-m 'not long' tests $(FAST:%=--ignore=%))
 	@$(if $(T),true,tools/pytest 600 -m 'real or slow' $(FAST))
 
 long: setup ## every verb on real guests and repairs of real installations: what 'make test' has no time for (root)
+	@$(PYTHON) tools/packages
 	@tools/pytest 5400 -m long tests
 
 exhaustive: setup ## every crash point and cancel there is, not only the sample of 'make test'
+	@$(PYTHON) tools/packages quick
 	@NUBILA_EXHAUSTIVE=1 tools/pytest 7200 -s tests/crash
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
@@ -63,6 +67,7 @@ shell: setup ## the command-line client, in a shell that knows this clone's inst
 	@PATH="$(CURDIR):$$PATH" NUBILA_CONTEXTS="$(CURDIR)/build/contexts.json" $${SHELL:-/bin/sh}
 
 bench: setup ## measure, and write build/bench.json (root)
+	@$(PYTHON) tools/packages
 	@$(PYTHON) -m bench
 
 docs: setup ## write the generated parts of docs/ from their tables

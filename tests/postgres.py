@@ -32,7 +32,7 @@ SETTINGS = {
 def binaries() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
     if not found:
-        raise RuntimeError("PostgreSQL's server is not installed; 'make setup' installs the Debian package postgresql")
+        raise RuntimeError("PostgreSQL's server is not installed; 'tools/packages' installs it")
     return found[-1]
 
 

@@ -24,14 +24,14 @@ def scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return ([plan] if "Relation Name" in plan else []) + [s for p in plan.get("Plans", ()) for s in scans(p)]
 
 
-@pytest.mark.parametrize("scoped", [True, False])
-@pytest.mark.parametrize("kind", sorted(SHOWN))
+@pytest.mark.parametrize(
+    ("kind", "scoped"),
+    [(k, s) for k in sorted(SHOWN) for s in (True, False) if not s or "project_id" in BY_NAME[k].table.c],
+)
 async def test_a_list_of_then_reads_no_table_that_is_not_logged_and_scans_none(
     world: World, kind: str, scoped: bool
 ) -> None:
     """A table that is joined and not logged would show the present in an answer about the past."""
-    if scoped and "project_id" not in BY_NAME[kind].table.c:
-        pytest.skip("of no project")
     query = resource._list(kind, scoped, (), False, False)
     values = query.values({"project_id": world.project_id, "labels": "{}", "after": None, "limit": 100})
     past = PastDatabase(world.database, Moment(at=await world.database.value("select clock_timestamp()")))

@@ -68,9 +68,9 @@ def postgresql_bin() -> Path | None:
     return found[max(found)] if found and max(found) >= 15 else None
 
 
-def ensure(journal: Journal) -> str:
-    """Install what is missing; says what was done, '' for nothing."""
-    lacking = missing()
+def ensure(journal: Journal, names: Mapping[str, str] = NEEDED) -> str:
+    """Install what is missing of these; says what was done, '' for nothing. Raises PackageFailure."""
+    lacking = missing(names)
     if not lacking:
         return ""
     adds = _simulate(lacking)

@@ -57,7 +57,7 @@ def dropped(value: Any, kind: Any, viewer: Visibility) -> Any:
 
 
 def _keep(value: Any) -> Any:
-    raise NotImplementedError(f"{type(value).__name__} cannot be shown")
+    raise TypeError(f"{type(value).__name__} cannot be shown")
 
 
 def _drop(value: Any, hidden: Shape) -> Any:
