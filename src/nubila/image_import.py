@@ -74,11 +74,20 @@ class Importer:
         self._running = {i: t for i, t in self._running.items() if not t.done()}
         for command in steps.step(await work.snapshot("image"), await work.now()):
             row = command.image
-            if row["id"] not in self._running and len(self._running) < PARALLEL:
+            if row["spec"]["origin"] == image.Origin.VOLUME:
+                await self._look(row)
+            elif row["id"] not in self._running and len(self._running) < PARALLEL:
                 self._running[row["id"]] = asyncio.create_task(self._guarded(row))
         if time.monotonic() - self._swept_s > SWEEP_S:
             self._swept_s = time.monotonic()
             await self.sweep()
+
+    async def _look(self, row: Row) -> None:
+        """A node brings this one, from a volume; when that is gone, nobody will."""
+        source = await self._c.image_rows.source(row)
+        if source is None or source["spec"]["gone"]:
+            with contextlib.suppress(GivenUp):
+                await self._failed(row, "the volume was removed before all of it had come", again=False)
 
     # --- bringing one
 

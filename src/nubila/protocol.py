@@ -188,6 +188,13 @@ class Snapshot(Wire, frozen=True):
     gone: bool = False
 
 
+class Export(Wire, frozen=True):
+    """The volume's bytes are to become an image: sent to the image store, in that format."""
+
+    image_id: str
+    format: str
+
+
 class Volume(Wire, frozen=True):
     """A volume's own life on its node, whoever holds it. `gone` wishes it removed."""
 
@@ -202,6 +209,7 @@ class Volume(Wire, frozen=True):
     snapshots: tuple[Snapshot, ...] = ()
     rollbacks: int = 0
     rollback_to: str | None = None
+    exports: tuple[Export, ...] = ()
     gone: bool = False
 
 
@@ -289,6 +297,16 @@ class VmReport(Wire, frozen=True):
     released: tuple[DiskReport, ...] = ()  # of `Vm.leaving`: gone from the vm, and nobody has the file open
 
 
+class ExportReport(Wire, frozen=True):
+    """How far an image's content is; that it is whole, the image store knows by itself."""
+
+    image_id: str
+    doing: str | None = None
+    progress: float | None = None
+    reason: str | None = None
+    hopeless: bool = False  # trying again does not help
+
+
 class VolumeReport(Wire, frozen=True):
     volume_id: str
     epoch: Count
@@ -303,6 +321,7 @@ class VolumeReport(Wire, frozen=True):
     progress: float | None = None
     reason: str | None = None
     failing: bool = False
+    exports: tuple[ExportReport, ...] = ()
 
 
 Shown = Annotated[str, Meta(max_length=1000)]
@@ -335,6 +354,12 @@ class Reported(Wire, frozen=True):
 
     taken: int
     refused: tuple[str, ...] = ()
+
+
+class Received(Wire, frozen=True):
+    """What has come of an image's content."""
+
+    received_bytes: Count
 
 
 class Answer(Wire, frozen=True):

@@ -25,7 +25,9 @@ CONTRACTS: dict[str, type] = {"hypervisor": Hypervisor, "storage": Storage, "net
 # contract -> methods that change nothing
 LOOKS: dict[str, frozenset[str]] = {
     "hypervisor": frozenset({"capabilities", "observe", "scan", "shapes", "read_console", "close"}),
-    "storage": frozenset({"capabilities", "observe", "scan", "find", "image_path", "is_free", "free_gib"}),
+    "storage": frozenset(
+        {"capabilities", "observe", "scan", "find", "image_path", "open_export", "is_free", "free_gib"}
+    ),
     "network": frozenset({"capabilities", "observe", "scan", "ranges", "close"}),
 }
 JOURNAL = "journal.append"

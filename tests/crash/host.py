@@ -137,6 +137,7 @@ WORLD = {
     "network": "networks",
     "port": "networks.ports",
     "image": "volumes.images",
+    "export": "volumes.exports",
 }
 
 
@@ -153,11 +154,14 @@ def orphans(cloud: Installation, host: Host) -> list[str]:
     ):
         if _text("volume", r["id"]) not in world["volume"]:
             out.append(f"volume {r['id']} is ready and not in the world")
+    sending = {e["image_id"] for r in cloud.sql(EXPORTS) for e in json.loads(r["exports"])}
+    out += [f"export {i} is in the world and no volume wishes it" for i in world["export"] if i not in sending]
     for r in cloud.sql(CLAIMS):
         out.append(f"{r['what']}: {dict(r)}")
     return out
 
 
+EXPORTS = "select (spec->'exports')::text as exports from volume where removed_at is null and spec ? 'exports'"
 CLAIMS = """
 select 'inventory differs from its allocations' as what, i.node_id::text as a, i.class as b, i.used as c,
        (select coalesce(sum(x.amount), 0)::bigint from allocation x where x.node_id = i.node_id and x.class = i.class) as d

@@ -44,6 +44,8 @@ NOT_TOO_LATE = {
     "repair",
     "volume-create",
     "volume-attach",
+    "image-of-volume",
+    "image-of-vm-live",
 }
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,6 +111,9 @@ def _finish(s: Subject, host: Host) -> None:
     """Whatever it was, it can be removed; then nothing of it is anywhere."""
     _quiet(s)
     owner = s.tenant.owner
+    for row in owner.list("/v1/images"):
+        if row["project_id"] == s.tenant.id:
+            _remove(owner, "images", row["id"])
     for kind in ("snapshots", "vms", "volumes"):
         for row in owner.list(f"/v1/{kind}"):
             if row["state"] != "removing":  # a cancelled create is leaving already

@@ -91,6 +91,21 @@ def is_copied(s: Subject) -> bool:
     return bool(on_disk(s, f"{s.name}-copy")) and bool(volume(s, f"{s.name}-copy")["state"] == "ready")
 
 
+def picture(s: Subject) -> Row:
+    reply = s.tenant.owner.get(f"/v1/images/{s.name}-image")
+    return reply.body if reply.status == 200 else {}
+
+
+def imaged(s: Subject, **source: str) -> Reply:
+    body = {"name": f"{s.name}-image", "format": "qcow2", **source}
+    return s.tenant.owner.post("/v1/images", body, idempotency_key=f"{s.name}-image")
+
+
+def is_imaged(s: Subject) -> bool:
+    """Whole in the store, and nothing of the copy is left on the host."""
+    return picture(s).get("state") == "ready" and not s.host.world()["export"]
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(name="volume-create", before=running, act=make, holds=lambda s: on_disk(s).get("size_gib") == 2),
     Scenario(name="volume-attach", before=free, act=lambda s: on(s, "attach", {"vm": s.name}), holds=held),
@@ -130,6 +145,14 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(name="clone", before=free, act=clone, holds=is_copied),
     Scenario(name="clone-live", before=attached, act=clone, holds=is_copied),
+    Scenario(
+        name="image-of-volume",
+        before=free,
+        act=lambda s: imaged(s, volume=data(s)),
+        holds=is_imaged,
+        grace_s=1.0,
+    ),
+    Scenario(name="image-of-vm-live", before=running, act=lambda s: imaged(s, vm=s.name), holds=is_imaged, grace_s=1.0),
     Scenario(
         name="volume-remove",
         before=free,

@@ -208,6 +208,62 @@ def test_what_a_hypervisor_copies_is_a_volume_only_when_it_is_whole(again: Calla
     assert found.path == path
 
 
+def exported(storage: Storage, export_id: str) -> bytes:
+    file = storage.open_export(export_id)
+    assert file is not None
+    with file:
+        return file.read()
+
+
+def test_an_export_is_whole_stays_as_it_is_and_needs_its_volume_no_more(again: Callable[[], Storage]) -> None:
+    storage = again()
+    for format_ in storage.capabilities().formats:
+        wish, name = volume(len(format_)), f"img-{format_}"
+        storage.ensure_volume(wish)
+        assert storage.open_export(name) is None
+        storage.export_volume(wish.volume_id, name, format_)
+        first = exported(storage, name)
+        storage.export_volume(wish.volume_id, name, format_)
+        storage.remove_volume(wish.volume_id)
+        for driver in (storage, again()):
+            assert exported(driver, name) == first
+            assert name in driver.observe().exports
+        storage.export_volume(wish.volume_id, name, format_)  # it is there: its source is not asked for
+    with pytest.raises(DriverError):
+        storage.export_volume("vol-absent", "img-absent", "raw")
+    assert storage.open_export("img-absent") is None
+    for name in storage.observe().exports:
+        for _ in range(2):
+            storage.remove_export(name)
+    assert storage.observe().exports == ()
+    storage.ensure_volume(volume())
+    with pytest.raises(DriverError) as error:
+        storage.export_volume(volume().volume_id, "img-1", "vmdk")
+    assert not error.value.again
+
+
+def test_what_a_hypervisor_copies_is_an_export_only_when_it_is_whole(again: Callable[[], Storage]) -> None:
+    from nubila.drivers.storage.fake import FakeStorage
+
+    storage = again()
+    wish = volume(4, volume_id="img-4")
+    for _ in range(2):
+        place = storage.begin_copy(wish)
+    if isinstance(storage, FakeStorage):
+        storage.world.copied("vol-x", place)
+    assert storage.open_export("img-4") is None
+    assert storage.observe().exports == ()
+    for _ in range(2):
+        storage.end_export("img-4", wish.format)
+    assert storage.observe().exports == ("img-4",)
+    assert storage.observe().volumes == ()
+    storage.remove_export("img-4")
+    storage.begin_copy(wish)
+    storage.remove_export("img-4")  # one that never became whole too
+    with pytest.raises(DriverError):
+        storage.end_export("img-4", wish.format)
+
+
 def test_nobody_has_open_what_nobody_opened(storage: Storage) -> None:
     assert storage.is_free("vol-absent")
     storage.ensure_volume(volume())

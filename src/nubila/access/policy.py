@@ -176,6 +176,7 @@ INTERNAL: dict[str, Rule] = META | {
     "wanted.read": Rule(NODES, "node"),
     "report.write": Rule(NODES, "node"),
     "image.read": Rule(NODES, "node"),
+    "image.send": Rule(NODES, "node"),
     "event.read": Rule(NODES, "node"),
     "question.answer": Rule(NODES, "node"),
 }

@@ -27,6 +27,7 @@ GRACE_S: dict[str, float] = {
     "port": 60.0,
     "group": 30.0,
     "volume": 60.0,
+    "export": 60.0,
     "directory": 60.0,
     "network": 30.0,
     "image": 86400.0,
@@ -84,6 +85,7 @@ class Sweeper:
             "directory": rooms.remove,
             "network": self._network,
             "image": drivers.storage.remove_image,
+            "export": drivers.storage.remove_export,
             **{kind: partial(self._leftover, kind) for kind in LEFTOVERS},
         }
 
@@ -156,6 +158,7 @@ def known(wishes: Iterable[Vm], volumes: Iterable[Volume] = ()) -> dict[str, set
                 found["image"].add(disk.image_sha256)
     for volume in volumes:
         found["volume"] |= {volume.volume_id, *([volume.source_volume_id] if volume.source_volume_id else [])}
+        found["export"].update(e.image_id for e in volume.exports)
         if volume.disk.image_sha256:
             found["image"].add(volume.disk.image_sha256)
     return found

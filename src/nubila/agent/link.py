@@ -11,7 +11,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,7 +21,7 @@ import msgspec
 
 from nubila.agent.wish import Floor
 from nubila.client.answers import ConnectionFailed, ProblemError, Response, expect
-from nubila.protocol import Answer, Hello, Reported, Reports, Wanted, Welcome
+from nubila.protocol import Answer, Hello, Received, Reported, Reports, Wanted, Welcome
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -29,6 +29,7 @@ LOG = log.get(part="agent")
 ROOT = "/internal/v1"
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SEND_TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 3600.0  # with its last part the whole content is checked
 POLL_SLACK_S = 15.0
 FULL_EVERY_S = 900.0  # everything is asked for by the clock too, whatever was said to have changed
 T = TypeVar("T")
@@ -48,6 +49,17 @@ class Wire(Protocol):
     ) -> Response: ...
 
     def stream(self, method: str, path: str, *, timeout_s: float | None = None) -> AbstractContextManager[Any]: ...
+
+    def upload(
+        self,
+        method: str,
+        path: str,
+        source: Iterable[bytes],
+        *,
+        length: int,
+        query: dict[str, object] | None = None,
+        timeout_s: float | None = None,
+    ) -> Response: ...
 
     def close(self) -> None: ...
 
@@ -140,6 +152,29 @@ class Link:
                     got += len(piece)
                     if total:
                         progress(got / total)
+
+    def image_received(self, image_id: str) -> int | None:
+        """How many bytes of an image's content the store has; None when it does not wait for any from this node."""
+        try:
+            answer = expect(self.wire.request("GET", f"{ROOT}/images/{image_id}/upload", timeout_s=SEND_TIMEOUT_S))
+        except ProblemError as e:
+            if e.slug in ("not-found", "conflict"):
+                return None
+            raise
+        return msgspec.json.decode(answer.body, type=Received).received_bytes
+
+    def image_append(self, image_id: str, part: bytes, *, offset: int, size_bytes: int, sha256: str) -> None:
+        """Send one part of it. Never sent twice by itself: what came of it, `image_received` says."""
+        expect(
+            self.wire.upload(
+                "PATCH",
+                f"{ROOT}/images/{image_id}/content",
+                [part],
+                length=len(part),
+                query={"offset": offset, "size_bytes": size_bytes, "sha256": sha256},
+                timeout_s=UPLOAD_TIMEOUT_S,
+            )
+        )
 
     # --- threads
 

@@ -18,6 +18,7 @@ from nubila.agent import garbage
 from nubila.agent import steps as p
 from nubila.agent.directory import Rooms
 from nubila.agent.disk_hands import DiskHands
+from nubila.agent.exports import Exports
 from nubila.agent.firewall import Firewall
 from nubila.agent.guests import Guests
 from nubila.agent.hands import Drivers, Hands, Job
@@ -102,6 +103,7 @@ class Agent:
             loop, self.wishes, by_volume, self.images, self.pool, lanes.right, self.facts.images, self._changed,
             self._volume_learnt,
         )  # fmt: skip
+        self.exports = Exports(loop, drivers.hypervisor, drivers.storage, self.disks, self.link, uid_of, self._changed)
         self.disks.obstacle = self.volumes.obstacle
         lanes.elsewhere = self.volumes.overdue
         self.reporter = Reporter(loop, self._report, self._post, lanes.ready, lambda: lanes.active > 0, self._taken)
@@ -145,6 +147,7 @@ class Agent:
         self.observer.close()
         self.link.close()
         self.images.close()
+        self.exports.close()
         self.pool.close(0.0 if stuck else 5.0)
         self.wishes.close()
         if not stuck:
@@ -189,6 +192,7 @@ class Agent:
         self.wishes.write()
         for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
             self.volumes.wish(self.wishes.volumes[volume.volume_id].volume)
+            self.exports.wish(self.wishes.volumes[volume.volume_id].volume)
         for vm in vms:
             self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
         if wanted.full:
@@ -229,6 +233,7 @@ class Agent:
 
     def _drop_volume(self, volume_id: str) -> None:
         self.volumes.forget(volume_id)
+        self.exports.forget(volume_id)
         self.reporter.forget(volume_id)
         self.wishes.drop_volume(volume_id)
 
@@ -269,7 +274,10 @@ class Agent:
         self.reporter.changed(vm_id, soft=soft)
 
     def _report(self, object_id: str) -> Report | None:
-        return self.volumes.report(object_id) if object_id in self.volumes.lanes else self.lanes.report(object_id)
+        volume = self.volumes.report(object_id)
+        if volume is not None:
+            return msgspec.structs.replace(volume, exports=self.exports.report(object_id))
+        return self.lanes.report(object_id)
 
     def _volume_learnt(self, volume_id: str, found: storage.Found | None) -> None:
         """A volume's own lane made or removed it: vms that wait for it go on."""
@@ -361,6 +369,7 @@ class Agent:
         self.volumes.observe({v.volume_id: v for v in seen.volumes}, begun_s)
         self.sweeper.world["volume"] = list(found)
         self.sweeper.world["image"] = list(seen.images)
+        self.sweeper.world["export"] = list(seen.exports)
         self._foreign["storage"] = seen.foreign
         self.watch.on_foreign("storage", seen.foreign)
 

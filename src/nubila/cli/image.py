@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, progress, table, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Either, Listing, WriteEither, named, noun, verb
+from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 from nubila.client.answers import ConnectionFailed, ProblemError
 from nubila.client.api import Shared
@@ -129,6 +129,44 @@ def fetch(
     as_ = options.as_ or ("operator" if public else None)
     api, plane = session.either(as_), session.plane(as_)
     return flow.change(lambda how: api.create_image(body, how), options, session, "created", plane=plane)
+
+
+@verb(
+    app,
+    "create",
+    "nubila image create web-base --from-vm web",
+    "nubila image create data-2026 --from-volume data --format raw",
+)
+def create(
+    name: str,
+    /,
+    *,
+    from_vm: Annotated[
+        str | None, named("vm", "The VM whose boot disk becomes the image; best while it is off.")
+    ] = None,
+    from_volume: Annotated[str | None, named("volume", "The volume that becomes the image.")] = None,
+    format: Annotated[Literal["qcow2", "raw"], Parameter(help="What the image will be.")] = "qcow2",
+    os: Os = None,
+    login: Login = None,
+    min_memory_mib: int | None = None,
+    label: LabelOption = None,
+    options: Write = Write(),
+) -> int:
+    """Create an image from a VM's disk or a volume. --plan says which bytes these will be."""
+    if (from_vm is None) == (from_volume is None):
+        raise Failure("Give --from-vm or --from-volume.", code=exits.USAGE)
+    body = values.given(
+        name=name,
+        format=format,
+        vm=from_vm,
+        volume=from_volume,
+        os=os,
+        login=login,
+        min_memory_mib=min_memory_mib,
+        labels=values.labels(label),
+    )
+    session = Session(options)
+    return flow.change(lambda how: session.user.create_image(body, how), options, session, "created")
 
 
 @verb(app, "share", "nubila image share web-base prj-01k9...", "nubila image share web-base shop --as operator")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.model import image, operation
 from nubila.model.catalog import QuotaClass
 from nubila.model.draft import Draft, Drafted, Effect, Row
-from nubila.model.fields import Labels, Name
+from nubila.model.fields import Labels, Name, Reference
 from nubila.model.ids import text
 
 FETCH_DEADLINE_S = 3600.0
@@ -24,7 +24,8 @@ Url = Annotated[str, msgspec.Meta(min_length=8, max_length=4096, description="an
 
 
 class ImageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Register an image; its content is uploaded next, or fetched from `url` by Nubila."""
+    """Register an image; its content is uploaded next, or brought by Nubila: from `url`, from the disk that `volume` is,
+    or from the boot disk of `vm`."""
 
     name: Name
     format: image.Format
@@ -42,6 +43,8 @@ class ImageCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     min_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] = 0
     labels: Labels = {}
     url: Url | None = None
+    volume: Reference | None = None
+    vm: Reference | None = None
     size_bytes: image.SizeBytes | None = None
     sha256: image.Sha256 | None = None
 
@@ -64,33 +67,10 @@ def create(body: ImageCreate, asking: Asking, sealed: Sealed | None = None) -> O
     shown = None if body.url is None else _address(body.url)
     if isinstance(shown, errors.Invalid):
         return shown
-    spec = image.Spec(
-        format=body.format,
-        public=public,
-        os=body.os,
-        login=body.login,
-        min_disk_gib=body.min_disk_gib,
-        min_memory_mib=body.min_memory_mib,
-        origin=image.Origin.UPLOAD if body.url is None else image.Origin.URL,
-        url=shown,
-        size_bytes=body.size_bytes,
-        sha256=body.sha256,
-    )
+    origin = image.Origin.UPLOAD if body.url is None else image.Origin.URL
     draft = asking.draft()
-    row = draft.inserts(
-        "image",
-        id=asking.mint(),
-        project_id=asking.project_id,
-        name=body.name,
-        labels=body.labels,
-        spec=builtins(spec),
-        generation=1,
-        state=image.State.PENDING.value,
-        sha256=None,
-    )
+    row = registered(body, draft, asking, public=public, origin=origin, url=shown)
     refers: dict[str, UUID | None] = {"image": row["id"]}
-    if asking.project_id is not None:
-        draft.takes_quota(asking.project_id, QuotaClass.IMAGES.value, 1)
     details: dict[str, str] = {"format": body.format.value}
     if shown is not None and sealed is not None:
         row["fetch_secret"] = sealed.id
@@ -103,6 +83,34 @@ def create(body: ImageCreate, asking: Asking, sealed: Sealed | None = None) -> O
         details["from"] = shown
     effect = Effect(action="create", kind="image", id=text("image", row["id"]), name=body.name, details=details)
     return Drafted(draft=draft, status=201, refers=refers, effects=[effect])
+
+
+def registered(body: ImageCreate, draft: Draft, asking: Asking, **more: Any) -> Row:
+    """The row of an image whose content has not come yet, with its claim. `more`: fields of its spec."""
+    spec = image.Spec(
+        format=body.format,
+        os=body.os,
+        login=body.login,
+        min_disk_gib=body.min_disk_gib,
+        min_memory_mib=body.min_memory_mib,
+        size_bytes=body.size_bytes,
+        sha256=body.sha256,
+        **more,
+    )
+    row = draft.inserts(
+        "image",
+        id=asking.mint(),
+        project_id=asking.project_id,
+        name=body.name,
+        labels=body.labels,
+        spec=builtins(spec),
+        generation=1,
+        state=image.State.PENDING.value,
+        sha256=None,
+    )
+    if asking.project_id is not None:
+        draft.takes_quota(asking.project_id, QuotaClass.IMAGES.value, 1)
+    return row
 
 
 def _address(url: str) -> str | errors.Invalid:
@@ -204,10 +212,12 @@ def waits_for_content(row: Row, origin: image.Origin | None = None) -> errors.Co
     return None
 
 
-def progress(row: Row, asking: Asking, status: image.Status, operations: Sequence[Row]) -> Draft:
+def progress(
+    row: Row, asking: Asking, status: image.Status, operations: Sequence[Row], draft: Draft | None = None
+) -> Draft:
     """What the bringing of the content has come to: seen in the image and in its operation."""
     spec = msgspec.convert(row["spec"], image.Spec)
-    draft = asking.draft()
+    draft = asking.draft() if draft is None else draft
     became = image.state(spec, status, was=image.State(row["state"]))
     draft.changes("image", row, version=True, status=builtins(status), state=became.value)
     if became is image.State.FAILED:

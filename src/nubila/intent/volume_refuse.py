@@ -120,6 +120,8 @@ def users_of(view: View) -> dict[str, list[dict[str, str]]]:
     for kind, rows in (("snapshot", view["snapshots"]), ("volume", view["copies"])):
         for r in rows:
             users.setdefault(kind, []).append({"id": text(kind, UUID(r["id"])), "name": r["name"]})
+    for e in view["volume"]["spec"].get("exports", ()):  # images that are being made from it
+        users.setdefault("image", []).append({"id": e["image_id"], "name": e["image_id"]})
     return users
 
 

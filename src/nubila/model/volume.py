@@ -87,6 +87,13 @@ def limits_fault(limits: Limits) -> str | None:
 SNAPSHOTS_MAX = 32  # of one volume
 
 
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """Its bytes become that image's content; its node sends them while this stands here."""
+
+    image_id: str
+    format: Format
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     size_gib: SizeGib
     pool: str = "local"
@@ -102,6 +109,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     # A roll-back is no lasting state: it is done when the status says the same number.
     rollbacks: int = 0
     rollback_to: str | None = None  # the snapshot that the newest of them goes back to
+    exports: tuple[Export, ...] = ()
     gone: bool = False
 
 

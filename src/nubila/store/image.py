@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from nubila.model.ids import parse
 from nubila.store.database import Database, Record
 
 USERS = """
@@ -22,6 +24,7 @@ select s.project_id, p.name, s."right" from share s join project p on p.id = s.p
 OPERATIONS = """
 select to_jsonb(o)::text as row from operation o where o.resource_id = $1 and o.ended_at is null order by o.id
 """
+SOURCE = "select to_jsonb(d)::text as row from volume d where d.id = $1 and (d.removed_at is null) is true"
 
 
 class ImageRows:
@@ -39,6 +42,12 @@ class ImageRows:
     async def operations(self, image_id: UUID) -> list[dict[str, Any]]:
         """The operations about it that have not ended, as intents take them."""
         return [msgspec.json.decode(r["row"]) for r in await self._db.fetch(OPERATIONS, image_id)]
+
+    async def source(self, image: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The volume that an image's row says it is made from, while that is there."""
+        volume_id = parse("volume", image["spec"].get("volume_id") or "")
+        found = None if volume_id is None else await self._db.row(SOURCE, volume_id)
+        return None if found is None else msgspec.json.decode(found["row"])
 
     async def referring(self, sha256: str) -> int:
         """How many images have these bytes."""

@@ -14,8 +14,8 @@ BATCH = 200
 # noun -> its snapshot: what may need a step, at most a batch of it
 SNAPSHOT: dict[str, str] = {
     "vm": "select to_jsonb(v)::text as row from vm v where v.removed_at is null and v.state = 'stopped' and v.spec->>'power' = 'on' order by v.id limit 200",
-    "image": """select to_jsonb(i)::text as row from image i where i.state = 'pending' and i.spec->>'origin' = 'url'
-                 and i.removed_at is null order by i.id limit 50""",
+    "image": """select to_jsonb(i)::text as row from image i where i.state = 'pending' and i.spec->>'origin' in ('url', 'volume')
+                 and i.removed_at is null order by i.id limit 200""",
     "operation": """select to_jsonb(o)::text as row from operation o where o.ended_at is null and o.deadline_at < now()
                      and not coalesce((o.status->>'overdue')::boolean, false) order by o.deadline_at limit 200""",
     "drift": """select to_jsonb(d)::text as row from drift d where d.removed_at is null and d.state = 'ignored'

@@ -10,9 +10,10 @@ from uuid import UUID
 from nubila import errors, protocol
 from nubila.api.context import ApiCall
 from nubila.api.route import Answer
-from nubila.intent import drift
+from nubila.intent import drift, image_from
 from nubila.intent import report as intent
 from nubila.intent import volume_report as volume_intent
+from nubila.intent.asking import Asking
 from nubila.model.draft import Draft
 from nubila.model.ids import parse
 from nubila.store.database import Retry
@@ -42,6 +43,9 @@ async def report(call: ApiCall) -> Answer:
         return Answer(body=protocol.Reported(taken=0))
     refused = await _vms(call, node_id, body) if body.vms else []
     refused += await _volumes(call, node_id, body) if body.volumes else []
+    for told_of in body.volumes:
+        for export in told_of.exports:
+            await _export(call, node_id, told_of.volume_id, export)
     told = len(body.vms) + len(body.volumes)
     return Answer(body=protocol.Reported(taken=told - len(refused), refused=tuple(refused)))
 
@@ -69,6 +73,25 @@ async def _volumes(call: ApiCall, node_id: UUID, body: protocol.Reports) -> list
         return refused
 
     return await _written(call, drafted)
+
+
+async def _export(call: ApiCall, node_id: UUID, volume_id: str, export: protocol.ExportReport) -> None:
+    """How far the image is that the node makes of a volume; of one that is over nothing is written."""
+    c, image_id = call.context, parse("image", export.image_id)
+
+    async def drafted(draft: Draft) -> list[str]:
+        row = None if image_id is None else await c.resources.whole("image", object_id=image_id)
+        source = None if row is None else await c.image_rows.source(row)
+        mine = source is not None and source["node_id"] == str(node_id) and row["spec"]["volume_id"] == volume_id  # type: ignore[index]
+        if row is None or not mine:
+            return []
+        asking = Asking(
+            actor=draft.actor, request=draft.request, now=await c.accounts.now(), mint=c.carrier.mint, operator=True
+        )
+        image_from.told(draft, row, source, await c.image_rows.operations(UUID(row["id"])), export, asking)
+        return []
+
+    await _written(call, drafted)
 
 
 async def _written(call: ApiCall, drafted: Callable[[Draft], Awaitable[list[str]]]) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from nubila import protocol
 from nubila.api.internal.enrol import ca, enrol, open_session, renew
+from nubila.api.internal.image_send import SendQuery, send, sending
 from nubila.api.internal.report import report
 from nubila.api.internal.wanted import WantedQuery, answer_question, image_content, wanted
 from nubila.api.noun import event
 from nubila.api.route import BYTES, Route
+from nubila.model import image
 
 V = "/internal/v1"
 
@@ -40,4 +42,15 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", f"{V}/events", "event.read", event.events, query=event.EventQuery, media=(event.MEDIA,), held=True),
     Route("GET", f"{V}/images/{{image}}/content", "image.read", image_content, media=(BYTES,)),
+    Route("GET", f"{V}/images/{{image}}/upload", "image.send", sending, answer=protocol.Received),
+    Route(
+        "PATCH",
+        f"{V}/images/{{image}}/content",
+        "image.send",
+        send,
+        query=SendQuery,
+        upload=True,
+        max_bytes=image.MAX_BYTES,
+        plans=False,
+    ),
 )

@@ -214,6 +214,7 @@ def _volume(row: Record) -> protocol.Volume:
         ),
         rollbacks=spec.rollbacks,
         rollback_to=spec.rollback_to,
+        exports=tuple(protocol.Export(image_id=e.image_id, format=e.format.value) for e in spec.exports),
         gone=spec.gone,
     )
 

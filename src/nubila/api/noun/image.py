@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from nubila import errors
-from nubila.api.context import ApiCall, carried, found, is_operator, matching, project_of
+from nubila.api.context import ApiCall, carried, found, is_operator, matching, project_of, ref
 from nubila.api.noun.image_content import collect, own_image
 from nubila.api.noun.shown import one_shown
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.intent import image as intent
+from nubila.intent import image_from
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.intent.catalog import new_in
@@ -22,8 +23,10 @@ from nubila.model.ids import parse, text
 
 
 async def create_image(call: ApiCall) -> Answer:
-    """Register an image; upload its content next, or let it be fetched from an address."""
+    """Register an image; upload its content next, or let Nubila bring it: from an address, or from a disk."""
     c, body = call.context, call.body
+    if body.volume is not None or body.vm is not None:
+        return await _create_from(call)
     sealed = None
     if body.url is not None:
         secret_id = c.carrier.mint()
@@ -40,6 +43,35 @@ async def create_image(call: ApiCall) -> Answer:
         return new_in(project, outcome)
 
     return await carried(call, "image.create", attempt, _made)
+
+
+async def _create_from(call: ApiCall) -> Answer:
+    if (wrong := image_from.check(call.body)) is not None:
+        raise wrong
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        view = await _source(call)
+        outcome = image_from.create(call.body, view, asking(view["now"]))
+        return outcome if view["project"] is None else new_in(view["project"], outcome)
+
+    return await carried(call, "image.create", attempt, _made)
+
+
+async def _source(call: ApiCall) -> dict[str, Any]:
+    """The volume that the image is made from, as its verbs take it. A VM stands for its boot disk."""
+    c, body, project_id = call.context, call.body, project_of(call)
+    volume_id, name = (None, "") if body.volume is None else ref("volume", body.volume)
+    if body.vm is not None:
+        vm_id, vm_name = ref("vm", body.vm)
+        machine = await c.vms.one_view(project_id, vm_id, vm_name or "")
+        boot = next((a for a in machine["attachments"] if a["index"] == 0), None) if machine is not None else None
+        if boot is None:
+            raise errors.Invalid(f"There is no VM '{body.vm}' with a disk.", field="vm", fix="See 'nubila vm list'.")
+        volume_id = UUID(boot["volume_id"])
+    view = await c.volumes.one_view(project_id, volume_id, name or "")
+    if view is None:
+        raise errors.Invalid(f"There is no volume '{body.volume}'.", field="volume", fix="See 'nubila volume list'.")
+    return view
 
 
 async def _made(call: ApiCall, done: Done) -> dict[str, Any]:
@@ -64,7 +96,10 @@ async def remove_image(call: ApiCall) -> Answer:
         users = [intent.User(**dict(r)) for r in await c.image_rows.users(image_id)]
         shares = [r["project_id"] for r in await c.image_rows.shares(image_id)]
         operations = await c.image_rows.operations(image_id)
-        return intent.remove(row, users, shares, operations, asking(await c.accounts.now()))
+        outcome = intent.remove(row, users, shares, operations, asking(await c.accounts.now()))
+        if not isinstance(outcome, errors.NubilaError):
+            outcome.hints += image_from.let_go(outcome.draft, await c.image_rows.source(row), text("image", image_id))
+        return outcome
 
     answer = await carried(call, "image.remove", attempt, showing("image"))
     if gone and not call.plan:

@@ -74,7 +74,7 @@ async def append_content(call: ApiCall) -> Answer:
     store, upload_id = call.context.images, text("image", UUID(row["id"]))
     async with writing(call, upload_id) as writer:
         with told():
-            pieces = _bounded(call, query.offset, query.size_bytes)
+            pieces = bounded(call, query.offset, query.size_bytes)
             received = await store.append(upload_id, query.offset, pieces, writer.fence)
         if received < query.size_bytes:
             return Answer(body=_state(row, received, query.size_bytes), status=202)
@@ -176,7 +176,7 @@ async def _fillable(call: ApiCall) -> Row:
     return row
 
 
-async def _bounded(call: ApiCall, offset: int, size_bytes: int) -> AsyncIterator[bytes]:
+async def bounded(call: ApiCall, offset: int, size_bytes: int) -> AsyncIterator[bytes]:
     async for piece in call.stream():
         offset += len(piece)
         if offset > size_bytes:

@@ -27,6 +27,7 @@ from nubila.api.context import (
 )
 from nubila.api.route import Answer
 from nubila.intent import image as images
+from nubila.intent import image_from
 from nubila.intent import operation as intent
 from nubila.intent import volume_cancel as volume_intent
 from nubila.intent.asking import Asking, Outcome
@@ -113,7 +114,10 @@ async def cancel_operation(call: ApiCall) -> Answer:
         if op["resource_kind"] == "image":
             row = await call.context.resources.whole("image", object_id=UUID(op["resource_id"]))
             if row is not None and row["state"] == "pending" and op["ended_at"] is None:
-                return images.cancel(row, op, asking(await call.context.accounts.now()))
+                cancelled = images.cancel(row, op, asking(await call.context.accounts.now()))
+                source = await call.context.image_rows.source(row)
+                cancelled.hints += image_from.let_go(cancelled.draft, source, text("image", UUID(row["id"])))
+                return cancelled
         view = await call.context.vms.one_view(None, UUID(op["resource_id"]), "")
         now = view["now"] if view is not None else await call.context.accounts.now()
         return intent.cancel(op, view, asking(now))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -50,6 +50,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Found, ...] = ()
     images: tuple[str, ...] = ()  # sha256
+    exports: tuple[str, ...] = ()  # whole ones, by their ids
     foreign: tuple[str, ...] = ()
 
 
@@ -100,6 +101,17 @@ class Storage(Protocol):
 
     def end_copy(self, volume: Volume) -> str:
         """What was written into that place is the volume now."""
+
+    def export_volume(self, source_id: str, export_id: str, format_: str) -> None:
+        """Have the bytes that a volume has now as one file that stands alone; an export that is there is not touched."""
+
+    def end_export(self, export_id: str, format_: str) -> None:
+        """What a hypervisor wrote into the place of `begin_copy`, made for the export's id, is that export now."""
+
+    def open_export(self, export_id: str) -> BinaryIO | None:
+        """A whole export's bytes, which do not change any more; None when it is not there. The caller closes it."""
+
+    def remove_export(self, export_id: str) -> None: ...
 
     def is_free(self, volume_id: str) -> bool:
         """Nobody has it open for writing, as far as its locks tell; one that is not there is free."""

@@ -3,6 +3,7 @@
     volumes/<volume id>.<format>    0600, owned by the vm's uid
     images/<sha256>                 0444, the bytes as they were uploaded; never written again
     copies/<volume id>.<format>     what a hypervisor writes for us, until it is whole; emptied at start
+    exports/<image id>              a volume's bytes on their way to the image store; 0600, root's
     tmp/                            what is not finished; emptied at start
 
 A volume from an image is a qcow2 file over it (no copying), except raw ones, which are converted. The backing path is
@@ -22,13 +23,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
 from nubila.drivers.places import require_searchable
 from nubila.drivers.storage import qcow2, qemu_img
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
-from nubila.drivers.storage.directory_files import GIB, based_on, copy_raw, held, look, own, owned, publish, write_empty
+from nubila.drivers.storage.directory_files import (
+    GIB,
+    based_on,
+    copy_raw,
+    held,
+    look,
+    own,
+    owned,
+    publish,
+    sealed,
+    stands_on,
+    write_empty,
+)
 
 _VOLUME_ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{1,40}")
 _SNAPSHOT_ID = re.compile(r"snap-[0-9a-z]{1,40}")
@@ -46,6 +60,7 @@ class DirectoryStorage:
         self._volumes = self._directory / "volumes"
         self._images = self._directory / "images"
         self._copies = self._directory / "copies"
+        self._exports = self._directory / "exports"
         self._tmp = self._directory / "tmp"
         self._prepared = False
         self._lock = threading.Lock()  # of the preparing
@@ -74,13 +89,16 @@ class DirectoryStorage:
         images = os.listdir(self._images)
         foreign += [f"images/{name}" for name in images if not _SHA256.fullmatch(name)]
         ours = tuple(sorted([name for name in images if _SHA256.fullmatch(name)]))
-        return Observed(volumes=tuple(volumes), images=ours, foreign=tuple(foreign))
+        exports = sorted(os.listdir(self._exports))
+        foreign += [f"exports/{name}" for name in exports if not _VOLUME_ID.fullmatch(name)]
+        whole = tuple([name for name in exports if _VOLUME_ID.fullmatch(name)])
+        return Observed(volumes=tuple(volumes), images=ours, exports=whole, foreign=tuple(foreign))
 
     def scan(self) -> Scan:
         """Unfinished files that no process has open any more, and what else lies about."""
         self._prepare()
         found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not held(p)]
-        ours = {self._volumes.name, self._images.name, self._copies.name, self._tmp.name}
+        ours = {d.name for d in (self._volumes, self._images, self._copies, self._exports, self._tmp)}
         foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in ours]
         return Scan(leftovers=tuple(found), foreign=tuple(foreign))
 
@@ -189,6 +207,39 @@ class DirectoryStorage:
             self.disown_volume(volume.volume_id)
         return str(path)
 
+    def export_volume(self, source_id: str, export_id: str, format_: str) -> None:
+        path = self._export(export_id)
+        if path.exists():
+            return
+        found, source = self._closed(source_id)
+        if format_ not in _FORMATS:
+            raise DriverError(f"this pool has no format {format_!r}", again=False)
+        self._require_space(found.allocated_bytes)
+        with self._making() as new:
+            most = 2 * max(found.size_gib, 1) * GIB
+            qemu_img.convert(source, found.format, new, format_, "copying the volume", most)
+            sealed(new)
+            publish(new, path)
+
+    def end_export(self, export_id: str, format_: str) -> None:
+        path = self._export(export_id)
+        if not path.exists():
+            new = self._copies / f"{export_id}.{format_}"
+            sealed(new)
+            publish(new, path)
+
+    def open_export(self, export_id: str) -> BinaryIO | None:
+        self._prepare()
+        try:
+            return os.fdopen(os.open(self._export(export_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        except FileNotFoundError:
+            return None
+
+    def remove_export(self, export_id: str) -> None:
+        self._export(export_id).unlink(missing_ok=True)
+        for format_ in _FORMATS:
+            (self._copies / f"{export_id}.{format_}").unlink(missing_ok=True)
+
     def is_free(self, volume_id: str) -> bool:
         at = self._file(volume_id)
         return at is None or qemu_img.is_free(at)
@@ -285,7 +336,8 @@ class DirectoryStorage:
     def _make_directories(self) -> None:
         for directory in (self._directory, self._volumes, self._images, self._copies):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self._tmp.mkdir(exist_ok=True, mode=0o700)
+        for directory in (self._tmp, self._exports):
+            directory.mkdir(exist_ok=True, mode=0o700)
         require_searchable(self._volumes)
         for directory in (self._tmp, self._copies):
             for left in directory.iterdir():
@@ -305,6 +357,10 @@ class DirectoryStorage:
     def _copy(self, volume: Volume) -> Path:
         return self._copies / self._volume(volume).name
 
+    def _export(self, export_id: str) -> Path:
+        _check_volume_id(export_id)
+        return self._exports / export_id
+
     def _file(self, volume_id: str) -> Path | None:
         """Where the volume is; its name says its format, whatever a guest wrote inside."""
         self._prepare()
@@ -320,6 +376,8 @@ class DirectoryStorage:
             raise DriverError("the volume is not here")
         if not qemu_img.is_free(at):
             raise DriverError("the volume is open elsewhere")
+        if found.format == "qcow2" and not stands_on(at, self._images):
+            raise DriverError("the volume's header names a file that is not its image: nothing opens it", again=False)
         return found, at
 
     def _keeping(self, volume_id: str, snapshot_id: str) -> tuple[Found, Path]:

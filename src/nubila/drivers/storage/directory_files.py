@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
+from nubila.drivers import DriverError
+from nubila.drivers.image_store.header import HEAD_BYTES
 from nubila.drivers.storage import qcow2, qemu_img
 from nubila.drivers.storage.base import Found, Volume
 
@@ -17,15 +20,15 @@ def look(path: Path, volume_id: str, format_: str) -> Found | None:
     """Size and snapshots of a qcow2 file stand in its own part of it; of a raw one nothing is read."""
     try:
         with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            inside = qcow2.inside(file) if format_ == "qcow2" else qcow2.Inside(stat.st_size, ())
+            at = os.fstat(file.fileno())
+            inside = qcow2.inside(file) if format_ == "qcow2" else qcow2.Inside(at.st_size, ())
     except FileNotFoundError:
         return None
     return Found(
         volume_id=volume_id,
         path=str(path),
         format=format_,
-        allocated_bytes=stat.st_blocks * 512,
+        allocated_bytes=at.st_blocks * 512,
         size_gib=0 if inside is None else inside.virtual_bytes // GIB,
         snapshots=() if inside is None else inside.snapshots,
     )
@@ -70,10 +73,34 @@ def owned(new: Path, volume: Volume) -> None:
         os.fsync(file.fileno())
 
 
+def sealed(new: Path) -> None:
+    """No vm's user opens it any more. A link put in its place would lead root elsewhere: it is refused."""
+    try:
+        file = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as e:
+        raise DriverError(f"the copy cannot be taken over: {e.strerror}") from e
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode) or os.fstat(file).st_nlink != 1:
+            raise DriverError("the copy is no file of its own", again=False)
+        os.fchown(file, os.geteuid(), os.getegid())
+        os.fchmod(file, 0o600)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def stands_on(path: Path, images: Path) -> bool:
+    """Whether a qcow2 volume names nothing but an image of this pool. Its header is the host's, but the file is the vm's
+    user's: whoever broke out of a QEMU could name any file there, and root would read it for them."""
+    with open(path, "rb", opener=lambda p, _: os.open(p, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+        head = file.read(HEAD_BYTES)
+    return qcow2.names_only(head, f"../{images.name}/")
+
+
 def own(path: Path, volume: Volume) -> None:
     """An existing volume belongs to whoever may write it now; its bytes are not looked at."""
-    stat = path.lstat()
-    if (stat.st_uid, stat.st_gid) != (volume.uid, volume.gid):
+    at = path.lstat()
+    if (at.st_uid, at.st_gid) != (volume.uid, volume.gid):
         os.chown(path, volume.uid, volume.gid, follow_symlinks=False)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.script import Script, Table
+from nubila.drivers.storage import qcow2
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Volume
 
 
@@ -28,6 +31,13 @@ class FakeImage(msgspec.Struct, kw_only=True):
     sha256: str
 
 
+class FakeExport(msgspec.Struct, kw_only=True):
+    export_id: str
+    format: str
+    size_gib: int
+    content: str
+
+
 class StorageWorld:
     """The disks that the fake stands for."""
 
@@ -35,6 +45,7 @@ class StorageWorld:
         beside = path.with_name(path.name + ".images") if path is not None else None
         self.volumes = Table(FakeVolume, path)
         self.images = Table(FakeImage, beside)
+        self.exports = Table(FakeExport, None if path is None else path.with_name(path.name + ".exports"))
         self.script = Script()
         self.capabilities = Capabilities(
             formats=("qcow2", "raw"),
@@ -48,7 +59,7 @@ class StorageWorld:
         self.foreign: tuple[str, ...] = ()
         self.leftovers: tuple[Leftover, ...] = ()
         self.open: set[str] = set()  # volumes that somebody writes
-        self.copying: dict[str, str] = {}  # place -> content
+        self.copying: dict[str, tuple[str, int]] = {}  # place -> content, size in GiB
         self.fetches = True  # False: `ensure_image` calls no `fetch` (benchmarks)
 
     # What a hypervisor does to a volume that it has open.
@@ -72,7 +83,7 @@ class StorageWorld:
 
     def copied(self, volume_id: str, target: str) -> None:
         volume = self.volumes.get(volume_id)
-        self.copying[target] = "" if volume is None else volume.content
+        self.copying[target] = ("", 1) if volume is None else (volume.content, volume.size_gib)
 
     def put(self, volume: FakeVolume, **changes: object) -> None:
         self.volumes.put(volume.volume_id, msgspec.structs.replace(volume, **changes))
@@ -104,7 +115,9 @@ class FakeStorage:
         world = self.world
         volumes = tuple([_found(world, v) for v in world.volumes.all()])
         self.script.leave("observe")
-        return Observed(volumes=volumes, images=tuple(world.images), foreign=world.foreign)
+        return Observed(
+            volumes=volumes, images=tuple(world.images), exports=tuple(world.exports), foreign=world.foreign
+        )
 
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
         self.script.enter("ensure_image")
@@ -188,9 +201,45 @@ class FakeStorage:
 
     def end_copy(self, volume: Volume) -> str:
         path = self.ensure_volume(volume)
-        content = self.world.copying.pop(self.begin_copy(volume), "")
+        content, _ = self.world.copying.pop(self.begin_copy(volume), ("", 0))
         self.world.put(self._writable(volume.volume_id), content=content)
         return path
+
+    def export_volume(self, source_id: str, export_id: str, format_: str) -> None:
+        self.script.enter("export_volume")
+        if export_id not in self.world.exports:
+            source = self._writable(source_id)
+            self._keep_export(export_id, format_, source.content, source.size_gib)
+        self.script.leave("export_volume")
+
+    def end_export(self, export_id: str, format_: str) -> None:
+        self.script.enter("end_export")
+        place = f"{self.world.root}/copying/{export_id}"
+        if export_id not in self.world.exports:
+            if place not in self.world.copying:
+                raise DriverError("nothing was copied there")
+            self._keep_export(export_id, format_, *self.world.copying.pop(place))
+        self.script.leave("end_export")
+
+    def open_export(self, export_id: str) -> BinaryIO | None:
+        found = self.world.exports.get(export_id)
+        if found is None:
+            return None
+        head = qcow2.empty(found.size_gib << 30) if found.format == "qcow2" else b""
+        return io.BytesIO(head + (found.content or "nothing was written").encode())
+
+    def remove_export(self, export_id: str) -> None:
+        self.script.enter("remove_export")
+        self.world.exports.drop(export_id)
+        self.world.copying.pop(f"{self.world.root}/copying/{export_id}", None)
+        self.script.leave("remove_export")
+
+    def _keep_export(self, export_id: str, format_: str, content: str, size_gib: int) -> None:
+        if format_ not in self.world.capabilities.formats:
+            raise DriverError(f"this pool has no format {format_!r}", again=False)
+        self.world.exports.put(
+            export_id, FakeExport(export_id=export_id, format=format_, size_gib=size_gib, content=content)
+        )
 
     def is_free(self, volume_id: str) -> bool:
         return volume_id not in self.world.open

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import BinaryIO
 
@@ -23,6 +24,8 @@ _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII8s")
 # of a snapshot: its table, that table's entries, lengths of id and name, (time, clock, vm state), length of what is more
 _SNAPSHOT = struct.Struct(">QIHH20xI")
 _SNAPSHOTS_MAX = 1024
+_DATA_FILE_BIT = 1 << 2  # the incompatible feature: its data lies in another file
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def empty(virtual_bytes: int, backing: str | None = None, backing_format: str | None = None) -> bytes:
@@ -60,6 +63,20 @@ def backing_of(head: bytes) -> str | None:
     if not offset or not 0 < size <= 1023 or offset + size > len(head):
         return None
     return head[offset : offset + size].decode(errors="replace")
+
+
+def names_only(head: bytes, prefix: str) -> bool:
+    """Whether a qcow2 header names no file at all, or as its backing file one directly below `prefix`; `head`: at least
+    its first cluster's beginning."""
+    if len(head) < _HEADER_BYTES or not head.startswith(b"QFI\xfb"):
+        return False
+    if int.from_bytes(head[4:8], "big") != 3 or int.from_bytes(head[72:80], "big") & _DATA_FILE_BIT:
+        return False
+    offset, size = struct.unpack_from(">QI", head, 8)
+    if not offset and not size:
+        return True
+    name = backing_of(head)
+    return name is not None and name.startswith(prefix) and _SHA256.fullmatch(name.removeprefix(prefix)) is not None
 
 
 class Inside(msgspec.Struct, frozen=True):
