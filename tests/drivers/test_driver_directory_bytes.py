@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from driver_images import qemu_img
+from driver_images import make_qcow2, patched, qemu_img, sha256
 from test_driver_storage import UID, files, pool, spot, volume
 
 from nubila.drivers import DriverError
-from nubila.drivers.storage import qcow2
+from nubila.drivers.image_store.header import HEAD_BYTES, inspect
+from nubila.drivers.storage import directory, qcow2
 from nubila.drivers.storage.directory import DirectoryStorage
 
 __all__ = ["pool", "spot"]
@@ -80,6 +82,7 @@ def test_what_a_qemu_has_open_is_left_alone(pool: DirectoryStorage, format_: str
         v = volume().volume_id
         for call in (
             lambda: pool.grow_volume(v, 2), lambda: pool.copy_volume(v, volume(2)),
+            lambda: pool.export_volume(v, "img-1", "raw"),
             *([lambda: pool.make_snapshot(v, "snap-1"), lambda: pool.roll_back(v, "snap-1")] if format_ == "qcow2" else []),
         ):  # fmt: skip
             with pytest.raises(DriverError, match="open elsewhere"):
@@ -92,6 +95,100 @@ def test_what_a_qemu_has_open_is_left_alone(pool: DirectoryStorage, format_: str
         qemu.kill()
         qemu.wait()
     assert pool.is_free(volume().volume_id)
+
+
+def saved(pool: DirectoryStorage, export_id: str, format_: str, to: Path) -> Path:
+    """The export as it would come out of the image store."""
+    file = pool.open_export(export_id)
+    assert file is not None
+    path = to / f"{export_id}.{format_}"
+    with file:
+        path.write_bytes(file.read())
+    return path
+
+
+@real
+@pytest.mark.parametrize(("source", "target"), [("qcow2", "qcow2"), ("raw", "qcow2"), ("qcow2", "raw"), ("raw", "raw")])
+def test_an_export_stands_alone_with_the_bytes_of_its_volume(
+    pool: DirectoryStorage, tmp_path: Path, source: str, target: str
+) -> None:
+    """Of a volume over an image, with snapshots inside where it can: all of the disk's bytes, nothing else, nobody's file."""
+    image = make_qcow2(tmp_path / "image.qcow2")
+    pool.ensure_image(sha256(image), lambda path: shutil.copyfile(image, path) and None)
+    wish = volume(format=source, image_sha256=sha256(image), image_format="qcow2")
+    path = pool.ensure_volume(wish)
+    if source == "qcow2":
+        put(pool, path, "o")
+        pool.make_snapshot(wish.volume_id, "snap-1")
+    put(pool, path, "n")
+    pool.export_volume(wish.volume_id, "img-1", target)
+    stored = saved(pool, "img-1", target, tmp_path)
+    with stored.open("rb") as file:
+        found = inspect(file.read(HEAD_BYTES), target, stored.stat().st_size)
+    assert found.virtual_bytes == 1 << 30
+    assert "Images are identical" in qemu_img("compare", "-f", target, "-F", source, stored, path)
+    assert holds(str(stored), "n")
+    at = os.stat(pool._exports / "img-1")
+    assert (at.st_uid, at.st_mode & 0o777) == (0, 0o600)
+    # what it is made of may go, and a volume made from it has the same bytes
+    pool.remove_volume(wish.volume_id)
+    pool.ensure_image(sha256(stored), lambda path: shutil.copyfile(stored, path) and None)
+    again = pool.ensure_volume(volume(2, image_sha256=sha256(stored), image_format=target))
+    assert holds(again, "n")
+    assert "Images are identical" in qemu_img("compare", "-f", "qcow2", "-F", target, again, stored)
+
+
+@real
+@pytest.mark.parametrize("verb", ["export", "copy", "snapshot", "grow"])
+@pytest.mark.parametrize("evil", ["backing", "data file"])
+def test_a18_a_header_that_a_broken_qemu_rewrites_is_opened_by_nobody(
+    pool: DirectoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: str, verb: str
+) -> None:
+    """Whoever breaks out of a QEMU owns its disk's file, header and all: root must not read for them what that names."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret of the host" * 4096)
+    wish = volume()
+    path = Path(pool.ensure_volume(wish))
+    if evil == "backing":
+        path.write_bytes(qcow2.empty(1 << 30, str(secret), "raw"))
+    else:
+        path.write_bytes(patched(qcow2.empty(1 << 30), 72, ">Q", 1 << 2))
+    calls = {
+        "export": lambda: pool.export_volume(wish.volume_id, "img-1", "raw"),
+        "copy": lambda: pool.copy_volume(wish.volume_id, volume(2, format="raw")),
+        "snapshot": lambda: pool.make_snapshot(wish.volume_id, "snap-1"),
+        "grow": lambda: pool.grow_volume(wish.volume_id, 2),
+    }
+    with pytest.raises(DriverError, match="names a file") as error:
+        calls[verb]()
+    assert not error.value.again
+    assert not [f for f in files(pool) if f.startswith(("tmp/", "exports/"))]
+    if (evil, verb) == ("backing", "export"):  # the mutant: the guard away, the secret is in the image
+        monkeypatch.setattr(directory, "stands_on", lambda *_: True)
+        calls[verb]()
+        assert b"secret of the host" in saved(pool, "img-1", "raw", tmp_path).read_bytes()[: 1 << 20]
+
+
+@real
+@pytest.mark.parametrize("what", ["link", "hard link"])
+def test_a31_a_link_in_the_place_of_a_copy_is_not_taken_over(
+    pool: DirectoryStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The place is the vm's user's for a while. Without the guard a file of the host's becomes the image, and changes owner."""
+    place = Path(pool.begin_copy(volume(volume_id="img-1")))
+    secret = pool._directory / "secret"
+    secret.write_bytes(b"secret")
+    os.chown(secret, 12345, 12345)
+    place.unlink()
+    (os.symlink if what == "link" else os.link)(secret, place)
+    with pytest.raises(DriverError, match="cannot be taken over|no file of its own"):
+        pool.end_export("img-1", "qcow2")
+    assert pool.open_export("img-1") is None
+    assert os.stat(secret).st_uid == 12345
+    monkeypatch.setattr(directory, "sealed", lambda path: os.chown(path, 0, 0))
+    pool.end_export("img-1", "qcow2")
+    assert os.stat(secret).st_uid == 0
+    secret.unlink()
 
 
 @real
