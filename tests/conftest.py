@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -16,6 +17,11 @@ from tests import postgres
 from tests.world import World
 
 _NUMBER = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Tests that are ended from outside, as by their time limit, still take away what they made."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import secrets
 import signal
@@ -161,7 +162,7 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         ports=PortStore(database),
         nodes=nodes,
         fleet=fleet,
-        heard=Heard(nodes),
+        heard=Heard(nodes, SealStore(database)),
         hub=hub,
         notifier=notifier,
         carrier=Carrier(database, notifier, fleet, mint),
@@ -271,6 +272,9 @@ def serve(argv: list[str]) -> int:
     if unknown:
         print(f"serve: unknown '{unknown[0]}'; known are: {', '.join(WORDS)}", file=sys.stderr)
         return 2
+    # What was imported lives as long as the process; a request leaves few cycles behind, and many objects.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     return _guarded("serve", lambda settings: uvloop.run(run(settings, words)))
 
 

@@ -9,7 +9,7 @@ from tests.world import World
 
 from nubila.store import audit
 from nubila.store.audit import Anchor, AuditStore, Verdict
-from nubila.store.seal import SealStore, of_row
+from nubila.store.seal import SealStore, SeenSeal, of_row
 
 
 async def sealed(world: World, rounds: int = 3) -> SealStore:
@@ -120,7 +120,7 @@ async def test_a_tail_cut_with_its_seals_is_known_from_what_a_node_saw(world: Wo
     seals = await sealed(world)
     head = await seals.newest()
     assert head is not None
-    await seals.anchor(world.node_ids[0], head["fabric_epoch"], head["block"], head["hash"])
+    await seals.anchor({world.node_ids[0]: SeenSeal(head["fabric_epoch"], head["block"], head["hash"])})
     horizon = await world.database.value("select low from seal order by block desc limit 1 offset 1")
     await world.database.execute("delete from change where xid >= $1::text::xid8", str(horizon))
     await world.database.execute("delete from seal where low >= $1::text::xid8", str(horizon))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from nubila.errors import NubilaError
 from nubila.store.notify import CHANGED, Hub
@@ -20,11 +21,14 @@ class Sealer:
         self._seals, self._work, self._hub, self._holder = seals, work, hub, holder
 
     async def run(self, stop: asyncio.Event) -> None:
+        led_until = 0.0
         while not stop.is_set():
             expected, sealed = self._hub.expect(CHANGED), False
             try:
-                leads = await self._work.lead("seal", self._holder, LEASE_S)
-                sealed = leads is not None and await self._seals.seal() is not None  # then there may be more
+                asked = time.monotonic()
+                if asked >= led_until and await self._work.lead("seal", self._holder, LEASE_S) is not None:
+                    led_until = asked + LEASE_S / 2
+                sealed = asked < led_until and await self._seals.seal() is not None  # then there may be more
             except NubilaError as e:
                 log.get().warning("seal.failed", slug=e.slug, inside=str(e))
             except Exception:

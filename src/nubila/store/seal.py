@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -39,10 +39,17 @@ values ($1, $2, $3, $4::text::xid8, $5::text::xid8, $6, $7, $8, $9, $10) on conf
 """
 NEWEST = "select fabric_epoch, block, hash from seal order by block desc limit 1"
 ANCHOR = """
-insert into anchor (node_id, fabric_epoch, block, hash) values ($1, $2, $3, $4)
+insert into anchor (node_id, fabric_epoch, block, hash)
+select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[])
 on conflict (node_id) do update set fabric_epoch = excluded.fabric_epoch, block = excluded.block, hash = excluded.hash, told_at = now()
  where (anchor.fabric_epoch, anchor.block, anchor.hash) is distinct from (excluded.fabric_epoch, excluded.block, excluded.hash)
 """
+
+
+class SeenSeal(NamedTuple):
+    fabric_epoch: int
+    block: int
+    hash: str
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +124,9 @@ class SealStore:
         """fabric_epoch, block and hash of the newest seal."""
         return await self._db.row(NEWEST)
 
-    async def anchor(self, node_id: UUID, fabric_epoch: int, block: int, hash_: str) -> None:
-        """The newest seal that a node says it saw."""
-        await self._db.execute(ANCHOR, node_id, fabric_epoch, block, hash_)
+    async def anchor(self, saw: Mapping[UUID, SeenSeal]) -> None:
+        """The newest seal that each of these nodes says it saw."""
+        await self._db.execute(ANCHOR, list(saw), *map(list, zip(*saw.values(), strict=True)))
 
 
 def _columns(s: Seal, digests: bytes | None) -> tuple[Any, ...]:

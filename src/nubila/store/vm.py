@@ -33,20 +33,23 @@ select now() as now,
  (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken
 """
 
+# Text is made at once: a jsonb would be built only to be written out.
 _ONE = """
-select now() as now, to_jsonb(v)::text as vm,
- (select jsonb_agg(to_jsonb(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
- (select jsonb_agg(to_jsonb(p)) from port p where p.vm_id = v.id and (p.removed_at is null) is true)::text as ports,
- (select jsonb_agg(to_jsonb(x)) from port p, address x where p.vm_id = v.id and (p.removed_at is null) is true and x.port_id = p.id)::text as addresses,
- (select jsonb_agg((select to_jsonb(d) from volume d where d.id = a.volume_id)) from attachment a
-   where a.vm_id = v.id and a.state <> 'revoked')::text as volumes,
- (select jsonb_agg(to_jsonb(o) order by o.id) from attachment a join operation o on o.resource_id = a.volume_id and o.ended_at is null
-   where a.vm_id = v.id and a.state <> 'revoked')::text as volume_operations,
- (select jsonb_agg(to_jsonb(a)) from attachment a where a.vm_id = v.id and a.state <> 'revoked')::text as attachments,
+select now() as now, to_json(v)::text as vm,
+ (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
+ p.ports::text as ports,
+ (select json_agg(to_json(x)) from address x where x.port_id = any(p.ids))::text as addresses,
+ a.volumes::text as volumes,
+ (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = any(a.ids) and o.ended_at is null)::text as volume_operations,
+ a.attachments::text as attachments,
  (select m.capabilities from virt_method m where m.node_id = v.node_id and m.name = v.spec->>'virt_method')::text as capabilities,
- (select jsonb_agg(to_jsonb(l)) from allocation l where l.holder_id = any(
-    v.id || array(select a.volume_id from attachment a where a.vm_id = v.id and a.state <> 'revoked')))::text as allocations
+ (select json_agg(to_json(l)) from allocation l where l.holder_id = any(v.id || a.ids))::text as allocations
 from vm v
+ left join lateral (select array_agg(p.id) as ids, json_agg(to_json(p)) as ports
+    from port p where p.vm_id = v.id and (p.removed_at is null) is true) p on true
+ left join lateral (select array_agg(a.volume_id) as ids, json_agg(to_json(a)) as attachments,
+    json_agg((select to_json(d) from volume d where d.id = a.volume_id)) as volumes
+    from attachment a where a.vm_id = v.id and a.state <> 'revoked') a on true
 """
 # `is true` says which index to go by: while tables are small the planner takes any partial one whose condition holds.
 BY_ID = _ONE + "where v.id = $2 and ($1::uuid is null or v.project_id = $1) is true and (v.removed_at is null) is true"

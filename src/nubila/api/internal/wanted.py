@@ -15,7 +15,7 @@ from nubila.api.route import Answer
 from nubila.model import security_group, vm, volume
 from nubila.model.ids import parse, text
 from nubila.store.database import Record
-from nubila.store.seal import SealStore
+from nubila.store.seal import SeenSeal
 
 _SEAL = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9a-f]{64})")
 
@@ -41,7 +41,7 @@ async def wanted(call: ApiCall) -> Answer:
                 raise errors.WrongSession()
             if not heard:  # holding its request open proves nothing of the node
                 call.context.heard.note(node_id, session, since)
-                await _anchored(call, node_id)
+                _anchored(call, node_id)
                 heard = True
             full = since <= 0 or since > position["revision"]
             if not call.departed and (full or position["revision"] > since or position["asked"]):
@@ -98,11 +98,11 @@ def _wanted(
     )
 
 
-async def _anchored(call: ApiCall, node_id: UUID) -> None:
+def _anchored(call: ApiCall, node_id: UUID) -> None:
     """What the node saw of the change log, kept beside what the database says of itself."""
     found = _SEAL.fullmatch(call.query.seal)
     if found is not None and int(found[2]) > 0:
-        await SealStore(call.context.database).anchor(node_id, int(found[1]), int(found[2]), found[3])
+        call.context.heard.saw(node_id, SeenSeal(int(found[1]), int(found[2]), found[3]))
 
 
 async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
