@@ -91,6 +91,48 @@ async def test_a_guest_that_heeds_a_withdrawn_stop_is_started_again(machine: Mac
     assert machine.boots(wish.vm_id) == 2
 
 
+@pytest.mark.parametrize("when", ["it runs", "nobody looks"])
+async def test_a_new_agent_knows_of_a_withdrawn_stop(machine: Machine, control: Control, when: str) -> None:
+    """Mutant: kept in memory alone, the guest's end would be taken for its own will and the vm stay down."""
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.deaf.add(wish.vm_id)
+    control.change(wish.vm_id, power="off", stop_timeout_s=30.0)
+    await until(lambda: machine.domains.script.calls["ask_stop"] >= 1)
+    now = control.change(wish.vm_id, power="on", starts=2)
+    await until(on(control, now))
+    await machine.kill()
+    if when == "nobody looks":
+        machine.domains.end(wish.vm_id, "guest-shutdown")
+    machine.start()
+    await until(lambda: control.session == 2)
+    if when == "it runs":
+        await until(on(control, now))
+        machine.domains.end(wish.vm_id, "guest-shutdown")
+    await until(lambda: machine.boots(wish.vm_id) == 2)
+    await until(on(control, now))
+    machine.domains.end(wish.vm_id, "guest-shutdown")  # its own will, this time
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert machine.boots(wish.vm_id) == 2
+
+
+async def test_a_withdrawn_stop_is_forgotten_in_time(machine: Machine, control: Control) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    machine.domains.deaf.add(wish.vm_id)
+    control.change(wish.vm_id, power="off", stop_timeout_s=5.0)
+    await until(lambda: machine.domains.script.calls["ask_stop"] >= 1)
+    control.change(wish.vm_id, power="on", starts=2, stop_timeout_s=0.3)
+    entry = machine.agent.wishes.entries[wish.vm_id]  # type: ignore[union-attr]
+    await until(lambda: entry.record.starts == 2 and not entry.record.asked)
+    machine.domains.end(wish.vm_id, "guest-shutdown")
+    await until(lambda: control.reports[wish.vm_id].power == "off")
+    assert control.reports[wish.vm_id].reason == "the guest shut itself down"
+    assert machine.boots(wish.vm_id) == 1
+
+
 async def test_hard_stop_asks_nobody(machine: Machine, control: Control) -> None:
     wish = vm()
     control.wish(wish)

@@ -269,7 +269,7 @@ def reach(tenant: Tenant, puppet: Puppet, operation: str, vm_id: str, state: str
                 "power": "off" if wish["starts"] == 1 and wish["power"] == "on" and wish["reboots"] == 0 else "on",
                 "gone": False,
             }
-            if wish["starts"] == 2:
+            if wish["starts"] > 1:
                 before["power"] = "off"
             counters = {"starts": wish["starts"] - (before["power"] == "off"), "reboots": max(0, wish["reboots"] - 1)}
             puppet.report({**wish, **before, **counters, "doing": "working on it"}).ok()

@@ -37,7 +37,8 @@ def test_reset_and_suspend_reach_the_machine(cloud: Installation, tenant: Tenant
 def test_plans_of_the_verbs_show_what_they_change_and_change_nothing(cloud: Installation, tenant: Tenant) -> None:
     owner = tenant.owner
     vm = tenant.running("a")
-    for word, field, becomes in (("reset", "resets", 1), ("suspend", "suspended", True)):
+    number = owner.get("/v1/vms/a").ok()["generation"] + 1
+    for word, field, becomes in (("reset", "resets", number), ("suspend", "suspended", True)):
         plan = owner.post(f"/v1/vms/a/{word}?plan=1").ok()
         assert plan["effects"][0]["details"][field]["becomes"] == becomes
     assert cloud.domains()[vm["id"]]["paused"] is None
@@ -54,6 +55,28 @@ def test_a_suspend_that_waits_can_be_cancelled(cloud: Installation, tenant: Tena
         op = tenant.owner.post("/v1/vms/a/reset").ok()["operation"]
         assert tenant.owner.post(f"/v1/operations/{op['id']}/cancel").ok()["cancelled"] == "yes"
         assert puppet.wish(vm_id).get("resets", 0) == 0
+
+
+def test_a_withdrawn_number_is_never_given_again(cloud: Installation, tenant: Tenant) -> None:
+    """The node did what was withdrawn and had not said so: that is no word on what is wished after it."""
+    with puppet_of(cloud) as puppet:
+        vm_id = puppet.running(tenant, "a")
+        for verb, field in (("reboot", "reboots"), ("reset", "resets")):
+            stood = puppet.wish(vm_id).get(field, 0)
+            numbers = []
+            for _ in range(2):
+                op = tenant.owner.post(f"/v1/vms/a/{verb}").ok()["operation"]
+                numbers.append(puppet.wish(vm_id)[field])
+                assert tenant.owner.post(f"/v1/operations/{op['id']}/cancel").ok()["cancelled"] == "yes"
+                assert puppet.wish(vm_id).get(field, 0) == stood  # not the other one that was withdrawn
+            op = tenant.owner.post(f"/v1/vms/a/{verb}").ok()["operation"]["id"]
+            wished = puppet.wish(vm_id)[field]
+            assert stood < numbers[0] < numbers[1] < wished
+            puppet.report(puppet.as_wished(vm_id, **{field: numbers[1]})).ok()
+            assert tenant.owner.get(f"/v1/operations/{op}").ok()["state"] == "running"
+            assert tenant.vm("a")["state"] == "rebooting"
+            puppet.report(puppet.as_wished(vm_id, **{field: wished})).ok()
+            assert tenant.owner.get(f"/v1/operations/{op}").ok()["state"] == "done"
 
 
 def test_a_vm_that_ends_while_suspended_is_stopped_and_says_why(cloud: Installation, tenant: Tenant) -> None:

@@ -82,7 +82,7 @@ def test_reset_boots_it_at_once_without_asking(vm: Guest) -> None:
     vm.verb("POST", "/reset")
     booted_anew(vm, before)
     assert vm.qemu() == qemu, vm.shown()["status"]  # the button, not a new machine
-    assert vm.shown()["status"]["resets"] == 1
+    assert vm.shown()["status"]["resets"] == vm.shown()["spec"]["resets"] > 0
 
 
 def mem_total_mib(vm: Guest) -> int:

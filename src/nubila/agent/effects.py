@@ -172,6 +172,7 @@ def learn(facts: Facts, trail: Trail, record: Record, job: Job) -> dict[str, obj
             effect(facts, trail, job.wanted, step, answer, at_s)
         if type(step) is p.Start:
             notes["made"] = tuple(d.volume_id for d in job.wanted.disks)
+            notes["asked"] = False
         if type(step) in (p.Start, p.Repair):
             notes["media"] = job.wanted.media.image_id if job.wanted.media is not None else None
         if type(step) is p.Reset and answer:
@@ -198,6 +199,15 @@ def observed(
         _count_end(trail, found, now_s)
     crash = _crash(before, found)
     return True, power(record, facts.running) | crash
+
+
+def withdrawn(wanted: Vm, trail: Trail, record: Record, now_s: float) -> None:
+    """It is wished running. If its guest was told to end before, by this process or an earlier one, it may do so still."""
+    if wanted.power != "on":
+        return
+    if record.asked and (trail.asks or trail.heeds_until_s is None):
+        trail.heeds_until_s = (trail.asks[-1].at_s if trail.asks else now_s) + wanted.stop_timeout_s
+    trail.asks = ()
 
 
 def _crash(before: Found | None, found: Found | None) -> dict[str, object]:

@@ -22,6 +22,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repairs: int = 0  # newest repair that was made
     resets: int = 0  # newest reset that was begun
     reset_done: int = 0  # newest reset that is known to have happened
+    asked: bool = False  # its guest was told to end, and may do so still, also when that was withdrawn
     halted: int = 0  # the start after which it ended and stays down; 0: none
     media: str | None = None  # id of the image that was put into its drive
     halted_by: str = ""  # why: a key of `account.HALTED`

@@ -111,11 +111,8 @@ class Lanes:
         if lane is None:
             lane = self.add(vm, self._wishes.entries[vm.vm_id].record)
         elif lane.wanted != vm:
-            before, lane.wanted = lane.wanted, vm
+            lane.wanted = vm
             lane.failures, lane.trouble, lane.done_steps = 0, None, None
-            if vm.power == "on" and not vm.gone and lane.trail.asks:
-                lane.trail.heeds_until_s = lane.trail.asks[-1].at_s + before.stop_timeout_s
-                lane.trail.asks = ()
             if lane.job is not None:
                 lane.job.cancelled = True
         lane.confirmed = True
@@ -201,6 +198,7 @@ class Lanes:
     def _step(self, lane: Lane) -> None:
         self._cancel_timer(lane)
         now_s = time.monotonic()
+        effects.withdrawn(lane.wanted, lane.trail, lane.record, now_s)
         fresh, alone = lane.confirmed and self.right.fresh(now_s), self.right.alone(now_s)
         try:
             steps = plan(lane.wanted, lane.facts, lane.record, lane.trail, now_s, fresh=fresh, alone=alone)

@@ -71,7 +71,7 @@ def plan(
         return [Note(repairs=wanted.repairs)]  # its definition is made at its start
     if wanted.power == "off":
         if facts.running and fresh:
-            return _off(wanted, facts, trail, now_s)
+            return _off(wanted, facts, record, trail, now_s)
         return _serve(wanted, facts) + (plan_disk.rest(wanted, facts) if fresh and not facts.running else [])
     if facts.running:
         return _running(wanted, facts, record, trail, now_s, fresh)
@@ -82,9 +82,12 @@ def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: floa
     steps = _serve(wanted, facts)
     if record.starts < wanted.starts:
         steps.append(Note(starts=wanted.starts))
+    heeds = _heeds(record, trail, now_s)
+    if record.asked and not heeds:
+        steps.append(Note(asked=False))  # whatever it does from now on is its own will
     hold = _hold(wanted, facts) if fresh else []
     again = hold or _again(wanted, facts, record, trail, now_s, fresh)
-    return steps + (again or (plan_disk.keep(wanted, facts, trail, now_s) if fresh else []))
+    return steps + (again or (plan_disk.keep(wanted, facts, trail, now_s) if fresh else [])) or heeds
 
 
 def until_noted(steps: list[Step]) -> list[Step]:
@@ -116,7 +119,7 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
     if record.starts >= wanted.starts:
         if record.halted == record.starts:
             return []
-        why = _stays_down(wanted, facts, trail, now_s)
+        why = _stays_down(wanted, facts, record, trail)
         if why is not None:
             return [Note(halted=record.starts, halted_by=why)]
         due_s = (trail.ended_s or 0.0) + backoff_s(trail.crashes)
@@ -129,10 +132,10 @@ def _on(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) ->
     return images or [*notes, *plan_disk.rest(wanted, facts), *_ensure(wanted, facts), Seed(), Start()]
 
 
-def _stays_down(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> str | None:
+def _stays_down(wanted: Vm, facts: Facts, record: Record, trail: Trail) -> str | None:
     """Why a vm that ended by itself is not started again, or None."""
     ended = None if facts.domain is None else facts.domain.reason
-    if ended == GUEST_SHUTDOWN and trail.reboot is None and not _asked_to_end(trail, now_s):
+    if ended == GUEST_SHUTDOWN and trail.reboot is None and not _asked_to_end(record, trail):
         return GUEST_SHUTDOWN
     if wanted.suspended:
         return SUSPENDED
@@ -157,10 +160,17 @@ def _again(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float,
     return _reboot(wanted, facts, record, trail, now_s, fresh)
 
 
-def _asked_to_end(trail: Trail, now_s: float) -> bool:
-    """Whether the guest did what it was told to before that was withdrawn: that is no will of its own."""
-    ended_s = now_s if trail.ended_s is None else trail.ended_s
-    return bool(trail.asks) or (trail.heeds_until_s is not None and ended_s <= trail.heeds_until_s)
+def _heeds(record: Record, trail: Trail, now_s: float) -> list[Step]:
+    """Until when it may go down for a stop that was withdrawn; nothing when that is over, or it was never told to."""
+    until_s = trail.heeds_until_s
+    return [Wait(until_s)] if record.asked and until_s is not None and now_s < until_s else []
+
+
+def _asked_to_end(record: Record, trail: Trail) -> bool:
+    """Whether the guest did what it was told to before that was withdrawn: that is no will of its own. One that went
+    down while no agent looked did so before its time was over, or the record would say so."""
+    until_s, ended_s = trail.heeds_until_s, trail.ended_s
+    return record.asked and (until_s is None or ended_s is None or ended_s <= until_s)
 
 
 def _images(wanted: Vm, facts: Facts) -> list[Step]:
@@ -209,7 +219,7 @@ def _reboot(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float
             return []
         agent = facts.domain is not None and facts.domain.guest_agent
         return [Note(reboots=wanted.reboots), AskReboot("agent" if agent else "reset")]
-    if pending.ok:
+    if pending.ok or wanted.reboots < record.reboots:  # withdrawn: a guest that was asked already is not pressed
         return [Note(rebooted=record.reboots), Rebooted()]
     due_s = pending.at_s + wanted.reboot_timeout_s
     if pending.ok is None and pending.how == "agent" and now_s < due_s:
@@ -220,21 +230,23 @@ def _reboot(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float
 # --- off
 
 
-def _off(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
-    """Guest agent, then the ACPI button, again and again, then at the timeout the plug."""
+def _off(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float) -> list[Step]:
+    """Guest agent, then the ACPI button, again and again, then at the timeout the plug. That it was asked is on disk
+    before."""
     paused = None if facts.domain is None else facts.domain.paused
     if wanted.stop_mode == "hard" or paused == PANICKED:
         return [Destroy()]
     if paused == SUSPENDED:
         return [Resume()]  # it could not hear
+    noted: list[Step] = [] if record.asked else [Note(asked=True)]
     if not trail.asks:
-        return [AskStop("agent" if facts.domain is not None and facts.domain.guest_agent else "acpi")]
+        return [*noted, AskStop("agent" if facts.domain is not None and facts.domain.guest_agent else "acpi")]
     last = trail.asks[-1]
     due_s = trail.asks[0].at_s + wanted.stop_timeout_s
     if now_s >= due_s:
         return [Destroy()]
     next_s = last.at_s if last.how == "agent" and last.ok is False else last.at_s + ASK_AGAIN_S
-    return [AskStop("acpi")] if now_s >= next_s else [Wait(min(next_s, due_s))]
+    return [*noted, AskStop("acpi")] if now_s >= next_s else [Wait(min(next_s, due_s))]
 
 
 def _remove(wanted: Vm, record: Record) -> list[Step]:

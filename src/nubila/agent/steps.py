@@ -21,6 +21,7 @@ class Note(Step, frozen=True, kw_only=True, omit_defaults=True):
     repairs: int | None = None
     resets: int | None = None
     reset_done: int | None = None
+    asked: bool | None = None
     halted: int | None = None
     halted_by: str | None = None
     gone: bool | None = None

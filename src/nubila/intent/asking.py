@@ -51,6 +51,7 @@ def wish(
     row: Row,
     generation: int,
     count: int | None = None,
+    stood: int | None = None,
     deadline_s: float | None = None,
 ) -> Row:
     """Write the operation that follows one wish put to a resource on a node."""
@@ -62,6 +63,7 @@ def wish(
         resource_name=row["name"],
         generation=generation,
         count=count,
+        stood=stood,
         deadline_s=seconds,
     )
     return draft.inserts(
@@ -77,6 +79,16 @@ def wish(
         node_id=row["node_id"],
         deadline_at=datetime.fromtimestamp(asking.now.timestamp() + seconds, asking.now.tzinfo),
     )
+
+
+def next_number(wished: int, row: Row, counter: str) -> int:
+    """The number of a wish that is counted: never one that was given before.
+
+    A cancel goes back to the number that stood before, though the node may have done the cancelled one and not said so:
+    given again, it would be taken for done. The generation grows with every wish and never goes back, so it is the number."""
+    done: int = (row["status"] or {}).get(counter, 0)
+    generation: int = row["generation"]
+    return max(wished, done, generation) + 1
 
 
 def end_operation(asking: Asking, draft: Draft, row: Row, state: operation.State, reason: str) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number, wish
 from nubila.intent.vm import VmChange, barred
 from nubila.intent.vm_size import resize
 from nubila.model import drift, operation, vm
@@ -94,8 +94,7 @@ def repair(row: Row, view: View | None, asking: Asking) -> Outcome:
         return no
     assert view is not None
     spec = msgspec.convert(view["vm"]["spec"], vm.Spec)
-    done: int = (view["vm"]["status"] or {}).get("repairs", 0)
-    wished = msgspec.structs.replace(spec, repairs=max(spec.repairs, done) + 1)
+    wished = msgspec.structs.replace(spec, repairs=next_number(spec.repairs, view["vm"], "repairs"))
     return _wished(row, view, asking, wished)
 
 
@@ -144,9 +143,9 @@ def _wished(row: Row, view: View, asking: Asking, spec: vm.Spec) -> Outcome:
         if older["spec"]["verb"] == operation.Verb.REPAIR:
             end_operation(asking, draft, older, operation.State.OVERTAKEN, "a later 'repair' replaced it")
     verb = operation.Verb.REPAIR
-    op = wish(asking, draft, verb, kind="vm", row=whose, generation=generation, count=spec.repairs)
-    draft.wakes(UUID(whose["node_id"]), vm_id)
     was = msgspec.convert(whose["spec"], vm.Spec)
+    op = wish(asking, draft, verb, kind="vm", row=whose, generation=generation, count=spec.repairs, stood=was.repairs)
+    draft.wakes(UUID(whose["node_id"]), vm_id)
     shown = {
         f: {"was": a, "becomes": b} for f in was.__struct_fields__ if (a := getattr(was, f)) != (b := getattr(spec, f))
     }

@@ -9,8 +9,8 @@ import msgspec
 
 from nubila import errors
 from nubila.intent import volume_cancel
-from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
-from nubila.intent.vm import _leave, barred
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number, wish
+from nubila.intent.vm import barred, leave
 from nubila.model import operation, vm
 from nubila.model.draft import Drafted, Effect, Row
 from nubila.model.ids import text
@@ -60,7 +60,7 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
             state=row["state"],
             fix="Take the protection away first.",
         )
-    wished = _back(spec, msgspec.convert(row["spec"], vm.Spec))
+    wished = _back(spec, row, wish_spec)
     status = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
     generation = row["generation"] + 1
     state = vm.state(wished, status, was=vm.State(row["state"]))
@@ -70,7 +70,7 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
         reason = "cancelled on request" if mine else "the operation before it was cancelled"
         end_operation(asking, draft, open_op, operation.State.CANCELLED if mine else operation.State.OVERTAKEN, reason)
     if wished.gone:
-        _leave(view, draft)
+        leave(view, draft)
         refers["vm"] = UUID(row["id"])
         wish(asking, draft, operation.Verb.REMOVE, kind="vm", row=row, generation=generation)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
@@ -91,8 +91,8 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     )
 
 
-def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
-    """The vm's wish without the cancelled one."""
+def _back(spec: operation.Spec, row: Row, wished: vm.Spec) -> vm.Spec:
+    """The vm's wish without the cancelled one. A number that is withdrawn is never given again (`next_number`)."""
     replace = msgspec.structs.replace
     match spec.verb:
         case operation.Verb.CREATE:
@@ -101,17 +101,17 @@ def _back(spec: operation.Spec, wished: vm.Spec) -> vm.Spec:
             return replace(wished, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD)
         case operation.Verb.STOP:
             # A new start number: should the guest have powered off meanwhile, it is started again.
-            return replace(wished, power=vm.Power.ON, starts=wished.starts + 1)
+            return replace(wished, power=vm.Power.ON, starts=next_number(wished.starts, row, "starts"))
         case operation.Verb.REBOOT:
-            return replace(wished, reboots=max(0, (spec.count or 1) - 1))
+            return replace(wished, reboots=spec.stood or 0)
         case operation.Verb.INSERT:
-            return replace(wished, media=None, repairs=wished.repairs + 1)
+            return replace(wished, media=None, repairs=next_number(wished.repairs, row, "repairs"))
         case operation.Verb.RESCUE:
             return replace(wished, rescue=False, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD)
         case operation.Verb.RESET:
-            return replace(wished, resets=max(0, (spec.count or 1) - 1))
+            return replace(wished, resets=spec.stood or 0)
         case operation.Verb.REPAIR:
-            return replace(wished, repairs=max(0, (spec.count or 1) - 1))
+            return replace(wished, repairs=spec.stood or 0)
         case operation.Verb.SUSPEND | operation.Verb.RESUME:
             return replace(wished, suspended=spec.verb is operation.Verb.RESUME)
         case _:

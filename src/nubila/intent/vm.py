@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins, end_operation, wish
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number, wish
 from nubila.model import operation, vm
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import Cores, Labels, MemoryMib, Name, Reference, TimeoutS
@@ -85,7 +85,10 @@ def reboot(body: VmReboot, view: View, asking: Asking) -> Outcome:
     wish_ = msgspec.structs.replace(
         spec, reboots=next_number(spec.reboots, row, "reboots"), reboot_timeout_s=body.timeout_s
     )
-    return wished(view, asking, row, wish_, operation.Verb.REBOOT, count=wish_.reboots, deadline_s=body.timeout_s + 60)
+    deadline_s = body.timeout_s + 60
+    return wished(
+        view, asking, row, wish_, operation.Verb.REBOOT, count=wish_.reboots, stood=spec.reboots, deadline_s=deadline_s
+    )
 
 
 _UP = frozenset({vm.State.STARTING, vm.State.RUNNING, vm.State.REBOOTING})
@@ -186,12 +189,6 @@ def leaving(row: Row) -> errors.Conflict:
     )
 
 
-def next_number(wished: int, row: Row, counter: str) -> int:
-    """One more than what was ever wished or done, so that a cancelled wish is never taken for a new one."""
-    done: int = (row["status"] or {}).get(counter, 0)
-    return max(wished, done) + 1
-
-
 def wished(
     view: View,
     asking: Asking,
@@ -200,11 +197,14 @@ def wished(
     verb: operation.Verb,
     *,
     count: int | None = None,
+    stood: int | None = None,
     deadline_s: float | None = None,
     columns: Row | None = None,
     details: Row | None = None,
 ) -> Outcome:
-    """Put the wish, and the operation that follows it. `columns` change beside the spec, `details` are shown."""
+    """Put the wish, and the operation that follows it. `columns` change beside the spec, `details` are shown.
+
+    `count` is the number of the wish, `stood` the one that a cancel goes back to."""
     draft = asking.draft()
     generation = row["generation"] + 1
     status = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
@@ -212,8 +212,10 @@ def wished(
     draft.changes("vm", row, spec=builtins(spec), generation=generation, state=state.value, **(columns or {}))
     for older in view["operations"]:
         end_operation(asking, draft, older, operation.State.OVERTAKEN, f"a later '{verb.value}' replaced it")
-    effects = _leave(view, draft) if verb is operation.Verb.REMOVE else []
-    op = wish(asking, draft, verb, kind="vm", row=row, generation=generation, count=count, deadline_s=deadline_s)
+    effects = leave(view, draft) if verb is operation.Verb.REMOVE else []
+    op = wish(
+        asking, draft, verb, kind="vm", row=row, generation=generation, count=count, stood=stood, deadline_s=deadline_s
+    )
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
     shown = differences(row, spec) | (details or {})
     action = "remove" if verb is operation.Verb.REMOVE else "change"
@@ -229,7 +231,7 @@ def wished(
     )
 
 
-def _leave(view: View, draft: Draft) -> list[Effect]:
+def leave(view: View, draft: Draft) -> list[Effect]:
     """Volumes that go with their vm are wished away in the same commit; the rest follows the node's report."""
     effects = []
     for v in view["volumes"]:

@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome
-from nubila.intent.vm import View, barred, next_number, opened, wished
+from nubila.intent.asking import Asking, Outcome, next_number
+from nubila.intent.vm import View, barred, opened, wished
 from nubila.model import image, operation, vm
 from nubila.model.draft import Drafted, Row
 from nubila.model.fields import Reference

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome
-from nubila.intent.vm import View, barred, next_number, opened, wished
+from nubila.intent.asking import Asking, Outcome, next_number
+from nubila.intent.vm import View, barred, opened, wished
 from nubila.model import operation, vm
 from nubila.model.draft import Row
 
@@ -18,7 +18,7 @@ def reset(view: View, asking: Asking) -> Outcome:
     if no is not None:
         return no
     wish = msgspec.structs.replace(spec, resets=next_number(spec.resets, row, "resets"))
-    return wished(view, asking, row, wish, operation.Verb.RESET, count=wish.resets)
+    return wished(view, asking, row, wish, operation.Verb.RESET, count=wish.resets, stood=spec.resets)
 
 
 def suspend(view: View, asking: Asking) -> Outcome:

@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome
-from nubila.intent.vm import View, VmChange, asked, barred, change, next_number, opened, wished
+from nubila.intent.asking import Asking, Outcome, next_number
+from nubila.intent.vm import View, VmChange, asked, barred, change, opened, wished
 from nubila.model import operation, vm
 from nubila.model.draft import Drafted, Row
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.intent.asking import Asking, Outcome, builtins, next_number
 from nubila.intent.volume_refuse import (
     DISKS_MAX,
     barred_vm,
@@ -180,10 +180,10 @@ def roll_back(body: VolumeRollBack, view: View, asking: Asking) -> Outcome:
             f"VM '{machine['name']}', which has the volume, is {machine['state']}: its disk cannot change under it.",
             fix="Stop it, or detach the volume.",
         )
-    done: int = (found.row["status"] or {}).get("rollbacks", 0)
+    stood = found.spec.rollbacks
     found.spec = msgspec.structs.replace(
         found.spec,
-        rollbacks=max(found.spec.rollbacks, done) + 1,
+        rollbacks=next_number(stood, found.row, "rollbacks"),
         rollback_to=text("snapshot", UUID(to["id"])),
     )
     if machine is not None:  # it must not be started meanwhile
@@ -192,6 +192,7 @@ def roll_back(body: VolumeRollBack, view: View, asking: Asking) -> Outcome:
         found,
         operation.Verb.ROLL_BACK,
         count=found.spec.rollbacks,
+        stood=stood,
         details={"to": to["name"], "lost": f"what was written since {to['created_at']}"},
         writes=True,
     )

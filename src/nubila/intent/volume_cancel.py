@@ -74,7 +74,7 @@ def _back(op: Row, spec: operation.Spec, found: Change, asking: Asking) -> Draft
             revoke(found.draft, held)
             touch_vm(found.draft, held["vm"])
         case ("volume", operation.Verb.ROLL_BACK):
-            found.spec = msgspec.structs.replace(found.spec, rollbacks=max(0, (spec.count or 1) - 1))
+            found.spec = msgspec.structs.replace(found.spec, rollbacks=spec.stood or 0)
         case _:
             return False
     return _rewritten(found)

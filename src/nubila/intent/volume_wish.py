@@ -93,6 +93,7 @@ def wished(
     *,
     action: str = "change",
     count: int | None = None,
+    stood: int | None = None,
     details: dict[str, Any] | None = None,
     columns: Row | None = None,
     overtakes: bool = False,
@@ -107,7 +108,7 @@ def wished(
     )
     for older in found.view["operations"] if overtakes else ():
         end_operation(found.asking, draft, older, operation.State.OVERTAKEN, f"a later '{verb.value}' replaced it")
-    op = wish(found.asking, draft, verb, kind="volume", row=row, generation=found.generation, count=count)
+    op = wish(found.asking, draft, verb, kind="volume", row=row, generation=found.generation, count=count, stood=stood)
     hold(found, op, writes)
     wake(found)
     return Drafted(

@@ -60,7 +60,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     resource_id: str
     resource_name: str
     generation: int  # of the resource, when the wish was written
-    count: int | None = None  # the counter that a counted verb waits for
+    count: int | None = None  # the number that a counted verb waits for
+    stood: int | None = None  # the number that was wished before: what a cancel goes back to
     deadline_s: float = 60.0
 
 

@@ -115,7 +115,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     power: Power = Power.ON
     stop_mode: StopMode = StopMode.CLEAN
     stop_timeout_s: float = 60.0
-    # Verbs that are not levels are counters: done when the status says the same number.
+    # Verbs that are not levels are counters: done when the status says the same number, the generation of its wish.
     starts: int = 1
     reboots: int = 0
     reboot_timeout_s: float = 60.0
