@@ -71,6 +71,15 @@ async def test_a_domain_changed_by_hand_is_told_field_by_field_and_repaired(mach
     }
     assert {d.vm_id for d in found.values()} == {wish.vm_id}
     assert {thing for thing, _ in found} == {name}
+    volume_id = wish.disks[0].volume_id
+    machine.domains.change(wish.vm_id, live=True, media="/tmp/theirs.iso", limits=((volume_id, "write_iops=7"),))
+    machine.domains.change(wish.vm_id, boot=("cdrom", "disk"))
+    found = await until(lambda: (t := told(control)) and len(t) == 7 and t)
+    assert {f: (d.wished, d.observed, d.cause) for (_, f), d in found.items() if f.split()[0] in ("media", "limits", "boot")} == {
+        "media": ("", "/tmp/theirs.iso", "changed-outside"),
+        f"limits of {volume_id}": ("none", "write_iops=7", "changed-outside"),
+        "boot": ("disk", "cdrom disk", "changed-outside"),
+    }  # fmt: skip
     control.change(wish.vm_id, repairs=1)
     await until(lambda: control.reports[wish.vm_id].repairs == 1)
     assert machine.domain(wish.vm_id).defined == was
@@ -177,6 +186,23 @@ def test_what_only_the_running_domain_lacks_waits_for_the_next_start() -> None:
         ("cores", "1", "2", "next-start"),
         ("disk /a", "/a", "", "next-start"),
     }
+
+
+def test_what_a_vm_that_is_off_gets_at_its_start_is_no_drift() -> None:
+    """Mutant: without that, each disk that is attached to a stopped VM would stand in the ledger until its start."""
+    wished = msgspec.structs.replace(SHAPE, disks=("/a", "/b"), limits=(("vol-a", "read_iops=5"),), boot=("cdrom",))
+    off = Shaped(vm_id="vm-1", epoch=1, defined=SHAPE)
+    assert {(d.field, d.cause) for d in compare("vm-1", wished, off)} == {("boot", "changed-outside")}
+    on = Shaped(vm_id="vm-1", epoch=1, defined=SHAPE, live=SHAPE)
+    assert {d.field for d in compare("vm-1", wished, on)} == {"boot", "disk /b", "limits of vol-a"}
+
+
+def test_what_its_agent_changes_while_it_runs_waits_for_no_start() -> None:
+    live = msgspec.structs.replace(SHAPE, media="/x.iso", limits=(("vol-a", "read_iops=5"),), boot=("cdrom", "disk"))
+    found = compare("vm-1", SHAPE, Shaped(vm_id="vm-1", epoch=1, defined=SHAPE, live=live))
+    assert {d.field: d.cause for d in found} == {
+        "media": "changed-outside", "limits of vol-a": "changed-outside", "boot": "next-start",
+    }  # fmt: skip
 
 
 def test_nothing_is_told_before_every_part_was_looked_at_twice() -> None:

@@ -53,6 +53,7 @@ class Rig(Protocol):
     def in_drive(self, vm_id: str) -> str | None: ...
     def add_foreign(self, name: str) -> None: ...
     def change(self, vm_id: str) -> None: ...
+    def meddle(self, vm_id: str, path: str) -> None: ...
     def has_foreign(self, name: str) -> bool: ...
     def done(self) -> None: ...
 
@@ -117,6 +118,12 @@ class FakeRig:
         nics = tuple(sorted((*defined.defined.nics, "52:54:00:de:ad:01")))
         self.driver.world.change(vm_id, live=True, nics=nics)
         self.driver.world.change(vm_id, title="mine", autostart=True)
+
+    def meddle(self, vm_id: str, path: str) -> None:
+        """Somebody puts another ISO in, limits its disk and has it booted from the drive, from its next start on."""
+        disk = next(iter(self.driver.world.domains.get(vm_id).disks))  # type: ignore[union-attr]
+        self.driver.world.change(vm_id, live=True, media=path, limits=((disk, "write_iops=7"),))
+        self.driver.world.change(vm_id, boot=("cdrom", "disk"))
 
     def panic(self, vm_id: str) -> None:
         self.driver.world.panic(vm_id)
@@ -241,6 +248,23 @@ class LibvirtRig:
         )
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "mine", None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         domain.setAutostart(1)
+
+    def meddle(self, vm_id: str, path: str) -> None:
+        def virsh(*words: str) -> str:
+            done = subprocess.run(
+                ["virsh", "-q", "-c", self.driver.daemons.uri, *words], capture_output=True, text=True, check=True
+            )
+            return done.stdout
+
+        name = next(d.name() for d in self._connection().listAllDomains() if d.name().startswith(vm_id))
+        virsh("change-media", name, "sdb", path, "--live", "--config")
+        virsh("blkdeviotune", name, "vda", "--write-iops-sec", "7", "--live", "--config")
+        xml = virsh("dumpxml", name, "--inactive").replace("<boot order='1'/>", "")
+        xml = xml.replace("<target dev='sdb' bus='scsi'/>", "<target dev='sdb' bus='scsi'/><boot order='1'/>")
+        xml = xml.replace("<target dev='vda' bus='virtio'/>", "<target dev='vda' bus='virtio'/><boot order='2'/>")
+        file = self.place / "meddled.xml"
+        file.write_text(xml)
+        virsh("define", str(file))
 
     def add_foreign(self, name: str) -> None:
         self._connection().defineXML(

@@ -89,6 +89,31 @@ def test_a_domain_changed_by_hand_shows_it_and_is_repaired_while_it_runs(rig: Ri
     assert [s for s in rig.driver.shapes() if s.vm_id == wish.vm_id] == []
 
 
+def test_medium_limits_and_boot_order_changed_by_hand_show_and_are_put_back(rig: Rig) -> None:
+    wish = rig.domain(32)
+    wish = msgspec.structs.replace(wish, disks=wish.disks or (rig.disk(32, "vol-32"),))
+    rig.driver.start(wish)
+    assert shaped(rig, wish.vm_id) == (shape_of(wish), shape_of(wish))
+    path = rig.medium("theirs")
+    rig.meddle(wish.vm_id, path)
+    defined, live = shaped(rig, wish.vm_id)
+    assert defined is not None
+    assert live is not None
+    limits = ((wish.disks[0].volume_id, "write_iops=7"),)
+    assert (defined.media, defined.limits, defined.boot) == (path, limits, ("cdrom", "disk"))
+    assert (live.media, live.limits, live.boot) == (path, limits, ("disk",))
+    was = found(rig.driver, wish.vm_id)
+    rig.driver.repair(wish)
+    assert shaped(rig, wish.vm_id) == (shape_of(wish), shape_of(wish))
+    assert rig.in_drive(wish.vm_id) is None
+    assert found(rig.driver, wish.vm_id) == was  # the same process runs on
+    slow = msgspec.structs.replace(wish.disks[0], write_iops=9)
+    rig.driver.tune_disk(wish.vm_id, slow)
+    limited = shape_of(msgspec.structs.replace(wish, disks=(slow,)))
+    assert shaped(rig, wish.vm_id) == (limited, limited)  # the definition too
+    rig.driver.remove(wish.vm_id)
+
+
 def test_a_domain_whose_wires_are_whole_is_left_alone(rig: Rig) -> None:
     wish = rig.domain(31)
     rig.driver.rewire(wish)  # unknown

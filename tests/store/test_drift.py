@@ -82,12 +82,16 @@ async def test_a_repair_is_one_more_wish_of_the_vm_with_an_operation(world: Worl
     before = await world.vm("web")
     await act(world, intent.repair, row, "web")
     after = await world.vm("web")
-    assert (before["vm"]["spec"]["repairs"], after["vm"]["spec"]["repairs"]) == (0, 1)
+    assert (before["vm"]["spec"]["repairs"], after["vm"]["spec"]["repairs"]) == (0, after["vm"]["generation"])
     assert after["vm"]["spec"]["cores"] == 1
     assert [o["spec"]["verb"] for o in after["operations"]] == ["create", "repair"]
     await act(world, intent.repair, row, "web")
     again = await world.vm("web")
-    assert [(o["spec"]["verb"], o["spec"]["count"]) for o in again["operations"]] == [("create", None), ("repair", 2)]
+    number = again["vm"]["generation"]
+    assert [(o["spec"]["verb"], o["spec"]["count"]) for o in again["operations"]] == [
+        ("create", None),
+        ("repair", number),
+    ]
 
 
 async def test_adopting_takes_quota_and_capacity_as_any_change_of_size(world: World) -> None:
@@ -100,6 +104,15 @@ async def test_adopting_takes_quota_and_capacity_as_any_change_of_size(world: Wo
     assert (await held(world))["cores"] == capacity["cores"] + 2
     (amount,) = [a["amount"] for a in (await world.vm("web"))["allocations"] if a["class"] == "cores"]
     assert amount == 3
+
+
+async def test_a_boot_order_that_was_changed_by_hand_is_adopted(world: World) -> None:
+    await world.create_vm("web")
+    (row,) = await seen(world, await line(world, "web", field="boot", wished="disk", observed="cdrom disk"))
+    await act(world, intent.adopt, row, "web")
+    after = (await world.vm("web"))["vm"]
+    assert after["spec"]["boot"] == ["cdrom", "disk"]
+    assert after["spec"]["repairs"] == after["generation"]  # its definition, which may have been put back since, has it
 
 
 async def test_adopting_more_than_the_quota_allows_is_refused_with_the_numbers(world: World) -> None:
@@ -115,7 +128,10 @@ async def test_adopting_more_than_the_quota_allows_is_refused_with_the_numbers(w
 @pytest.mark.parametrize(
     ("verb", "fields", "says"),
     [
-        (intent.adopt, {"field": "title", "observed": "x"}, "only cores and memory_mib"),
+        (intent.adopt, {"field": "title", "observed": "x"}, "only boot, cores, memory_mib"),
+        (intent.adopt, {"field": "media", "observed": "/tmp/theirs.iso"}, "only boot, cores, memory_mib"),
+        (intent.adopt, {"field": "boot", "observed": "network"}, "nothing that a VM may be wished"),
+        (intent.adopt, {"field": "boot", "observed": "disk disk"}, "nothing that a VM may be wished"),
         (intent.adopt, {"cause": "next-start"}, "newer"),
         (intent.adopt, {"observed": "0"}, "nothing that a VM may be wished"),
         (intent.adopt, {"observed": "many"}, "nothing that a VM may be wished"),

@@ -12,11 +12,19 @@ from nubila.protocol import Drift
 
 TOLD_MAX = 512
 SHOWN_MAX = 300
+NONE = "none"
 
 PARTS = frozenset({"shapes", "hypervisor", "network", "storage", "scan", "orphans"})
 
+# fields that follow the wish of a vm that is off at its start only
+DISKS = ("disk ", "limits of ")
+
 # field of a shape -> what it is called where several things may be too many or missing
 LISTS: dict[str, str] = {"disks": "disk", "nics": "interface"}
+
+
+# what its agent changes while it runs: such a field waits for no start
+LIVE = ("media", "limits of ")
 
 
 def compare(vm_id: str, wished: Shape, found: Shaped) -> list[Drift]:
@@ -27,7 +35,10 @@ def compare(vm_id: str, wished: Shape, found: Shaped) -> list[Drift]:
         if shape is None:
             continue
         for field, wish, there in _fields(wished, shape):
-            live_only = cause == "next-start" and wish == ""  # what is too much was added by somebody
+            if found.live is None and field.startswith(DISKS) and wish:
+                continue  # it is made anew from the wish at its start
+            # what is too much was added by somebody
+            live_only = cause == "next-start" and (wish == "" or field.startswith(LIVE))
             told.setdefault(
                 field,
                 Drift(
@@ -46,11 +57,17 @@ def _fields(wished: Shape, there: Shape) -> Iterable[tuple[str, str, str]]:
         if field in LISTS:
             yield from ((f"{LISTS[field]} {x}", x, "") for x in sorted(set(wish) - set(have)))
             yield from ((f"{LISTS[field]} {x}", "", x) for x in sorted(set(have) - set(wish)))
+        elif field == "limits":
+            wishes, has = dict(wish), dict(have)
+            changed = sorted(v for v in wishes.keys() | has.keys() if wishes.get(v) != has.get(v))
+            yield from ((f"limits of {v}", wishes.get(v, "") or NONE, has.get(v, "") or NONE) for v in changed)
         else:
             yield field, _text(wish), _text(have)
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(str(v) for v in value)
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 

@@ -19,9 +19,10 @@ from nubila.agent import steps as p
 from nubila.agent.directory import Room, Rooms
 from nubila.agent.disk_hands import DiskHands
 from nubila.agent.known import Facts, port_key
+from nubila.agent.plan_disk import limits
 from nubila.agent.pool import Call, Pool, Worker
 from nubila.drivers import DriverError
-from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Hypervisor, Shape
+from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Hypervisor, Shape, bootable, limited
 from nubila.drivers.network import base as net
 from nubila.drivers.network.base import NetworkDriver
 from nubila.drivers.storage import base as sto
@@ -221,8 +222,15 @@ class Hands:
     def shape(self, vm: Vm, facts: Facts) -> Shape:
         """What the domain of this wish has, as far as it can be compared."""
         paths = sorted(facts.volumes[d.volume_id] for d in vm.disks if d.volume_id in facts.volumes)
-        nics = tuple(sorted(n.mac.lower() for n in vm.nics))
-        return Shape(cores=vm.cores, memory_mib=vm.memory_mib, disks=tuple(paths), nics=nics)
+        return Shape(
+            cores=vm.cores,
+            memory_mib=vm.memory_mib,
+            disks=tuple(paths),
+            nics=tuple(sorted(n.mac.lower() for n in vm.nics)),
+            media="" if vm.media is None else self._drivers.storage.image_path(vm.media.sha256),
+            boot=bootable(vm.boot, vm.disks),
+            limits=limited({d.volume_id: limits(d) for d in vm.disks}),
+        )
 
     def _reset(self, job: Job, step: p.Reset) -> bool | None:
         """None: it failed in a way that leaves open whether it was done. It is never repeated."""

@@ -6,6 +6,7 @@ A vm that is being worked on is left out: it is about to be as wished, or its ow
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from nubila.agent import drift
 from nubila.agent.hands import Hands
@@ -37,8 +38,7 @@ class Watch:
             found = shapes.get((vm_id, lane.wanted.epoch))
             if found is not None:
                 wished = self._hands.shape(lane.wanted, lane.facts)
-                leaving = {lane.facts.volumes.get(d.volume_id, "") for d in lane.wanted.leaving}
-                told[vm_id] += [d for d in drift.compare(vm_id, wished, found) if d.observed not in leaving - {""}]
+                told[vm_id] += [d for d in drift.compare(vm_id, wished, found) if not _left(lane, found, d)]
         self._shapes = told
         self.ledger.look("shapes", [d for drifts in told.values() for d in drifts])
 
@@ -60,6 +60,16 @@ class Watch:
 
 # What no vm here needs just now is no error, only no use.
 UNUSED = frozenset({"network", "image"})
+
+
+def _left(lane: Lane, found: Shaped, line: Drift) -> bool:
+    """A disk that it gives away, or, while it is off, had before: its definition is made anew at its start."""
+    if not line.field.startswith("disk ") or not line.observed:
+        return False
+    volumes = lane.facts.volumes
+    if found.live is None:
+        return Path(line.observed).parent in {Path(path).parent for path in volumes.values()}
+    return line.observed in {volumes.get(d.volume_id) for d in lane.wanted.leaving}
 
 
 def _busy(lane: Lane, begun_s: float) -> bool:

@@ -48,7 +48,7 @@ def repair(drift: Drift, /, *, options: Write = Write()) -> int:
 
 @verb(app, "adopt", "nubila drift adopt drf-01k... --plan")
 def adopt(drift: Drift, /, *, options: Write = Write()) -> int:
-    """Wish what was seen: cores or memory that were changed on the host become those of the VM."""
+    """Wish what was seen: cores, memory or boot order that were changed on the host become those of the VM."""
     session = Session(options)
     return flow.change(
         lambda how: session.operator.adopt_drift(drift, how), options, session, "adopted", plane="operator"

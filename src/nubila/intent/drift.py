@@ -99,19 +99,21 @@ def repair(row: Row, view: View | None, asking: Asking) -> Outcome:
 
 
 def adopt(row: Row, view: View | None, asking: Asking) -> Outcome:
-    """The wish becomes what was seen: a change of size like any other, with its claims and refusals."""
+    """The wish becomes what was seen: a change like any other, with its claims and refusals."""
     no = _refused(row, view, drift.Verb.ADOPT)
     if no is not None:
         return no
     assert view is not None
     field, seen = row["status"]["field"], row["status"]["observed"]
     try:
-        body = msgspec.convert({field: int(seen)}, VmChange)
+        body = msgspec.convert({field: seen.split() if field == "boot" else int(seen)}, VmChange)
+        outcome = resize(body, view, asking)
     except (ValueError, msgspec.ValidationError):
+        outcome = errors.Invalid("it is not well formed")
+    if isinstance(outcome, errors.Invalid):
         return errors.Conflict(
             f"What is there, {field} = {seen[:40]}, is nothing that a VM may be wished to have.", fix="Repair it."
         )
-    outcome = resize(body, view, asking)
     if isinstance(outcome, Drafted):
         outcome.draft.rests_on("drift", row)
         outcome.refers["drift"] = UUID(row["id"])

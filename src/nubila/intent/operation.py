@@ -107,7 +107,8 @@ def _back(spec: operation.Spec, row: Row, wished: vm.Spec) -> vm.Spec:
         case operation.Verb.INSERT:
             return replace(wished, media=None, repairs=next_number(wished.repairs, row, "repairs"))
         case operation.Verb.RESCUE:
-            return replace(wished, rescue=False, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD)
+            repairs = next_number(wished.repairs, row, "repairs")
+            return replace(wished, rescue=False, power=vm.Power.OFF, stop_mode=vm.StopMode.HARD, repairs=repairs)
         case operation.Verb.RESET:
             return replace(wished, resets=spec.stood or 0)
         case operation.Verb.REPAIR:

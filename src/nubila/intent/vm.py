@@ -119,8 +119,10 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
         return no
     if body.boot is not None and len(set(body.boot)) < len(body.boot):
         return errors.Invalid("A device is named twice in 'boot'.", field="boot")
-    columns, spec = asked(body, row, spec)
-    return amended(asking, row, spec, columns)
+    columns, wish_ = asked(body, row, spec)
+    if (wish_.boot, wish_.on_crash) != (spec.boot, spec.on_crash):  # its definition has them too
+        wish_ = msgspec.structs.replace(wish_, repairs=next_number(spec.repairs, row, "repairs"))
+    return amended(asking, row, wish_, columns)
 
 
 def asked(body: VmChange, row: Row, spec: vm.Spec) -> tuple[Row, vm.Spec]:

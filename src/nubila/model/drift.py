@@ -60,8 +60,9 @@ INSTEAD: dict[Cause, tuple[str, str]] = {
     Cause.FOREIGN: ("it is not Nubila's, and what is foreign is never touched", "Remove it by hand, or ignore it."),
     Cause.ORPHAN: ("its node removes it by itself after a time of grace", "Wait, or ignore it."),
 }
-# Fields of a domain that the wish has too, so that it can be made as the world is.
-ADOPTABLE = frozenset({"cores", "memory_mib"})
+# Fields of a domain that the vm's wish has too, so that it can be made as the world is. A medium by path is no image, and
+# limits are those of a volume.
+ADOPTABLE = frozenset({"cores", "memory_mib", "boot"})
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def refused(verb: Verb, cause: Cause, field: str) -> tuple[str, str] | None:
         return INSTEAD[cause]
     if verb is Verb.ADOPT and field not in ADOPTABLE:
         return (
-            f"only {' and '.join(sorted(ADOPTABLE))} can be taken over into the wish",
+            f"only {', '.join(sorted(ADOPTABLE))} can be taken over into the wish",
             "Repair it, or ignore it for a time.",
         )
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sized
 from typing import Protocol
 
 import msgspec
@@ -91,6 +92,22 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     cache: str = "default"
 
 
+# what a tuple of limits holds, in its order
+LIMITS = (
+    "read_iops", "write_iops", "read_bytes", "write_bytes",
+    "read_iops_burst", "write_iops_burst", "read_bytes_burst", "write_bytes_burst", "burst_s",
+)  # fmt: skip
+
+
+def limits_text(limits: tuple[int, ...]) -> str:
+    """For people; '' where nothing is limited."""
+    return (
+        " ".join(f"{name}={value}" for name, value in zip(LIMITS, limits, strict=True) if value)
+        if any(limits[:-1])
+        else ""
+    )
+
+
 def held(disk: DomainDisk) -> Held:
     bursts = (disk.read_iops_burst, disk.write_iops_burst, disk.read_bytes_burst, disk.write_bytes_burst)
     plain = (disk.read_iops, disk.write_iops, disk.read_bytes, disk.write_bytes)
@@ -126,6 +143,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     description: str = ""
     autostart: bool = False  # a domain is started by its agent alone
+    media: str = ""  # path of the ISO in its drive
+    boot: tuple[str, ...] = ("disk",)  # what it tries to boot from, in this order
+    limits: tuple[tuple[str, str], ...] = ()  # (volume id, `limits_text`) of each disk that is limited
 
 
 class Shaped(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +164,19 @@ def shape_of(domain: Domain) -> Shape:
         memory_mib=domain.memory_mib,
         disks=tuple(sorted(d.path for d in domain.disks)),
         nics=tuple(sorted(n.mac.lower() for n in domain.nics)),
+        media=domain.media or "",
+        boot=bootable(domain.boot, domain.disks),
+        limits=limited({d.volume_id: held(d).limits for d in domain.disks}),
     )
+
+
+def bootable(boot: tuple[str, ...], disks: Sized) -> tuple[str, ...]:
+    """Of what it shall boot from, what there is: its drive is there in any case."""
+    return tuple(b for b in boot if b != "disk" or disks)
+
+
+def limited(limits: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((volume_id, said) for volume_id, of in limits.items() if (said := limits_text(of))))
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from nubila.drivers.hypervisor.base import (
     Shape,
     Shaped,
     held,
+    limited,
     shape_of,
 )
 from nubila.drivers.script import Script, Table
@@ -75,7 +76,18 @@ class FakeDomain(msgspec.Struct, kw_only=True):
     defined: Shape | None = None  # None: it was never defined in full
     live: Shape | None = None
     disks: dict[str, Held] = {}
+    paths: dict[str, str] = {}  # of each disk it ever had
     sizes: dict[str, int] = {}  # disks that were resized while it ran
+
+
+def _redisked(domain: FakeDomain, shape: Shape | None) -> Shape | None:
+    """The shape with the disks that the domain has now, and those that somebody else gave it."""
+    if shape is None:
+        return None
+    theirs = set(shape.disks) - set(domain.paths.values())
+    ours = {domain.paths[v] for v in domain.disks if v in domain.paths}
+    limits = limited({v: has.limits for v, has in domain.disks.items()})
+    return replace(shape, disks=tuple(sorted(ours | theirs)), limits=limits)
 
 
 class HypervisorWorld:
@@ -214,6 +226,7 @@ class FakeHypervisor:
                         live=shape_of(domain),
                         on_crash=domain.on_crash,
                         disks={d.volume_id: held(d) for d in domain.disks},
+                        paths={d.volume_id: d.path for d in domain.disks},
                     )
                 )
         self.script.leave("start")
@@ -240,6 +253,8 @@ class FakeHypervisor:
                     was.live,
                     disks=tuple(d for d in was.live.disks if d in wished.disks),
                     nics=tuple(n for n in was.live.nics if n in wished.nics),
+                    media=wished.media,
+                    limits=tuple(x for x in wished.limits if x[0] in was.disks),
                 )
                 became = msgspec.structs.replace(was, defined=wished, live=live, media=domain.media)
                 if was.running and was.cores <= domain.cores <= was.cores_max:
@@ -304,7 +319,11 @@ class FakeHypervisor:
         self.script.enter("attach_disk")
         with self.world.lock:
             domain = self._having(vm_id, None)
-            self._put(domain, disks={**domain.disks, disk.volume_id: held(disk)})
+            self._put(
+                domain,
+                disks={**domain.disks, disk.volume_id: held(disk)},
+                paths={**domain.paths, disk.volume_id: disk.path},
+            )
         self.script.leave("attach_disk")
 
     def detach_disk(self, vm_id: str, volume_id: str) -> bool:
@@ -361,7 +380,10 @@ class FakeHypervisor:
         return domain
 
     def _put(self, domain: FakeDomain, **changes: object) -> None:
-        self.world.domains.put(domain.vm_id, replace(domain, **changes))
+        was, became = domain, replace(domain, **changes)
+        if became.disks != was.disks:
+            became.live, became.defined = _redisked(became, became.live), _redisked(became, became.defined)
+        self.world.domains.put(domain.vm_id, became)
 
     def close(self) -> None:
         """The world is not the driver's to close."""

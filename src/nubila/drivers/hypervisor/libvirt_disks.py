@@ -43,7 +43,7 @@ class Disks:
         known, changes = self._known.get(name), self._changes
         if known is None or known[0] != pid:
             try:
-                known = pid, _held(etree.fromstring(domain.XMLDesc()))
+                known = pid, disks_of(etree.fromstring(domain.XMLDesc()))
             except libvirt.libvirtError:
                 return None
             with self._lock:
@@ -54,7 +54,7 @@ class Disks:
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         def attach(domain: libvirt.virDomain) -> None:
             xml = etree.tostring(disk_xml(disk, disk.index or 0), encoding="unicode")
-            if disk.volume_id not in _held(_live(domain)):
+            if disk.volume_id not in disks_of(_live(domain)):
                 domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
             if _device(_defined(domain), disk.volume_id) is None:
                 domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
@@ -87,6 +87,10 @@ class Disks:
     def tune_disk(self, vm_id: str, disk: DomainDisk) -> None:
         def tune(domain: libvirt.virDomain) -> None:
             domain.setBlockIoTune(_target(domain, disk.volume_id), tuning(disk), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            defined = _device(_defined(domain), disk.volume_id)
+            if defined is not None:
+                target = str(defined.xpath("string(target/@dev)"))
+                domain.setBlockIoTune(target, tuning(disk), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
         self._changing(vm_id, tune)
 
@@ -158,7 +162,8 @@ def _live(domain: libvirt.virDomain) -> etree._Element:
     return etree.fromstring(domain.XMLDesc())
 
 
-def _held(xml: etree._Element) -> dict[str, Held]:
+def disks_of(xml: etree._Element) -> dict[str, Held]:
+    """Our disks in a domain's XML, by volume."""
     found: dict[str, Held] = {}
     for disk in xml.findall("devices/disk"):
         named = parse_alias(_alias(disk))

@@ -12,7 +12,9 @@ import libvirt
 from lxml import etree
 
 from nubila.drivers.hypervisor import libvirt_xml
-from nubila.drivers.hypervisor.base import Domain, Shape, Shaped, shape_of
+from nubila.drivers.hypervisor.base import Domain, Shape, Shaped, held, limited, shape_of
+from nubila.drivers.hypervisor.libvirt_disk_xml import tuning
+from nubila.drivers.hypervisor.libvirt_disks import disks_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 
 _KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
@@ -56,6 +58,7 @@ class Shapes:
             for other in self._session.of(connection, domain.vm_id):
                 if other.name() == name and other.isActive():
                     restore(other, shape_of(domain))
+                    _limit(other, domain)
                     _change_medium(other, domain)
         except libvirt.libvirtError as e:
             raise mapped(e) from e
@@ -99,7 +102,31 @@ def parse(xml: str, autostart: bool) -> Shape:
         title=(root.findtext("title") or "")[:200],
         description=(root.findtext("description") or "")[:200],
         autostart=autostart,
+        media=_medium(root),
+        boot=_boot(root),
+        limits=limited({volume_id: has.limits for volume_id, has in disks_of(root).items()}),
     )
+
+
+def _medium(root: etree._Element) -> str:
+    """What is in the drive for ISOs; the seed's is another."""
+    for disk in root.iterfind("devices/disk[@device='cdrom']"):
+        target, source = disk.find("target"), disk.find("source")
+        if target is not None and target.get("dev") == libvirt_xml.DRIVE and source is not None:
+            return str(source.get("file", "?"))
+    return ""
+
+
+# what libvirt calls it -> what it is booted from
+_BOOTED: dict[str, str] = {"disk": "disk", "hd": "disk", "cdrom": "cdrom", "interface": "network", "network": "network"}
+
+
+def _boot(root: etree._Element) -> tuple[str, ...]:
+    """By its devices' places, or by the list that somebody may have put instead."""
+    placed = [(int(b.get("order", 0)), d) for d in root.iterfind("devices/*") if (b := d.find("boot")) is not None]
+    words = [str(d.get("device", d.tag)) for _, d in sorted(placed, key=lambda p: p[0])]
+    words = words or [str(b.get("dev")) for b in root.iterfind("os/boot")]
+    return tuple(_BOOTED.get(w, w) for w in words)
 
 
 def writable(disk: etree._Element) -> str:
@@ -115,13 +142,22 @@ def mac_of(nic: etree._Element) -> str:
     return "" if mac is None else str(mac.get("address", "")).lower()
 
 
+def _limit(running: libvirt.virDomain, domain: Domain) -> None:
+    """Its disks' limits as wished, where somebody set others."""
+    xml = etree.fromstring(running.XMLDesc(), _PARSER)
+    has = disks_of(xml)
+    for disk in domain.disks:
+        if disk.volume_id in has and has[disk.volume_id].limits != held(disk).limits:
+            running.setBlockIoTune(disk.path, tuning(disk), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
     """By force: a guest that has locked its drive must not keep an ISO in it. One that has no drive gets it at its
     next start."""
     wished = libvirt_xml.drive(domain)
     for found in etree.fromstring(running.XMLDesc(), _PARSER).iterfind("devices/disk[@device='cdrom']"):
         target, source = found.find("target"), found.find("source")
-        if target is None or target.get("dev") != "sdb":
+        if target is None or target.get("dev") != libvirt_xml.DRIVE:
             continue
         if (None if source is None else source.get("file")) == domain.media:
             return

@@ -22,6 +22,7 @@ _META = ElementMaker(namespace=NAMESPACE, nsmap={"nubila": NAMESPACE})
 
 # virt method -> (type of domain, CPU mode). TCG's 'maximum' has what current distributions ask of a CPU.
 _METHODS: dict[str, tuple[str, str]] = {"kvm": ("kvm", "host-passthrough"), "qemu": ("qemu", "maximum")}
+DRIVE = "sdb"  # the drive for ISOs
 _SPARE_PORTS = 4  # PCIe root ports for what is plugged later; each costs boot time
 _FIXED_DEVICES = 4  # virtio-scsi, virtio-serial, rng, balloon
 _SOCKET_PATH_MAX = 107  # of the kernel
@@ -124,7 +125,7 @@ def _devices(domain: Domain, console_log: str, vnc: str) -> etree._Element:
 
 def drive(domain: Domain) -> etree._Element:
     """The drive for ISOs, with what is wished in it."""
-    return _cdrom("sdb", domain.media, _order(domain, "cdrom"))
+    return _cdrom(DRIVE, domain.media, _order(domain, "cdrom"))
 
 
 def _order(domain: Domain, device: str) -> int | None:
