@@ -23,6 +23,7 @@ def a_plan() -> dict[str, Any]:
             {"action": "create", "kind": "volume", "id": "vol-1", "name": "web", "details": {"size_gib": 10}},
             {"action": "change", "kind": "node", "id": "node-1", "details": {"revision": {"was": 4, "becomes": 5}}},
         ],
+        "rows": [{"action": "insert", "kind": "vm", "id": "vm-1"}],
         "facts": [{"kind": "project", "id": "prj-1", "generation": 3}],
         "quota_left": {"vms": {"limit": 10, "used": 4, "after": 5}, "cores": {"limit": 8, "used": 8, "after": 0}},
         "answer": {},
@@ -49,11 +50,12 @@ def test_plan_of_an_operator_says_so_in_its_line(cli: Cli, fake: Fake) -> None:
     assert cli("project", "delete", "p", "--plan").out.splitlines()[-1] == "nubila plan apply plan-9 --as operator"
 
 
-def test_plan_show_lists_the_facts(cli: Cli, fake: Fake) -> None:
+def test_plan_show_lists_the_facts_and_the_rows_it_writes(cli: Cli, fake: Fake) -> None:
     fake.on("GET", "/v1/plans/plan-9", Canned(a_plan()))
     out = cli("plan", "show", "plan-9").out
     assert "Rests on:" in out
     assert "prj-1" in out
+    assert ["insert", "vm", "vm-1"] in [line.split() for line in out.partition("Writes:")[2].splitlines()]
 
 
 def test_plan_as_json_is_the_api_s(cli: Cli, fake: Fake) -> None:

@@ -74,6 +74,9 @@ def whole(plan: Json, apply_line: str, *, facts: bool = False) -> str:
     parts = [effects(plan)]
     if plan.get("quota_left"):
         parts.append(quota(plan["quota_left"]))
+    writes = plan.get("rows") or []
+    if facts and table.is_rows(writes):
+        parts.append("Writes:\n" + table.shift(table.rows(writes), "  "))
     rests = plan.get("facts") or []
     if facts and table.is_rows(rests):
         parts.append("Rests on:\n" + table.shift(table.rows(rests), "  "))

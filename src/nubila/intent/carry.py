@@ -15,10 +15,11 @@ import msgspec
 
 from nubila import errors
 from nubila.fleet.fleet import Fleet
-from nubila.intent import refusing
+from nubila.intent import planned, refusing
 from nubila.intent.asking import Asking, Outcome, stamp
 from nubila.model.draft import Draft, Drafted, Row
 from nubila.model.ids import Mint, parse, text
+from nubila.model.shapes import TENANT_KINDS
 from nubila.store.database import Database, Retry
 from nubila.store.ledger import Ledger
 from nubila.store.notify import Notifier
@@ -200,6 +201,7 @@ class Carrier:
             "kind": "plan",
             "action": caller.action,
             "effects": effects,
+            "rows": planned.rows(drafted.draft, None if caller.operator else TENANT_KINDS),
             "facts": facts,
             "quota_left": await self._quota_left(drafted.draft),
             "answer": {k: None if v is None else text(k, v) for k, v in drafted.refers.items()},

@@ -21,3 +21,18 @@ SHAPES: dict[str, tuple[type | None, type | None]] = {
     "volume": (volume.Spec, volume.Status),
     "operation": (operation.Spec, operation.Status),
 }
+
+# What tenants see of the change log, and of what a plan would write there.
+TENANT_KINDS = (
+    "vm",
+    "volume",
+    "snapshot",
+    "port",
+    "security_group",
+    "network",
+    "subnet",
+    "operation",
+    "keypair",
+    "project",
+    "image",
+)

@@ -12,25 +12,12 @@ from nubila import errors
 from nubila.api.context import CLOCK_S, ApiCall, is_operator, project_of
 from nubila.api.route import Answer
 from nubila.model.ids import KIND, PREFIX, parse, text
-from nubila.model.shapes import SHAPES
+from nubila.model.shapes import SHAPES, TENANT_KINDS
 from nubila.represent import visibility
 from nubila.store.change import ChangeStore, Cursor
 from nubila.store.database import Record
 
-# What tenants see of the log: these kinds, without these columns.
-TENANT_KINDS = (
-    "vm",
-    "volume",
-    "snapshot",
-    "port",
-    "security_group",
-    "network",
-    "subnet",
-    "operation",
-    "keypair",
-    "project",
-    "image",
-)
+# Of these kinds tenants see no such columns.
 OPERATOR_COLUMNS = frozenset({"node_id", "epoch", "version", "user_data_secret", "fetch_secret"})
 
 

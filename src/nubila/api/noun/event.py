@@ -17,10 +17,11 @@ import msgspec
 from nubila import errors
 from nubila.access import policy
 from nubila.api.context import ApiCall, is_operator, project_of
-from nubila.api.noun.change import TENANT_KINDS, change_shown, cursor_of, object_of
+from nubila.api.noun.change import change_shown, cursor_of, object_of
 from nubila.api.route import Answer
 from nubila.model.catalog import Plane
 from nubila.model.ids import parse
+from nubila.model.shapes import TENANT_KINDS
 from nubila.represent import json
 from nubila.store.change import ChangeStore
 from nubila.store.cursor import Cursor

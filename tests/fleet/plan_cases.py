@@ -1,0 +1,389 @@
+"""For each route that can be planned: a case that makes what the call needs, and calls it with random arguments.
+
+A route without a case fails the test that reads this table, so a new verb comes with its case.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from tests.fleet.caller import Caller
+from tests.fleet.image_client import small_iso, upload
+from tests.fleet.installation import Installation, until
+from tests.fleet.puppet import Puppet
+from tests.fleet.tenant import Tenant
+from tests.fleet.test_fleet_drift import of, said
+
+Made = tuple[str, Any]  # the path, and the body
+
+
+class Rig:
+    """One project with what its cases need, a node that leaves operations waiting, and the randomness of a run."""
+
+    def __init__(self, cloud: Installation, puppet: Puppet, seed: int):
+        self.cloud, self.puppet, self.draw = cloud, puppet, random.Random(seed)
+        self.tenant, self.other = Tenant(cloud), Tenant(cloud)
+        self.owner, self.operator = self.tenant.owner, cloud.operator()
+        self.owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
+        upload(self.owner, "disc", small_iso())
+        self._number = 0
+
+    def name(self) -> str:
+        self._number += 1
+        return f"{self.draw.choice('abcxyz')}{self._number}"
+
+    def labels(self) -> dict[str, str]:
+        return {self.name(): self.draw.choice(("", "1", "a b")) for _ in range(self.draw.randrange(3))}
+
+    def text(self) -> str:
+        return (
+            "".join(self.draw.choice("abc \u00e4\u4e2d'\"{}") for _ in range(self.draw.randrange(1, 40))).strip() or "x"
+        )
+
+    def some(self, **each: Any) -> dict[str, Any]:
+        """At least one of these fields."""
+        kept = {k: v for k, v in each.items() if self.draw.random() < 0.5}
+        k = self.draw.choice(sorted(each))
+        return {**kept, k: each[k]}
+
+    # --- what calls are about
+
+    def vm(self, *then: str, **more: Any) -> str:
+        """A new VM that runs, or is what the words made of it."""
+        name = self.name()
+        self.tenant.running(name, **more)
+        for word in then:
+            body = {
+                "suspend": None,
+                "stop": {"mode": "hard"},
+                "insert": {"image": "disc"},
+                "rescue": {"image": "disc"},
+            }[word]
+            done = self.owner.post(f"/v1/vms/{name}/{word}?wait=20", body).ok()
+            assert done["operation"]["state"] == "done", done
+        return name
+
+    def volume(self, vm: str | None = None, **more: Any) -> str:
+        """A new volume that is ready; attached to the VM if one is given."""
+        name = self.name()
+        beside = {} if vm is None else {"for_vm": vm}
+        done = self.owner.post("/v1/volumes?wait=20", {"name": name, "size_gib": 1, **beside, **more}).ok()
+        assert done["operation"]["state"] == "done", done
+        if vm is not None:
+            self.owner.post(f"/v1/volumes/{name}/attach?wait=20", {"vm": vm}).ok()
+        return name
+
+    def snapshot(self, volume: str) -> dict[str, Any]:
+        done = self.owner.post(f"/v1/volumes/{volume}/snapshots?wait=20", {"name": self.name()}).ok()
+        made: dict[str, Any] = done["snapshot"]
+        until(lambda: self.owner.get(f"/v1/snapshots/{made['id']}").ok()["state"] == "ready")
+        return made
+
+    def waiting(self) -> str:
+        """An operation that goes on until somebody cancels it."""
+        name = self.name()
+        if self.draw.random() < 0.3:
+            made: dict[str, Any] = self.tenant.create(name, virt_method=self.puppet.method)
+            return str(made["operation"]["id"])
+        self.puppet.running(self.tenant, name)
+        word = self.draw.choice(("stop", "reboot", "suspend", "reset"))
+        return str(self.owner.post(f"/v1/vms/{name}/{word}").ok()["operation"]["id"])
+
+    def drift(self, *, foreign: bool = False) -> str:
+        vm_id = self.puppet.running(self.tenant, self.name())
+        line = of(vm_id) | ({"cause": "foreign", "vm_id": ""} if foreign else {})
+        said(self.puppet, {k: v for k, v in line.items() if v})
+        return str(self.operator.list(f"/v1/drifts?node={self.puppet.id}")[-1]["id"])
+
+    def image(self, caller: Caller, **more: Any) -> str:
+        name = self.name()
+        caller.post("/v1/images", {"name": name, "format": "raw", **more}).ok()
+        if self.draw.random() < 0.5:
+            caller.put_bytes(f"/v1/images/{name}/content", self.draw.randbytes(4096)).ok()
+        return name
+
+    def group(self) -> str:
+        name = self.name()
+        self.owner.post("/v1/security-groups", {"name": name, "rules": self.rules()}).ok()
+        return name
+
+    def rules(self) -> list[dict[str, Any]]:
+        draw = self.draw
+        return [
+            draw.choice(
+                (
+                    {"direction": "in", "protocol": "tcp", "port_min": draw.randrange(1, 65535)},
+                    {"direction": "out", "protocol": "any", "cidr": f"10.{draw.randrange(256)}.0.0/16"},
+                    {"direction": "in", "protocol": "udp", "port_min": 53, "group": "default"},
+                )
+            )
+            for _ in range(draw.randrange(4))
+        ]
+
+    def network(self) -> str:
+        name = self.name()
+        self.owner.post("/v1/networks", {"name": name, "subnets": self.subnets()}).ok()
+        return name
+
+    def subnets(self) -> list[dict[str, Any]]:
+        third = self.draw.randrange(256)
+        return [{"cidr": f"10.77.{third}.0/24"}, {"cidr": f"fd77:{third:x}::/64"}][: self.draw.choice((1, 2))]
+
+    def user(self) -> str:
+        return str(self.operator.post("/v1/users", {"name": self.name()}).ok()["name"])
+
+    def token(self) -> str:
+        return str(self.owner.post("/v1/tokens", {"name": self.name()}).ok()["token"]["id"])
+
+    def key(self) -> str:
+        blob = b"".join(struct.pack(">I", len(p)) + p for p in (b"ssh-ed25519", self.draw.randbytes(32)))
+        return f"ssh-ed25519 {base64.b64encode(blob).decode()} {self.name()}"
+
+
+# --- the cases
+
+
+def vm_create(r: Rig) -> Made:
+    body = r.tenant.wish(r.name(), labels=r.labels(), **r.some(power=r.draw.choice(("on", "off")), disk_gib=r.draw.randrange(1, 9),
+                         hostname=r.name(), user_data=r.text(), boot_string=r.draw.choice(("", "b"))))  # fmt: skip
+    return "/v1/vms", body
+
+
+def vm_change(r: Rig) -> Made:
+    size = {"cores": r.draw.randrange(1, 4), "memory_mib": r.draw.choice((64, 128, 192))}
+    return f"/v1/vms/{r.vm()}", r.some(
+        name=r.name(), labels={"n": r.name()}, on_crash="stop", protected=True, boot=["cdrom", "disk"], **size
+    )
+
+
+def vm_remove(r: Rig) -> Made:
+    name = r.vm(*r.draw.choice(((), ("stop",), ("suspend",), ("insert",))))
+    if r.draw.random() < 0.5:
+        r.volume(name)
+    return f"/v1/vms/{name}", None
+
+
+def port_change(r: Rig) -> Made:
+    name = r.vm()
+    port = next(p["id"] for p in r.owner.list("/v1/ports?limit=1000") if p["name"].startswith(name))
+    return f"/v1/ports/{port}", r.some(
+        security_groups=[r.group()], in_kbit=r.draw.randrange(100, 9000), out_kbit=r.draw.randrange(100, 9000)
+    )
+
+
+def volume_create(r: Rig) -> Made:
+    kind = r.draw.randrange(4)
+    more: dict[str, Any] = (
+        {},
+        {"image": "mini"},
+        {"source": r.volume()} if kind == 2 else {},
+        {"for_vm": r.vm()} if kind == 3 else {},
+    )[kind]
+    return "/v1/volumes", {"name": r.name(), "size_gib": r.draw.randrange(1, 9), "labels": r.labels(), **more}
+
+
+def volume_change(r: Rig) -> Made:
+    name = r.volume(r.vm() if r.draw.random() < 0.5 else None)
+    return f"/v1/volumes/{name}", r.some(
+        name=r.name(), labels={"n": r.name()}, size_gib=r.draw.randrange(2, 6), limits={"read_iops": r.draw.randrange(1, 999)},
+        cache=r.draw.choice(("none", "writethrough")), remove_with_vm=True,
+    )  # fmt: skip
+
+
+def volume_roll_back(r: Rig) -> Made:
+    vm = r.vm("stop") if r.draw.random() < 0.5 else None
+    name = r.volume(vm)
+    return f"/v1/volumes/{name}/roll-back", {"snapshot": r.snapshot(name)["name"]}
+
+
+def share(r: Rig, caller: Caller, present: bool) -> Made:
+    path = f"/v1/images/{r.image(caller, public=False)}/shares/{r.other.id}"
+    if present:
+        caller.put(path, {"right": "use"}).ok()
+    return path, None if present else {"right": "use"}
+
+
+def quota(r: Rig) -> Made:
+    classes = r.draw.sample(("vms", "cores", "memory_mib", "volumes", "disk_gib", "networks"), 2)
+    return f"/v1/projects/{r.other.name}/quota", {"quota": {c: r.draw.randrange(1, 1 << 40) for c in classes}}
+
+
+def member(r: Rig, present: bool) -> Made:
+    path = f"/v1/projects/{r.other.name}/members/{r.user()}"
+    if present:
+        r.operator.put(path, {"role": "reader"}).ok()
+        if r.draw.random() < 0.5:
+            name = path.rpartition("/")[2]
+            r.operator.post(f"/v1/users/{name}/tokens", {"name": "t", "project": r.other.name}).ok()
+    return path, {"role": r.draw.choice(("owner", "member", "reader"))}
+
+
+def keypair(r: Rig) -> Made:
+    name = r.name()
+    r.owner.post("/v1/keypairs", {"name": name, "public_key": r.key()}).ok()
+    return f"/v1/keypairs/{name}", None
+
+
+def operator_remove(r: Rig) -> Made:
+    return f"/v1/operators/{r.operator.post('/v1/operators', {'name': r.name()}).ok()['name']}", None
+
+
+def user_remove(r: Rig) -> Made:
+    return f"/v1/users/{member(r, True)[0].rpartition('/')[2]}", None
+
+
+def project_remove(r: Rig) -> Made:
+    return f"/v1/projects/{r.operator.post('/v1/projects', {'name': r.name()}).ok()['name']}", None
+
+
+def flavor(r: Rig) -> Made:
+    body = {
+        "name": r.name(),
+        "cores": r.draw.randrange(1, 9),
+        "memory_mib": r.draw.randrange(16, 4096),
+        "disk_gib": r.draw.randrange(1, 99),
+    }
+    return "/v1/flavors", body | {"labels": r.labels()}
+
+
+def flavor_remove(r: Rig) -> Made:
+    return f"/v1/flavors/{r.operator.post(*flavor(r)).ok()['name']}", None
+
+
+def join_token_remove(r: Rig) -> Made:
+    r.operator.post("/v1/join-tokens", {}).ok()
+    return f"/v1/join-tokens/{r.operator.list('/v1/join-tokens')[-1]['id']}", None
+
+
+def node_change(r: Rig) -> Made:
+    labels = {"n": r.name()}
+    r.operator.patch(f"/v1/nodes/{r.puppet.id}", {"maintenance": False}).ok()
+    return f"/v1/nodes/{r.puppet.id}", r.some(
+        labels=labels, reserved_memory_mib=r.draw.randrange(1, 99), cpu_overcommit=r.draw.choice((3.0, 4.0))
+    )
+
+
+def node_retire(r: Rig) -> Made:
+    spare = Puppet(r.cloud)
+    spare.retire()
+    return f"/v1/nodes/{spare.id}", None
+
+
+def ignored(r: Rig) -> Made:
+    found = r.drift()
+    r.operator.post(f"/v1/drifts/{found}/ignore", {"hours": 1, "reason": "r"}).ok()
+    return f"/v1/drifts/{found}/ignore", None
+
+
+def network_remove(r: Rig) -> Made:
+    return f"/v1/networks/{r.network()}", None
+
+
+def of_vm(word: str, *then: str, body: Callable[[Rig], Any] = lambda _: None) -> Callable[[Rig], Made]:
+    return lambda r: (f"/v1/vms/{r.owner.get('/v1/vms/' + r.vm(*then)).ok()['id']}{word}", body(r))
+
+
+def held(r: Rig) -> Made:
+    name = r.vm()
+    r.owner.post(f"/v1/vms/{name}/hold", {"reason": r.text()}).ok()
+    return f"/v1/vms/{r.owner.get('/v1/vms/' + name).ok()['id']}/unhold", None
+
+
+Case = Callable[[Rig], Made]
+hold: Case = of_vm("/hold", body=lambda r: {"reason": r.text()})
+stop: Case = of_vm(
+    "/stop", body=lambda r: {"mode": r.draw.choice(("clean", "hard")), "timeout_s": r.draw.randrange(1, 60)}
+)
+reboot: Case = of_vm("/reboot", body=lambda r: {"timeout_s": r.draw.randrange(1, 60)})
+start: Case = of_vm("/start", "stop")
+cancel: Case = lambda r: (f"/v1/operations/{r.waiting()}/cancel", None)  # noqa: E731
+
+USER: dict[str, Case] = {
+    "POST /v1/vms": vm_create,
+    "PATCH /v1/vms/{vm}": vm_change,
+    "DELETE /v1/vms/{vm}": vm_remove,
+    "POST /v1/vms/{vm}/start": start,
+    "POST /v1/vms/{vm}/stop": stop,
+    "POST /v1/vms/{vm}/reboot": reboot,
+    "POST /v1/vms/{vm}/reset": of_vm("/reset"),
+    "POST /v1/vms/{vm}/suspend": of_vm("/suspend"),
+    "POST /v1/vms/{vm}/resume": of_vm("/resume", "suspend"),
+    "POST /v1/vms/{vm}/insert": of_vm("/insert", body=lambda _: {"image": "disc"}),
+    "POST /v1/vms/{vm}/eject": of_vm("/eject", "insert"),
+    "POST /v1/vms/{vm}/rescue": of_vm("/rescue", "stop", body=lambda _: {"image": "disc"}),
+    "POST /v1/vms/{vm}/unrescue": of_vm("/unrescue", "stop", "rescue", "stop"),
+    "POST /v1/vms/{vm}/hold": hold,
+    "POST /v1/vms/{vm}/unhold": held,
+    "POST /v1/operations/{operation}/cancel": cancel,
+    "POST /v1/keypairs": lambda r: ("/v1/keypairs", {"name": r.name(), "public_key": r.key(), "labels": r.labels()}),
+    "DELETE /v1/keypairs/{keypair}": keypair,
+    "POST /v1/images": lambda r: ("/v1/images", {"name": r.name(), "format": r.draw.choice(("raw", "qcow2", "iso")), "labels": r.labels()}),
+    "PUT /v1/images/{image}/shares/{project}": lambda r: share(r, r.owner, False),
+    "DELETE /v1/images/{image}/shares/{project}": lambda r: share(r, r.owner, True),
+    "DELETE /v1/images/{image}": lambda r: (f"/v1/images/{r.image(r.owner)}", None),
+    "POST /v1/networks": lambda r: ("/v1/networks", {"name": r.name(), "subnets": r.subnets(), "mtu": r.draw.randrange(1280, 1501)}),
+    "DELETE /v1/networks/{network}": network_remove,
+    "POST /v1/security-groups": lambda r: ("/v1/security-groups", {"name": r.name(), "rules": r.rules(), "description": r.text()}),
+    "PATCH /v1/security-groups/{security_group}": lambda r: (f"/v1/security-groups/{r.group()}", r.some(name=r.name(), rules=[*r.rules(), {"direction": "out"}], description=r.text())),
+    "DELETE /v1/security-groups/{security_group}": lambda r: (f"/v1/security-groups/{r.group()}", None),
+    "PATCH /v1/ports/{port}": port_change,
+    "POST /v1/volumes": volume_create,
+    "PATCH /v1/volumes/{volume}": volume_change,
+    "DELETE /v1/volumes/{volume}": lambda r: (f"/v1/volumes/{r.volume()}", None),
+    "POST /v1/volumes/{volume}/attach": lambda r: (lambda vm: (f"/v1/volumes/{r.volume(for_vm=vm)}/attach", {"vm": vm}))(r.vm(*r.draw.choice(((), ("stop",))))),
+    "POST /v1/volumes/{volume}/detach": lambda r: (f"/v1/volumes/{r.volume(r.vm(*r.draw.choice(((), ('stop',)))))}/detach", None),
+    "POST /v1/volumes/{volume}/roll-back": volume_roll_back,
+    "POST /v1/volumes/{volume}/snapshots": lambda r: (f"/v1/volumes/{r.volume(r.vm() if r.draw.random() < 0.5 else None)}/snapshots", {"name": r.name(), "labels": r.labels()}),
+    "DELETE /v1/snapshots/{snapshot}": lambda r: (f"/v1/snapshots/{r.snapshot(r.volume())['id']}", None),
+    "DELETE /v1/tokens/{token}": lambda r: (f"/v1/tokens/{r.token()}", None),
+}  # fmt: skip
+
+OPERATOR: dict[str, Case] = {
+    "POST /v1/operators": lambda r: ("/v1/operators", {"name": r.name(), "email": "a@b", "labels": r.labels()}),
+    "DELETE /v1/operators/{operator}": operator_remove,
+    "POST /v1/projects": lambda r: ("/v1/projects", {"name": r.name(), "description": r.text(), "labels": r.labels()}),
+    "PATCH /v1/projects/{project}": lambda r: (project_remove(r)[0], r.some(name=r.name(), description=r.text(), suspended=True)),
+    "DELETE /v1/projects/{project}": project_remove,
+    "PUT /v1/projects/{project}/quota": quota,
+    "PUT /v1/projects/{project}/members/{user}": lambda r: member(r, r.draw.random() < 0.5),
+    "DELETE /v1/projects/{project}/members/{user}": lambda r: (member(r, True)[0], None),
+    "POST /v1/users": lambda r: ("/v1/users", {"name": r.name(), "labels": r.labels()}),
+    "PATCH /v1/users/{user}": lambda r: (f"/v1/users/{r.user()}", r.some(email=f"{r.name()}@b", suspended=True)),
+    "DELETE /v1/users/{user}": user_remove,
+    "DELETE /v1/tokens/{token}": lambda r: (f"/v1/tokens/{r.token()}", None),
+    "POST /v1/flavors": flavor,
+    "DELETE /v1/flavors/{flavor}": flavor_remove,
+    "POST /v1/images": lambda r: ("/v1/images", {"name": r.name(), "format": "raw", "public": r.draw.random() < 0.5, "labels": r.labels()}),
+    "PUT /v1/images/{image}/shares/{project}": lambda r: share(r, r.operator, False),
+    "DELETE /v1/images/{image}/shares/{project}": lambda r: share(r, r.operator, True),
+    "DELETE /v1/images/{image}": lambda r: (f"/v1/images/{r.image(r.operator)}", None),
+    "DELETE /v1/join-tokens/{join_token}": join_token_remove,
+    "PATCH /v1/nodes/{node}": node_change,
+    "DELETE /v1/nodes/{node}": node_retire,
+    "POST /v1/drifts/{drift}/repair": lambda r: (f"/v1/drifts/{r.drift()}/repair", None),
+    "POST /v1/drifts/{drift}/adopt": lambda r: (f"/v1/drifts/{r.drift()}/adopt", None),
+    "POST /v1/drifts/{drift}/ignore": lambda r: (f"/v1/drifts/{r.drift()}/ignore", {"hours": r.draw.randrange(1, 99), "reason": r.text()}),
+    "DELETE /v1/drifts/{drift}/ignore": ignored,
+    "POST /v1/vms/{vm}/hold": hold,
+    "POST /v1/vms/{vm}/unhold": held,
+    "DELETE /v1/vms/{vm}": of_vm(""),
+    "POST /v1/vms/{vm}/start": start,
+    "POST /v1/vms/{vm}/stop": stop,
+    "POST /v1/vms/{vm}/reboot": reboot,
+    "DELETE /v1/networks/{network}": lambda r: (f"/v1/networks/{r.owner.get(network_remove(r)[0]).ok()['id']}", None),
+    "POST /v1/operations/{operation}/cancel": cancel,
+}  # fmt: skip
+
+# What writes and takes no plan, with the reason. Each is asked for a plan all the same, and refuses.
+UNPLANNED: dict[str, str] = {
+    "plan.remove": "it is about a plan",
+    "plan.apply": "it is the plan's end",
+    "image.upload": "bytes come in while it goes on",
+    "token.create": "its secret is shown once, in the answer",
+    "join_token.create": "its secret is shown once, in the answer",
+    "operator.first": "it happens once, before there is anyone to plan",
+}
