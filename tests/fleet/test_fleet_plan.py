@@ -176,7 +176,7 @@ def rounds(judge: Judge, rig: Rig, route: tuple[Plane, Route], times: int) -> No
         path, body = CASES[route[0]][word(route[1])](rig)
         done = Applied(judge, caller, route[1], path, body)
         assert equal(done.wrote, done.draft), (path, body, done.wrote, done.draft)
-        promised: list[Told] = [(r["action"], r["kind"], r["id"]) for r in done.plan["rows"]]
+        promised = [(r["action"], r["kind"], r["id"]) for r in done.plan["rows"]]
         assert Counter(done.read) == Counter(promised), (path, body)
         named = {(kind, object_id) for _, kind, object_id in promised}
         at_once = [e for e in done.plan["effects"] if e["kind"] in TENANT_KINDS and e["action"] != "remove"]
