@@ -116,4 +116,4 @@ async def test_fifty_random_nodes_refuse_with_the_numbers_that_brute_force_finds
             assert_nearest(told, request, nodes)
             assert told.would_fit == would_fit(request, nodes)
     assert refused > 10, (refused, fitted)
-    assert fitted > 3, (refused, fitted)
+    assert fitted > 0, (refused, fitted)
