@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import re
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
+import pytest
+
+from nubila.api import table
+from nubila.api.operator.routes import ROUTES as OPERATOR
+from nubila.api.route import Route
+from nubila.api.user.routes import ROUTES as USER
+from nubila.model.catalog import Plane
+from nubila.model.ids import KIND, parse
+from tests.fleet import plan_cases
 from tests.fleet.caller import Caller
-from tests.fleet.installation import PUBLIC_KEY, Installation
+from tests.fleet.installation import Installation
+from tests.fleet.puppet import puppet_of
 from tests.fleet.tenant import Tenant, refused
 
 MUTATIONS = 200
-LISTS = ("vms", "volumes", "ports", "networks", "keypairs", "flavors", "images", "operations", "tokens")
+LOOKS = 2  # reads of each plane after a mutation, beside those of what it was about
 # what the log does not keep: how long ago a node was heard from, and how much of a quota is used
 NOT_KEPT = {"last_report_age_s", "used"}
 
@@ -31,89 +46,141 @@ def kept(body: Any) -> Any:
 class Recorder:
     """Answers with the moment they were given at, each sure to be of that moment: the same before and after it."""
 
-    def __init__(self, cloud: Installation, caller: Caller):
-        self.cloud, self.caller = cloud, caller
-        self.answers: list[tuple[str, str, Any]] = []
+    def __init__(self, cloud: Installation):
+        self.answers: list[tuple[str, Caller, str, Any]] = []
+        self._loop = asyncio.new_event_loop()
+        connecting = asyncpg.connect(host=str(cloud.server.top), user="nubila", database="nubila")
+        self._connection = self._loop.run_until_complete(connecting)
 
     def now(self) -> str:
-        moment: str = self.cloud.sql("select clock_timestamp() as now")[0]["now"].isoformat()
+        moment: str = self._loop.run_until_complete(self._connection.fetchval("select clock_timestamp()")).isoformat()
         return moment
 
-    def record(self, *paths: str) -> int:
+    def record(self, caller: Caller, *paths: str) -> int:
         done = 0
         for path in paths:
             for _ in range(20):
-                before, moment, after = self._look(path), self.now(), None
+                before, moment, after = self._look(caller, path), self.now(), None
                 time.sleep(0.01)  # a commit under way at that moment is over
-                after = self._look(path)
+                after = self._look(caller, path)
                 if before == after:
-                    self.answers.append((moment, path, after))
+                    self.answers.append((moment, caller, path, after))
                     done += 1
                     break
         return done
 
-    def _look(self, path: str) -> Any:
-        reply = self.caller.get(path)
+    def _look(self, caller: Caller, path: str) -> Any:
+        reply = caller.get(path)
         return kept(reply.body) if reply.status == 200 else reply.status
 
-
-def mutate(tenant: Tenant, draw: random.Random, vms: dict[str, str], n: int) -> str:
-    """One random change by the API; returns the name of the object that it was about."""
-    owner = tenant.owner
-    name = draw.choice(sorted(vms)) if vms else ""
-    verb = draw.choice(("create", "label", "label", "rename", "stop", "start", "reboot", "remove", "key", "network"))
-    if not name or (verb == "create" and len(vms) < 8):
-        made = owner.post("/v1/vms?wait=20", tenant.wish(f"v{n}")).ok()["vm"]
-        vms[f"v{n}"] = made["id"]
-        return f"/v1/vms/{made['id']}"
-    path = f"/v1/vms/{vms[name]}"
-    if verb == "rename":
-        owner.patch(path, {"name": f"r{n}"}).ok()
-        vms[f"r{n}"] = vms.pop(name)
-    elif verb in ("stop", "start", "reboot"):
-        owner.post(f"{path}/{verb}?wait=20", {"mode": "hard"} if verb == "stop" else None)
-    elif verb == "remove":
-        owner.delete(f"{path}?wait=20").ok()
-        del vms[name]
-    elif verb == "key":
-        return f"/v1/keypairs/{owner.post('/v1/keypairs', {'name': f'k{n}', 'public_key': PUBLIC_KEY}).ok()['id']}"
-    elif verb == "network":
-        body = {"name": f"n{n}", "subnets": [{"cidr": "10.8.0.0/24"}]}
-        made = owner.post("/v1/networks", body)
-        return f"/v1/networks/{made.body['id']}" if made.status == 201 else path
-    else:
-        owner.patch(path, {"labels": {"n": str(n)}}).ok()
-    return path
+    def close(self) -> None:
+        self._loop.run_until_complete(self._connection.close())
+        self._loop.close()
 
 
-def test_two_hundred_random_mutations_are_answered_as_they_were(cloud: Installation, tenant: Tenant) -> None:
+@pytest.fixture
+def recorder(cloud: Installation) -> Iterator[Recorder]:
+    made = Recorder(cloud)
+    yield made
+    made.close()
+
+
+def with_past(plane: Plane, routes: tuple[Route, ...]) -> list[Route]:
+    return [r for r in routes if "as_of" in table.common(plane, r)]
+
+
+class Reads:
+    """One plane's reads, and the newest object of each kind that its answers named."""
+
+    def __init__(self, plane: Plane, caller: Caller, routes: tuple[Route, ...], cases: dict[str, plan_cases.Case]):
+        self.caller, self.cases, self.routes = caller, cases, with_past(plane, routes)
+        self.known: dict[str, str] = {}
+        self.read: set[str] = set()
+
+    def note(self, body: Any) -> list[str]:
+        """The ids in an answer, each remembered as the newest of its kind."""
+        found = [v for k, v in body.items() if k == "id"] if isinstance(body, dict) else []
+        parts = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+        found += [i for part in parts if isinstance(part, dict | list) for i in self.note(part)]
+        for i in found:
+            self.known[KIND[i.partition("-")[0]]] = i
+        return found
+
+    def single(self, object_id: str) -> str | None:
+        kind = KIND[object_id.partition("-")[0]]
+        route = next((r for r in self.routes if re.fullmatch(rf"/v1/[a-z-]+/\{{{kind}\}}", r.path)), None)
+        return None if route is None else re.sub(r"\{.*\}", object_id, route.path)
+
+    def paths(self, draw: random.Random) -> list[str]:
+        """Some reads, those that were not made yet first."""
+        able = [r for r in self.routes if set(re.findall(r"\{([a-z_]+)", r.path)) <= self.known.keys()]
+        draw.shuffle(able)
+        able.sort(key=lambda r: r.path in self.read)
+        self.read |= {r.path for r in able[:LOOKS]}
+        return [re.sub(r"\{([a-z_]+)\}", lambda m: self.known[m[1]], r.path) for r in able[:LOOKS]]
+
+
+def made_at(path: str) -> datetime:
+    """Ids begin with the moment they were made."""
+    value = path.rpartition("/")[2]
+    made = parse(KIND[value.partition("-")[0]], value)
+    assert made is not None
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+
+
+def mutate(rig: plan_cases.Rig, plane: Reads, draw: random.Random) -> list[str]:
+    """A random call of a random verb; returns the ids of what it was about."""
+    route = draw.choice(sorted(plane.cases))
+    path, body = plane.cases[route](rig)
+    reply = plane.caller.call(route.partition(" ")[0], path, body)
+    return plane.note(reply.ok()) if reply.raw else []
+
+
+def test_two_hundred_random_mutations_are_answered_as_they_were(cloud: Installation, recorder: Recorder) -> None:
     draw = random.Random(20261121)
-    recorder = Recorder(cloud, tenant.owner)
-    began = recorder.now()
-    vms: dict[str, str] = {}
-    touched: dict[str, str] = {}  # path -> a moment before it was made
-    for n in range(MUTATIONS):
-        before = recorder.now()
-        path = mutate(tenant, draw, vms, n)
-        touched.setdefault(path, before)
-        recorder.record(path, f"/v1/{draw.choice(LISTS)}", "/v1/vms")
-    assert len(recorder.answers) > 2.9 * MUTATIONS
-    for moment, path, answer in recorder.answers:
-        reply = tenant.owner.get(at(path, as_of=moment))
+    with puppet_of(cloud) as puppet:
+        rig = plan_cases.Rig(cloud, puppet, 4711)
+        puppet.silent_for(-3600)  # for an hour it counts as heard from: how long it is silent is not in the log
+        planes = [
+            Reads(Plane.USER, rig.owner, USER, plan_cases.USER),
+            Reads(Plane.OPERATOR, rig.operator, OPERATOR, plan_cases.OPERATOR),
+        ]
+        known = {"project": rig.tenant.id, "network": rig.tenant.network_id, "node": puppet.id}
+        for plane in planes:  # what one made the other reads too, or both times not
+            plane.known = known
+        planes[0].note(rig.owner.get("/v1/flavors").ok())
+        began = recorder.now()
+        touched: dict[str, tuple[str, Caller]] = {}  # path -> a moment before it was made
+        for n in range(MUTATIONS):
+            before = recorder.now()
+            about = mutate(rig, planes[n % 2], draw)
+            for plane in planes:
+                singles = [s for i in about if (s := plane.single(i)) is not None]
+                for path in singles:
+                    touched.setdefault(path, (before, plane.caller))
+                recorder.record(plane.caller, *singles[:2], *plane.paths(draw))
+    assert len(recorder.answers) > LOOKS * 2 * MUTATIONS * 0.95
+    for plane in planes:
+        assert plane.read == {r.path for r in plane.routes}
+    for moment, caller, path, answer in recorder.answers:
+        reply = caller.get(at(path, as_of=moment))
         found = kept(reply.body) if reply.status == 200 else reply.status
         assert found == answer, (path, moment, json.dumps(found)[:1500], json.dumps(answer)[:1500])
-    for path, before in touched.items():
-        told = refused(tenant.owner.get(at(path, as_of=before)), 404, "not-found")
-        assert "did not exist then" in told["detail"]
-    assert tenant.owner.get(at("/v1/vms", as_of=began)).ok()["items"] == []
+    for path, (before, caller) in touched.items():
+        if made_at(path) > datetime.fromisoformat(before):
+            told = refused(caller.get(at(path, as_of=before)), 404, "not-found")
+            assert "did not exist then" in told["detail"]
+    assert rig.owner.get(at("/v1/vms", as_of=began)).ok()["items"] == []
 
 
-def test_a_list_of_then_has_pages_filters_and_one_projects_objects_only(cloud: Installation, tenant: Tenant) -> None:
+def test_a_list_of_then_has_pages_filters_and_one_projects_objects_only(
+    cloud: Installation, tenant: Tenant, recorder: Recorder
+) -> None:
     other = Tenant(cloud)
     other.create("theirs")
     for n in range(7):
         tenant.create(f"v{n}", wait=20, labels={"odd": str(n % 2)})
-    then = Recorder(cloud, tenant.owner).now()
+    then = recorder.now()
     tenant.owner.delete("/v1/vms/v3?wait=20").ok()
     tenant.owner.patch("/v1/vms/v5", {"name": "x", "labels": {}}).ok()
     tenant.create("v9")
@@ -128,8 +195,7 @@ def test_a_list_of_then_has_pages_filters_and_one_projects_objects_only(cloud: I
     refused(other.owner.get(at(f"/v1/vms/{tenant.vm('x')['id']}", as_of=then)), 404, "not-found")
 
 
-def test_the_difference_of_two_moments(cloud: Installation, tenant: Tenant) -> None:
-    recorder = Recorder(cloud, tenant.owner)
+def test_the_difference_of_two_moments(tenant: Tenant, recorder: Recorder) -> None:
     tenant.running("a")
     tenant.running("b")
     first = recorder.now()

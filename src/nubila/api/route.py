@@ -179,9 +179,9 @@ class Route:
 
     @property
     def has_past(self) -> bool:
-        """Reads a resource from tables that are in the change log: takes ?as_of=."""
-        noun, _, verb = self.permission.partition(".")
-        return self.past and self.method == "GET" and verb == "read" and noun in LOGGED and self.media[0] == JSON
+        """Reads a resource, or what belongs to it, from tables that are in the change log: takes ?as_of=."""
+        noun = self.permission.partition(".")[0]
+        return self.past and self.method == "GET" and noun in LOGGED and self.media[0] == JSON
 
     @property
     def summary(self) -> str:

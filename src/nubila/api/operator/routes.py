@@ -107,7 +107,7 @@ ROWS: tuple[Route, ...] = (
         body=catalog.QuotaChange,
         errors=CLAIMS,
     ),
-    Route("GET", f"{V}/projects/{{project}}/members", "member.read", account.list_members, past=False),
+    Route("GET", f"{V}/projects/{{project}}/members", "member.read", account.list_members),
     Route(
         "DELETE",
         f"{V}/projects/{{project}}/members/{{user}}",
@@ -197,7 +197,7 @@ ROWS: tuple[Route, ...] = (
         errors=UPLOADS,
     ),
     Route("GET", f"{V}/images/{{image}}/content", "image.download", image_content.download_image, media=(BYTES,)),
-    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state),
+    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state, past=False),
     Route("GET", f"{V}/images/{{image}}/shares", "image.share", image.list_shares),
     Route(
         "PUT",

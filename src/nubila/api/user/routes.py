@@ -86,7 +86,7 @@ ROWS: tuple[Route, ...] = (
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),
     Route("GET", f"{V}/vms/{{vm}}/boot-string", "vm.read", vm_more.boot_string),
-    Route("GET", f"{V}/vms/{{vm}}/user-data", "vm.read_user_data", vm_more.user_data),
+    Route("GET", f"{V}/vms/{{vm}}/user-data", "vm.read_user_data", vm_more.user_data, past=False),
     Route("GET", f"{V}/vms/{{vm}}/console", "vm.console", vm.console, query=vm.ConsoleQuery, media=(TEXT,), held=True),
     Route("GET", f"{V}/vms/{{vm}}/placement", "vm.read", vm.placement, past=False),
     Route("GET", f"{V}/events", "event.read", event.events, query=event.EventQuery, media=(event.MEDIA,), held=True),
@@ -163,7 +163,7 @@ ROWS: tuple[Route, ...] = (
         errors=UPLOADS,
     ),
     Route("GET", f"{V}/images/{{image}}/content", "image.download", image_content.download_image, media=(BYTES,)),
-    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state),
+    Route("GET", f"{V}/images/{{image}}/upload", "image.upload", image_content.upload_state, past=False),
     Route("GET", f"{V}/images/{{image}}/shares", "image.share", image.list_shares),
     Route(
         "PUT",
