@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -46,7 +47,9 @@ from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
 from nubila.reconcile.seal import Sealer
 from nubila.store.adopt import is_foreign
+from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
+from nubila.store.feed import BATCH, Feed
 from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
@@ -164,6 +167,7 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         fleet=fleet,
         heard=Heard(nodes, SealStore(database)),
         hub=hub,
+        feed=_feed(ChangeStore(database), hub, fabric["fabric_epoch"]),
         notifier=notifier,
         carrier=Carrier(database, notifier, fleet, mint),
         vault=vaultbox.open_or_create(settings.control_dir / "vault.key", secrets.token_bytes(32)),
@@ -173,6 +177,10 @@ async def compose(settings: Settings, pool: int | None = None) -> Context:
         work=WorkStore(database),
         random_bytes=secrets.token_bytes,
     )
+
+
+def _feed(changes: ChangeStore, hub: Hub, fabric_epoch: int) -> Feed:
+    return Feed(partial(changes.read, limit=BATCH), partial(changes.end, fabric_epoch), hub, fabric_epoch)
 
 
 def _image_options(settings: Settings) -> ImageOptions:
@@ -231,7 +239,11 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     context.notifier.start()
-    tasks = [asyncio.create_task(context.heard.run()), asyncio.create_task(_one_epoch(context, stop))]
+    tasks = [
+        asyncio.create_task(context.heard.run()),
+        asyncio.create_task(context.feed.run()),
+        asyncio.create_task(_one_epoch(context, stop)),
+    ]
     if "operator" in words:
         await first_operator_file(context)
     if "reconcile" in words:

@@ -25,6 +25,7 @@ from nubila.agent.pool import Pool
 from nubila.drivers.hypervisor.base import Domain, DomainDisk
 from nubila.drivers.hypervisor.base import Options as HypervisorOptions
 from nubila.drivers.hypervisor.libvirt import LibvirtHypervisor
+from nubila.drivers.network.base import Group, Rule
 from nubila.drivers.network.base import Options as NetworkOptions
 from nubila.drivers.network.bridge import BridgeNetwork
 from nubila.drivers.network.bridge_nft import prefix
@@ -35,6 +36,7 @@ from nubila.model import ids
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("netns")]
 TABLE = "orphantest"
+THEIRS = ("bridge named like ours", "bridge", "table of our name", "table", "chain in our table", "domain")
 
 
 def an_id(kind: str, number: int) -> str:
@@ -75,6 +77,7 @@ class Node:
                 "domain": [d.vm_id for d in domains.domains],
                 "port": [p.port_id for p in wires.ports],
                 "network": [n.network_id for n in wires.networks],
+                "group": list(wires.groups),
                 "volume": [v.volume_id for v in disks.volumes],
                 "image": list(disks.images),
                 "directory": self.rooms.found(),
@@ -139,6 +142,8 @@ class Living:
         node.known["volume"].add(domain.disks[0].volume_id)
         node.known["port"].add(port_id)
         node.known["network"].add(self.network_id)
+        node.network.ensure_group(Group(group_id=an_id("security_group", 1), rules=(Rule(direction="in"),)))
+        node.known["group"].add(an_id("security_group", 1))
 
 
 def leftovers(node: Node, living: Living) -> tuple[set[tuple[str, str]], subprocess.Popen[bytes]]:
@@ -156,11 +161,12 @@ def leftovers(node: Node, living: Living) -> tuple[set[tuple[str, str]], subproc
     node.hypervisor.destroy(defined.vm_id)
     planted |= {("domain", defined.vm_id), ("directory", defined.vm_id), ("volume", an_id("volume", 3))}
     planted |= {("console", f"{defined.vm_id}.log"), ("log", f"{defined.vm_id}.e1.log")}  # 9, 10
-    # 11: a disk alone; 12: an image that nothing is based on; 13: an unfinished file
-    node.storage.ensure_volume(Volume(volume_id=an_id("volume", 4), format="qcow2", size_gib=1, uid=1, gid=1))
+    # 11: rules of a group that no port here is in; 12: an image that nothing is based on; 13: an unfinished file
+    group_id = an_id("security_group", 2)
+    node.network.ensure_group(Group(group_id=group_id, rules=(Rule(direction="in", ports=(22, 22), protocol="tcp"),)))
     (node.place / "disks" / "images" / ("ab" * 32)).write_bytes(b"x")
     (node.place / "disks" / "tmp" / "tmphalf").write_bytes(b"half")
-    planted |= {("volume", an_id("volume", 4)), ("image", "ab" * 32), ("temporary", "tmphalf")}
+    planted |= {("group", group_id), ("image", "ab" * 32), ("temporary", "tmphalf")}
     # 14, 15: a network with its DHCP, and a tap on it
     network_id = an_id("network", 2)
     blue = [msgspec.structs.replace(s, cidr=s.cidr.replace("91", "92"), gateway=s.gateway.replace("91", "92")) for s in NETWORK.subnets]  # fmt: skip
@@ -256,11 +262,13 @@ def test_each_of_twenty_leftovers_is_found_and_none_of_twenty_foreign_things_is_
         (process,) = [name for kind, name in found if kind == "process"]
         assert process.split(".")[0] == str(qemu.pid)
         assert len(found) == 20
+        assert {kind for kind, _ in found} == set(garbage.ORDER)  # of every kind that there is
         assert shown <= seen_foreign(node)
         for _ in range(4):  # a network goes once its ports are gone
             node.sweep()
         assert node.look() == set()
         assert qemu.wait(10) == -signal.SIGKILL
+        assert len(files) + len(THEIRS) + len(processes) == 20
         assert all(f.read_text() == "theirs" for f in files)
         assert shown <= seen_foreign(node)
         assert all(p.poll() is None for p in processes)
@@ -272,6 +280,7 @@ def test_each_of_twenty_leftovers_is_found_and_none_of_twenty_foreign_things_is_
         ours = node.hypervisor.observe()
         assert [(d.vm_id, d.running) for d in ours.domains] == [(an_id("vm", 1), True)]
         assert [p.up for p in node.network.observe().ports] == [True]
+        assert node.network.observe().groups == (an_id("security_group", 1),)
     finally:
         for p in (qemu, *processes):
             p.kill()

@@ -26,7 +26,7 @@ class Rig:
 
     def __init__(self, cloud: Installation, puppet: Puppet, seed: int):
         self.cloud, self.puppet, self.draw = cloud, puppet, random.Random(seed)
-        self.tenant, self.other = Tenant(cloud), Tenant(cloud)
+        self.tenant, self.other = Tenant(cloud, quota={"images": 1000, "networks": 1000}), Tenant(cloud)
         self.owner, self.operator = self.tenant.owner, cloud.operator()
         self.owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
         upload(self.owner, "disc", small_iso())

@@ -28,6 +28,7 @@ from nubila.represent import etag, json
 from nubila.represent.page import Page, next_link
 from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
+from nubila.store.feed import Feed
 from nubila.store.image import ImageRows
 from nubila.store.node import NodeStore
 from nubila.store.notify import Hub, Notifier
@@ -57,6 +58,7 @@ class Context:
     fleet: Fleet
     heard: Heard
     hub: Hub
+    feed: Feed
     notifier: Notifier
     carrier: Carrier
     vault: VaultBox

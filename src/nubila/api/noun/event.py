@@ -1,7 +1,9 @@
 """`GET /v1/events`: the change log as server-sent events, on all three planes. Resumed by Last-Event-ID, which is a cursor.
 
-A stream holds one batch of rows at most: the next is read when the client has taken the last, so a slow client costs
-nothing but its place in the log. Who may read is asked again all the time; a token that was revoked ends the stream.
+A stream that resumes reads its own way up to the present, and then takes from the feed that all streams of the process
+share (store/feed.py). It holds one batch at most: a client that takes its events so slowly that the feed has forgotten
+what comes next is cut, and resumes from its last id. Who may read is asked again all the time; a token that was revoked
+ends the stream.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from nubila.represent import json
 from nubila.store.change import ChangeStore
 from nubila.store.cursor import Cursor
 from nubila.store.database import Record
-from nubila.store.notify import CHANGED
+from nubila.store.feed import Feed, Ring, Told
 
 MEDIA = "text/event-stream"
 BATCH = 200
 CLOCK_S = 1.0
-SPACING_S = 0.05  # a burst of commits is one batch
+TOO_SLOW = "Events came faster than you took them. Open the stream again with this id as Last-Event-ID."
 NODE_KINDS = ("vm", "volume", "port", "attachment", "node")
 
 
@@ -95,33 +97,91 @@ async def _follow(
 ) -> AsyncIterator[bytes]:
     # The first piece says where the stream stands: who reconnects before anything came loses nothing.
     yield _event("reset" if reset else "begin", str(cursor), {"cursor": str(cursor), "reset": reset})
+    source = Source(call.context.feed, changes, wanted, cursor)
     said, asked = time.monotonic(), time.monotonic()
-    while not call.gate.stopping:
-        expected = call.context.hub.expect(CHANGED)
-        rows = await changes.read(
-            cursor,
-            project_id=wanted.project_id,
-            object_id=wanted.object_id,
-            kinds=wanted.kinds,
-            node_id=wanted.node_id,
+    try:
+        while not call.gate.stopping:
+            news = call.context.feed.expect()
+            rows = await source.next()
+            if time.monotonic() - asked >= CLOCK_S:
+                asked = time.monotonic()
+                if (refusal := await _refused(call)) is not None:
+                    yield _event("end", str(cursor), {"slug": refusal.slug, "detail": refusal.detail})
+                    return
+            if rows is None:
+                yield _event("cut", str(cursor), {"cursor": str(cursor), "detail": TOO_SLOW})
+                return
+            if rows:
+                cursor, said = _place(call, rows[-1]), time.monotonic()
+                yield b"".join(_event("change", cursor_of(call, r), change_shown(call, r)) for r in rows)
+            elif source.rests:
+                if time.monotonic() - said >= call.query.heartbeat:
+                    said = time.monotonic()
+                    yield b": nothing new\n\n"
+                await _pause(call, news, min(CLOCK_S, call.query.heartbeat))
+            else:
+                await asyncio.sleep(0)  # a batch of which nothing is for this stream
+    finally:
+        source.close()
+
+
+class Source:
+    """The rows of one stream: from the database until it has come up to the feed, from the feed after that."""
+
+    def __init__(self, feed: Feed, changes: ChangeStore, wanted: Wanted, cursor: Cursor):
+        self._feed, self._changes, self._wanted, self._cursor = feed, changes, wanted, cursor
+        self._place = cursor.place
+        self._ring: Ring | None = None  # the one it has come up to
+        self.rests = False  # there was nothing more
+        feed.join()
+
+    def close(self) -> None:
+        self._feed.leave()
+
+    async def next(self) -> list[Record] | None:
+        """At most a batch; None when the feed went on without this stream."""
+        ring = self._feed.ring
+        found = None if ring is None else ring.after(self._place, BATCH)
+        if found is not None:
+            self._ring = ring
+            self.rests = len(found) < BATCH
+            if found:
+                self._place = found[-1].place
+            return [t.row for t in found if _takes(self._wanted, t)]
+        if ring is not None and self._ring is ring:
+            return None
+        return await self._behind(ring)
+
+    async def _behind(self, ring: Ring | None) -> list[Record]:
+        # What the feed had read before is visible to this statement too: without more rows it has come up to there.
+        high = None if ring is None else ring.high
+        w = self._wanted
+        rows = await self._changes.read(
+            Cursor.at(self._cursor.fabric_epoch, *self._place),
+            project_id=w.project_id,
+            object_id=w.object_id,
+            kinds=w.kinds,
+            node_id=w.node_id,
             limit=BATCH,
         )
-        if time.monotonic() - asked >= CLOCK_S:
-            asked = time.monotonic()
-            if (refusal := await _refused(call)) is not None:
-                expected.close()
-                yield _event("end", str(cursor), {"slug": refusal.slug, "detail": refusal.detail})
-                return
         if rows:
-            cursor, said = _place(call, rows[-1]), time.monotonic()
-            expected.close()
-            yield b"".join(_event("change", cursor_of(call, r), change_shown(call, r)) for r in rows)
-            continue
-        if time.monotonic() - said >= call.query.heartbeat:
-            said = time.monotonic()
-            yield b": nothing new\n\n"
-        await _pause(call, expected.wait(min(CLOCK_S, call.query.heartbeat)))
-        await asyncio.sleep(SPACING_S)
+            self._place = rows[-1]["fabric_epoch"], rows[-1]["xid"], rows[-1]["seq"]
+        if len(rows) < BATCH and high is not None:
+            self._place = max(self._place, high)
+        self.rests = len(rows) < BATCH
+        return rows
+
+
+def _takes(wanted: Wanted, t: Told) -> bool:
+    """What the database's statement says of a row, of one in memory."""
+    row = t.row
+    return (
+        row["action"] != "baseline"
+        and (wanted.project_id is None or row["project_id"] == wanted.project_id)
+        and (wanted.object_id is None or row["object_id"] == wanted.object_id)
+        and (wanted.kinds is None or row["kind"] in wanted.kinds)
+        and (wanted.node_id is None or t.node_id == str(wanted.node_id))
+    )
 
 
 def _place(call: ApiCall, row: Record) -> Cursor:
@@ -141,16 +201,14 @@ async def _refused(call: ApiCall) -> errors.NubilaError | None:
     return None
 
 
-async def _pause(call: ApiCall, happened: Any) -> None:
-    """Until it happened or Nubila stops."""
+async def _pause(call: ApiCall, news: asyncio.Future[None], timeout_s: float) -> None:
+    """Until there is news, the time is over, or Nubila stops."""
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(happened)
     call.gate.held.add(stop)
     try:
-        await asyncio.wait((waiting, stop), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((news, stop), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         call.gate.held.discard(stop)
-        waiting.cancel()
 
 
 def _event(name: str, cursor: str, data: dict[str, Any]) -> bytes:
