@@ -32,7 +32,7 @@ async def test_a_list_of_then_reads_no_table_that_is_not_logged_and_scans_none(
     world: World, kind: str, scoped: bool
 ) -> None:
     """A table that is joined and not logged would show the present in an answer about the past."""
-    query = resource._list(kind, scoped, (), False, False)
+    query = resource.listing(kind, scoped, (), False, False)
     values = query.values({"project_id": world.project_id, "labels": "{}", "after": None, "limit": 100})
     past = PastDatabase(world.database, Moment(at=await world.database.value("select clock_timestamp()")))
     plan = json.loads(await past.value(f"explain (format json) {query.sql}", *values))

@@ -25,7 +25,7 @@ from nubila.model.catalog import Plane
 from nubila.model.draft import Row
 from nubila.model.ids import parse, text
 from nubila.represent import etag, json
-from nubila.represent.page import Page, next_link
+from nubila.represent.page import Page, foreign, next_link
 from nubila.store.change import ChangeStore
 from nubila.store.database import Database, Record
 from nubila.store.feed import Feed
@@ -260,9 +260,7 @@ def after_of(call: ApiCall, kind: str) -> UUID | None:
         return None
     after = parse(kind, str(call.page.after[0]))
     if after is None:
-        raise errors.BadRequest(
-            "The cursor in 'after' is not one of this list.", fix="Follow the 'next' link of the previous page."
-        )
+        raise foreign()
     return after
 
 

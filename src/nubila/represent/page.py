@@ -45,10 +45,15 @@ def decode(text: str, length: int | None = None) -> tuple[Key, ...]:
             raise ValueError("parts")
         return key
     except (ValueError, binascii.Error, RecursionError):
-        raise BadRequest(
-            "The cursor in 'after' is not one of this list.",
-            fix="Follow the 'next' link of the previous page, or leave 'after' out to begin again.",
-        ) from None
+        raise foreign() from None
+
+
+def foreign() -> BadRequest:
+    """The answer to a cursor that this list never gave out."""
+    return BadRequest(
+        "The cursor in 'after' is not one of this list.",
+        fix="Follow the 'next' link of the previous page, or leave 'after' out to begin again.",
+    )
 
 
 def _storable(part: Key) -> bool:

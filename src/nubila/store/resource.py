@@ -232,7 +232,8 @@ def _scoped(
 
 
 @cache
-def _list(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: bool) -> Compiled:
+def listing(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after: bool) -> Compiled:
+    """The statement of a list with these filters."""
     table = T[kind]
     source, columns = _source(kind)
     statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, listing="name" not in equal)
@@ -278,7 +279,7 @@ class ResourceStore:
     async def list(self, kind: str, f: Filter) -> list[Record]:
         """One row more than `limit` when there is a next page, in the order of ids (that is, of creation)."""
         equal = {**{n: v for n in ("name", "state") if (v := getattr(f, n)) is not None}, **f.equals}
-        query = _list(kind, f.project_id is not None, tuple(sorted(equal)), bool(f.labels), f.after is not None)
+        query = listing(kind, f.project_id is not None, tuple(sorted(equal)), bool(f.labels), f.after is not None)
         values = {
             **equal,
             "project_id": f.project_id,

@@ -101,6 +101,8 @@ async def _written(call: ApiCall, drafted: Callable[[Draft], Awaitable[list[str]
     for attempt in range(TRIES):
         draft = Draft(actor=call.principal.actor, request=call.request_id, reason="report")
         refused = await drafted(draft)
+        if draft.is_empty():  # nothing differs from what is known
+            return refused
         try:
             await c.database.commit(draft)
         except Retry:
@@ -114,21 +116,15 @@ async def _written(call: ApiCall, drafted: Callable[[Draft], Awaitable[list[str]
 
 
 async def _ledger(call: ApiCall, node_id: UUID, found: Sequence[protocol.Drift]) -> None:
-    """The node's drifts as they are now: one read, a pure decision, one write when something differs."""
-    c, drifts = call.context, DriftStore(call.context.database)
-    for attempt in range(TRIES):
-        draft = Draft(actor=call.principal.actor, request=call.request_id, reason="report")
+    """The node's drifts as they are now."""
+    drifts, mint = DriftStore(call.context.database), call.context.carrier.mint
+
+    async def drafted(draft: Draft) -> list[str]:
         rows, now = await drifts.open(node_id)
-        drift.observe(rows, found, node_id, now, draft, c.carrier.mint)
-        if draft.is_empty():
-            return
-        try:
-            await c.database.commit(draft)
-        except Retry:
-            if attempt == TRIES - 1:
-                raise
-            continue
-        return
+        drift.observe(rows, found, node_id, now, draft, mint)
+        return []
+
+    await _written(call, drafted)
 
 
 def _draft(draft: Draft, views: list[dict[str, Any]], reports: dict[UUID, protocol.VmReport]) -> list[str]:

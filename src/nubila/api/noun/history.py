@@ -15,7 +15,7 @@ from nubila.api.noun.change import actor_shown, content_shown, cursor_of
 from nubila.api.route import LOGGED, Answer, Handler, Route
 from nubila.model.ids import PREFIX, text
 from nubila.represent import difference
-from nubila.represent.page import next_link
+from nubila.represent.page import foreign, next_link
 from nubila.store.change import ChangeStore
 from nubila.store.database import Record
 from nubila.store.tables import BY_NAME
@@ -76,9 +76,7 @@ def _unknown(kind: str, value: str) -> errors.NotFound:
 
 def _sequence(part: object) -> int:
     if not isinstance(part, int) or isinstance(part, bool):
-        raise errors.BadRequest(
-            "The cursor in 'after' is not one of this list.", fix="Follow the 'next' link of the previous page."
-        )
+        raise foreign()
     return part
 
 
