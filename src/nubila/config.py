@@ -23,6 +23,9 @@ _HOST = re.compile(
 )
 
 
+Days = Annotated[int, msgspec.Meta(ge=0, le=36500)]
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "nubila"  # of this installation: part of every OS name (users, directories, tables)
     listen: str = "127.0.0.1"  # an address of this machine; 0.0.0.0 or :: for all of them
@@ -44,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_bucket: str = ""
     s3_prefix: str = ""
     s3_credentials_file: str = ""  # JSON: access_key_id, secret_access_key; readable by the control plane's user only
+    change_days: Days = 0  # how long changes are kept before they are trimmed; 0: for ever
     bus: bool = True  # False: no wake-ups between or inside processes, only the clock (fault tests)
     var: str = ""  # state; default /var/lib/NAME
     run: str = ""  # sockets, and which processes run; default /run/NAME

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -45,6 +45,7 @@ from nubila.intent.carry import Carrier
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
+from nubila.reconcile.retention import Trimmer
 from nubila.reconcile.seal import Sealer
 from nubila.store.adopt import is_foreign
 from nubila.store.change import ChangeStore
@@ -251,6 +252,8 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
         tasks.append(asyncio.create_task(Importer(context).run(stop)))
         sealer = Sealer(SealStore(context.database), context.work, context.hub, holder)
         tasks.append(asyncio.create_task(sealer.run(stop)))
+        trimmer = Trimmer(context.database, context.work, holder, timedelta(days=settings.change_days))
+        tasks.append(asyncio.create_task(trimmer.run(stop)))
         tasks.append(asyncio.create_task(Loop(context.carrier, context.work, holder).run(stop)))
     names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
     listeners = [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nubila.cli import main as cli_main
-from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Canned, Cli, Fake, problem
+from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Asked, Canned, Cli, Fake, problem
 
 DONE = {"id": "op-1", "kind": "operation", "state": "done", "spec": {"verb": "create"}}
 VM = {"id": "vm-1", "kind": "vm", "name": "web", "state": "running", "addresses": ["10.0.0.5"], "labels": {"a": "1"}}
@@ -559,3 +560,43 @@ def test_events_are_shown_as_they_come(cli: Cli, fake: Fake) -> None:
     assert fake.asked[0].query == {"kind": "vm", "after": "1.2.2"}
     assert ran.out == "2026-01-31T12:00:00.500Z vm web changed by user:usr-1: running\n"
     assert (ran.code, "No valid credential." in ran.err) == (5, True)
+
+
+def sse(*events: tuple[str, dict[str, object]]) -> Canned:
+    text = "".join(f"id: 1.{n}.1\nevent: {name}\ndata: {json.dumps(data)}\n\n" for n, (name, data) in enumerate(events))
+    return Canned(text.encode(), headers={"Content-Type": "text/event-stream"})
+
+
+def test_a_watched_list_goes_on_with_what_became_another_one(cli: Cli, fake: Fake) -> None:
+    a = {"id": "vm-1", "kind": "vm", "name": "a", "state": "starting", "created_at": "2026-01-01T00:00:00Z"}
+    b, up = {**a, "id": "vm-2", "name": "b"}, {**a, "state": "running"}
+    fake.on("GET", "/v1/vms", *(Canned({"items": i, "next": None}) for i in ([a, b], [up, b], [up, b], [up])))
+    change: tuple[str, dict[str, object]] = ("change", {})
+
+    def connection(asked: Asked) -> Canned:
+        """Each ends by itself, and is taken up again; the next event comes when the list was read again."""
+        number = len([x for x in fake.asked if x.path == "/v1/events"])
+        for _ in range(200):
+            if len([x for x in fake.asked if x.path == "/v1/vms"]) >= number - 1:
+                break
+            time.sleep(0.02)
+        ends = [("end", {"detail": "revoked"})] if number == 4 else []
+        return sse(("begin", {}) if number == 1 else change, *ends)
+
+    fake.on("GET", "/v1/events", connection)
+    ran = cli("vm", "list", "--watch")
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert lines[0][:3] == ["NAME", "ID", "STATE"]
+    seen = [line[:3] for line in lines[1:]]
+    assert ["b", "vm-2", "starting"] in seen
+    assert seen[-2:] == [["a", "vm-1", "running"], ["b", "is", "gone"]]
+    assert seen.count(["b", "vm-2", "starting"]) == 1  # what stayed as it was is not said again
+    assert "revoked" in ran.err
+    assert {a.query["kind"] for a in fake.asked if a.path == "/v1/events"} <= {"vm", "port"}
+
+
+def test_what_cannot_be_watched_is_said(cli: Cli, fake: Fake) -> None:
+    assert "the past does not change" in cli("vm", "list", "--watch", "--as-of", "2026-01-31T12:00:00Z").err
+    assert "plans are not in the change log" in cli("plan", "list", "--watch").err
+    fake.on("GET", "/v1/events", problem(400, "bad-request", "There are no events of the kind 'flavor' here."))
+    assert "no events of the kind 'flavor'" in cli("flavor", "list", "--watch").err

@@ -55,7 +55,7 @@ def test_plan_show_lists_the_facts_and_the_rows_it_writes(cli: Cli, fake: Fake) 
     out = cli("plan", "show", "plan-9").out
     assert "Rests on:" in out
     assert "prj-1" in out
-    assert ["insert", "vm", "vm-1"] in [line.split() for line in out.partition("Writes:")[2].splitlines()]
+    assert ["vm", "vm-1", "insert"] in [line.split() for line in out.partition("Writes:")[2].splitlines()]
 
 
 def test_plan_as_json_is_the_api_s(cli: Cli, fake: Fake) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,14 +15,16 @@ from tests import postgres
 from tests.postgres import Server, binaries
 from tests.world import World
 
+from nubila.reconcile.retention import Trimmer
 from nubila.store.adopt import adopt, is_foreign
 from nubila.store.audit import Anchor, AuditStore
 from nubila.store.change import ChangeStore, Cursor
 from nubila.store.database import Database
 from nubila.store.past import Moment, PastDatabase
 from nubila.store.resource import Filter, ResourceStore
-from nubila.store.retention import trim
+from nubila.store.retention import Trimmed, trim
 from nubila.store.seal import SealStore
+from nubila.store.work import WorkStore
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +210,27 @@ async def test_trimmed_the_log_answers_for_every_moment_since(world: World) -> N
     again = await trim(world.database, now + timedelta(seconds=1))
     assert again.gone > 0
     assert await names(world.database, Moment()) == ["old"]
+
+
+async def test_the_log_is_kept_as_long_as_the_setting_says(world: World) -> None:
+    await world.create_vm("old")
+    await seal_all(world.database)
+    before = await world.database.value("select count(*) from change")
+    work = WorkStore(world.database)
+    forever = Trimmer(world.database, work, "a", timedelta(0))
+    await asyncio.wait_for(forever.run(asyncio.Event()), 1)  # without a limit there is nothing to do
+    month = Trimmer(world.database, work, "a", timedelta(days=30))
+    assert (await month.once()) == Trimmed(None)
+    assert await world.database.value("select count(*) from change") == before
+    for table in ("change", "seal"):  # as if what was done had been done long ago
+        await world.database.execute(f"update {table} set at = at - interval '31 days'")
+    await work.lead("trim", "another", 60)
+    assert await month.once() is None
+    await work.release("trim", "another")
+    trimmed = await month.once()
+    assert trimmed is not None
+    assert 0 < trimmed.kept < trimmed.gone
+    assert await names(world.database, Moment()) == ["old"]
+    assert await Trimmer(world.database, work, "b", timedelta(days=30)).once() == Trimmed(
+        None
+    )  # the lease was given back

@@ -51,7 +51,7 @@ def token_list(*, options: Listing = Listing()) -> int:
     """List tokens, without their secrets."""
     session = Session(options)
     return flow.listing(
-        "token", session.either(options.as_).tokens(options.find()), options, session.plane(options.as_)
+        "token", lambda: session.either(options.as_).tokens(options.find()), options, session.plane(options.as_)
     )
 
 
@@ -82,7 +82,7 @@ def user_create(name: str, /, *, email: str | None = None, options: Write = Writ
 @verb(user, "list", "nubila user list")
 def user_list(*, options: Listing = Listing()) -> int:
     """List users."""
-    return flow.listing("user", Session(options).operator.users(options.find()), options, "operator")
+    return flow.listing("user", lambda: Session(options).operator.users(options.find()), options, "operator")
 
 
 @verb(user, "show", "nubila user show ada")
@@ -162,7 +162,7 @@ def operator_create(name: str, /, *, email: str | None = None, options: Write = 
 @verb(operator, "list", "nubila operator list")
 def operator_list(*, options: Listing = Listing()) -> int:
     """List operators."""
-    return flow.listing("operator", Session(options).operator.operators(options.find()), options, "operator")
+    return flow.listing("operator", lambda: Session(options).operator.operators(options.find()), options, "operator")
 
 
 @verb(operator, "show", "nubila operator show grace")

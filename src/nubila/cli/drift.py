@@ -27,8 +27,12 @@ def list_(
     options: Listing = Listing(),
 ) -> int:
     """List what differs from what is wished: fields of VMs changed from outside, foreign things, what was left."""
-    found = Session(options).operator.drifts(options.find(), cause=cause, node=node, vm=vm)
-    return flow.listing("drift", found, options, "operator")
+    return flow.listing(
+        "drift",
+        lambda: Session(options).operator.drifts(options.find(), cause=cause, node=node, vm=vm),
+        options,
+        "operator",
+    )
 
 
 @verb(app, "show", "nubila drift show drf-01k...")
@@ -84,5 +88,9 @@ def heed(drift: Drift, /, *, options: Write = Write()) -> int:
 @verb(orphans, "list", "nubila orphans list", "nubila orphans list --node host1")
 def list_orphans(*, node: OnNode = None, options: Listing = Listing()) -> int:
     """List what is Nubila's on hosts and wished by nobody. Each node removes its own after a time of grace."""
-    found = Session(options).operator.drifts(options.find(), cause="orphan", node=node)
-    return flow.listing("drift", found, options, "operator")
+    return flow.listing(
+        "drift",
+        lambda: Session(options).operator.drifts(options.find(), cause="orphan", node=node),
+        options,
+        "operator",
+    )

@@ -17,8 +17,9 @@ app = noun("flavor", "Sizes in which VMs come.")
 def list_(*, options: Listing = Listing()) -> int:
     """List flavors."""
     session = Session(options)
-    items = session.either(options.as_).flavors(options.find())
-    return flow.listing("flavor", items, options, session.plane(options.as_))
+    return flow.listing(
+        "flavor", lambda: session.either(options.as_).flavors(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila flavor show small")

@@ -37,8 +37,13 @@ WHERE: dict[str, str] = {
 }
 
 
-def listing(noun: str, items: Iterable[Json], options: Listed, plane: Plane) -> int:
-    """Prints a list in the asked form."""
+def listing(noun: str, read: Callable[[], Iterable[Json]], options: Listed, plane: Plane) -> int:
+    """Prints a list in the asked form; with --watch goes on with what changes."""
+    if options.watch:
+        from nubila.cli.watch import watched
+
+        return watched(noun, read, options, plane)
+    items = read()
     if options.as_json:
         print_json({"items": list(items), "next": None})
     elif options.until is not None:

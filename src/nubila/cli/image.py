@@ -35,8 +35,9 @@ LabelOption = Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE
 def list_(*, options: Listing = Listing()) -> int:
     """List images."""
     session = Session(options)
-    items = session.either(options.as_).images(options.find())
-    return flow.listing("image", items, options, session.plane(options.as_))
+    return flow.listing(
+        "image", lambda: session.either(options.as_).images(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila image show nubila-mini")

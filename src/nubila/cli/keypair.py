@@ -63,7 +63,7 @@ def create(
 def list_(*, options: Listing = Listing()) -> int:
     """List key pairs."""
     session = Session(options)
-    return flow.listing("keypair", session.user.keypairs(options.find()), options, "user")
+    return flow.listing("keypair", lambda: session.user.keypairs(options.find()), options, "user")
 
 
 @verb(app, "show", "nubila keypair show laptop")

@@ -57,8 +57,9 @@ def create(
 def list_(*, options: Listing = Listing()) -> int:
     """List networks."""
     session = Session(options)
-    items = session.either(options.as_).networks(options.find())
-    return flow.listing("network", items, options, session.plane(options.as_))
+    return flow.listing(
+        "network", lambda: session.either(options.as_).networks(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila network show back")

@@ -23,7 +23,7 @@ Node = Annotated[str, named("node")]
 @verb(app, "list", "nubila node list", "nubila node list -o wide")
 def list_(*, options: Listing = Listing()) -> int:
     """List nodes."""
-    return flow.listing("node", Session(options).operator.nodes(options.find()), options, "operator")
+    return flow.listing("node", lambda: Session(options).operator.nodes(options.find()), options, "operator")
 
 
 @verb(app, "show", "nubila node show host1")
@@ -82,7 +82,9 @@ def retire(node: Node, /, *, options: Write = Write()) -> int:
 @verb(join_token, "list", "nubila join-token list")
 def join_token_list(*, options: Listed = Listed()) -> int:
     """List join tokens, used and unused, without their secrets."""
-    return flow.listing("join-token", Session(options).operator.join_tokens(options.find()), options, "operator")
+    return flow.listing(
+        "join-token", lambda: Session(options).operator.join_tokens(options.find()), options, "operator"
+    )
 
 
 @verb(join_token, "delete", "nubila join-token delete join-01k...")

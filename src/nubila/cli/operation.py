@@ -29,7 +29,7 @@ def list_(
     api = session.either(options.as_)
     about = None if vm is None else str(api.vm(vm)["id"])
     find = Find(state=state, limit=options.limit, more=(("resource", about),))
-    return flow.listing("operation", api.operations(find), options, session.plane(options.as_))
+    return flow.listing("operation", lambda: api.operations(find), options, session.plane(options.as_))
 
 
 @verb(app, "show", "nubila operation show op-01k...")

@@ -83,6 +83,7 @@ class Listed(Either):
 
     output: Annotated[Output | None, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = None
     limit: Annotated[int | None, Parameter(help="At most so many.")] = None
+    watch: Annotated[bool, flag("Go on: show each object that changes, until Ctrl-C.", _OUTPUT)] = False
 
     def find(self) -> Find:
         return Find(limit=self.limit)

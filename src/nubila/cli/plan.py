@@ -17,7 +17,9 @@ Plan = Annotated[str, named("plan", "Id of the plan, as --plan printed it.")]
 def list_(*, options: Listed = Listed()) -> int:
     """List your plans that can still be applied."""
     session = Session(options)
-    return flow.listing("plan", session.either(options.as_).plans(options.find()), options, session.plane(options.as_))
+    return flow.listing(
+        "plan", lambda: session.either(options.as_).plans(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila plan show plan-01k...")

@@ -19,8 +19,9 @@ Port = Annotated[str, named("port", "Name or id of the port.")]
 def list_(*, options: Listing = Listing()) -> int:
     """List ports."""
     session = Session(options)
-    items = session.either(options.as_).ports(options.find())
-    return flow.listing("port", items, options, session.plane(options.as_))
+    return flow.listing(
+        "port", lambda: session.either(options.as_).ports(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila port show port-01k...")

@@ -42,7 +42,7 @@ def show(
 def list_(*, options: Listing = Listing()) -> int:
     """List projects (operators)."""
     session = Session(options)
-    return flow.listing("project", session.operator.projects(options.find()), options, "operator")
+    return flow.listing("project", lambda: session.operator.projects(options.find()), options, "operator")
 
 
 @verb(app, "create", "nubila project create web --description 'the shop'")
@@ -94,8 +94,9 @@ def delete(project: Project, /, *, options: Write = Write()) -> int:
 @verb(app, "members", "nubila project members web")
 def members(project: Project, /, *, options: Listed = Listed()) -> int:
     """List who may act in a project, and as what (operators)."""
-    found = Session(options).operator.members(project, options.find())
-    return flow.listing("member", found, options, "operator")
+    return flow.listing(
+        "member", lambda: Session(options).operator.members(project, options.find()), options, "operator"
+    )
 
 
 @verb(app, "member", "nubila project member web ada --role owner", "nubila project member web ada --remove")

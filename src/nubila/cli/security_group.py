@@ -50,8 +50,12 @@ def create(
 def list_(*, options: Listing = Listing()) -> int:
     """List security groups."""
     session = Session(options)
-    items = session.either(options.as_).security_groups(options.find())
-    return flow.listing("security_group", items, options, session.plane(options.as_))
+    return flow.listing(
+        "security_group",
+        lambda: session.either(options.as_).security_groups(options.find()),
+        options,
+        session.plane(options.as_),
+    )
 
 
 @verb(app, "show", "nubila security-group show default")

@@ -89,7 +89,7 @@ def list_(
     session = Session(options)
     plane = session.plane(options.as_)
     find = replace(options.find(), more=(("node", node),))
-    return flow.listing("vm", session.either(plane).vms(find), options, plane)
+    return flow.listing("vm", lambda: session.either(plane).vms(find), options, plane)
 
 
 @verb(app, "show", "nubila vm show web", "nubila vm show web --json")

@@ -27,8 +27,9 @@ Limits = Annotated[list[str] | None, Parameter(name="--limit", negative="", help
 def list_(*, options: Listing = Listing()) -> int:
     """List volumes."""
     session = Session(options)
-    items = session.either(options.as_).volumes(options.find())
-    return flow.listing("volume", items, options, session.plane(options.as_))
+    return flow.listing(
+        "volume", lambda: session.either(options.as_).volumes(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(app, "show", "nubila volume show data")
@@ -159,8 +160,9 @@ def create_snapshot(
 def list_snapshots(*, options: Listing = Listing()) -> int:
     """List snapshots."""
     session = Session(options)
-    items = session.either(options.as_).snapshots(options.find())
-    return flow.listing("snapshot", items, options, session.plane(options.as_))
+    return flow.listing(
+        "snapshot", lambda: session.either(options.as_).snapshots(options.find()), options, session.plane(options.as_)
+    )
 
 
 @verb(snapshot, "show", "nubila snapshot show before-upgrade")
