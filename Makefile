@@ -52,9 +52,9 @@ long: setup ## every verb on real guests and repairs of real installations: what
 	@$(PYTHON) tools/packages
 	@tools/pytest 5400 -m long tests
 
-exhaustive: setup ## every crash point and cancel there is, not only the sample of 'make test'
-	@$(PYTHON) tools/packages quick
-	@NUBILA_EXHAUSTIVE=1 tools/pytest 7200 -s tests/crash
+exhaustive: setup ## every crash point, cancel and generated request there is, not only the sample of 'make test' (root)
+	@$(PYTHON) tools/packages
+	@NUBILA_EXHAUSTIVE=1 tools/pytest 10800 -s tests/crash tests/fleet/test_fleet_generated.py
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
 dev: PORT := $(or $(PORT),18440)

@@ -25,7 +25,10 @@ NOTHING = Plan()
 
 
 class Host:
-    """One per test process. Its virt method is its own, so that what shall be placed on it names that."""
+    """Its virt method is its own, so that what shall be placed on it names that."""
+
+    drivers = "fake"
+    image = "mini"
 
     def __init__(self, cloud: Installation, name: str):
         self.cloud, self.name = cloud, name
@@ -38,7 +41,14 @@ class Host:
         file.chmod(0o600)
         self._log = (cloud.logs / f"{name}.log").open("ab")
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.zygote", str(self.directory), cloud.settings.internal_url],
+            [
+                sys.executable,
+                "-m",
+                "tests.crash.zygote",
+                str(self.directory),
+                cloud.settings.internal_url,
+                self.drivers,
+            ],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,7 +72,7 @@ class Host:
             (self.directory / "held").touch()
         self._zygote.stdin.write(msgspec.json.encode(plan) + b"\n")
         self._zygote.stdin.flush()
-        self.pid = int(self._line(10.0))
+        self.pid = int(self._line(60.0))  # the first start imports everything
 
     def stop(self) -> None:
         """By kill -9, as everything here ends: there is no other goodbye that anybody may count on."""

@@ -26,7 +26,7 @@ class Subject:
         self.notes: dict[str, Any] = {}
 
     def create(self, **more: Any) -> Reply:
-        wish = self.tenant.wish(self.name, virt_method=self.host.name, **more)
+        wish = self.tenant.wish(self.name, **{"virt_method": self.host.name, "image": self.host.image, **more})
         reply = self.tenant.owner.post("/v1/vms", wish, idempotency_key=self.name)
         if reply.status == 201:
             self.vm_id = reply.body["vm"]["id"]
@@ -67,7 +67,7 @@ def nothing(s: Subject) -> None:
 def running(s: Subject) -> None:
     s.create().ok()
     s.reach("running")
-    s.notes["boots"] = s.boots()
+    s.notes["boots"] = until(s.boots, 20, 0.02, f"{s.name} boots")
 
 
 def stopped(s: Subject) -> None:
@@ -86,6 +86,7 @@ def suspended(s: Subject) -> None:
 def tampered(s: Subject) -> None:
     running(s)
     s.host.stop()
+    s.notes["defined"] = s.host.domain(s.vm_id)["defined"]
     s.host.tamper(s.vm_id)
     s.host.start()
     operator = s.tenant.cloud.operator()
@@ -101,7 +102,7 @@ def repair(s: Subject) -> Reply:
 
 
 def as_wished(s: Subject) -> bool:
-    return s.is_running() and bool(s.host.domain(s.vm_id)["defined"]["cores"] == 1)
+    return s.is_running() and bool(s.host.domain(s.vm_id)["defined"] == s.notes["defined"])
 
 
 def removed(s: Subject) -> None:

@@ -1,7 +1,7 @@
 """A process that has everything imported and forks an agent for each line that it reads: a start costs milliseconds.
 
-`python -m tests.crash.zygote DIRECTORY INTERNAL_URL`. A line is a plan in JSON; the answer is the agent's pid. A dead agent's
-exit is read by the next line. The fakes' worlds, the identity and the journal of wishes lie in DIRECTORY and stay.
+`python -m tests.crash.zygote DIRECTORY INTERNAL_URL fake|real`. A line is a plan in JSON; the answer is the agent's pid. A dead
+agent's exit is read by the next line. The drivers' worlds, the identity and the journal of wishes lie in DIRECTORY and stay.
 """
 
 from __future__ import annotations
@@ -34,21 +34,31 @@ def fakes(directory: Path, method: str, *, litter: bool) -> tuple[Drivers, dict[
     return drivers, names
 
 
-async def live(directory: Path, url: str, plan: Plan) -> None:
+def reals(directory: Path, method: str) -> tuple[Drivers, dict[str, str]]:
+    from tests.crash.reals import drivers_of
+
+    return drivers_of(directory, method)
+
+
+async def live(directory: Path, url: str, kind: str, plan: Plan) -> None:
     identity = enrol.load(directory / "identity") or enrol.enrol(
         directory / "identity", url, directory / "token", directory.name
     )
-    drivers, names = fakes(directory, directory.name, litter=plan.grace_s < 1)
+    real = kind == "real"
+    if real:
+        drivers, names = reals(directory, directory.name)
+    else:
+        drivers, names = fakes(directory, directory.name, litter=plan.grace_s < 1)
     boundary = Boundary(plan, directory / "effects", directory / "held")
     wire = Transport(url, ca=identity.ca, certificate=identity.certificate, key=identity.certificate, timeout_s=30.0)
     options = Options(
         region=identity.region,
-        installation="crash",
+        installation=directory.name,
         directory=directory,
         long_poll_s=5.0,
         workers=3,
         metadata_port=None,
-        real_rooms=False,
+        real_rooms=real,
     )
     for kind in garbage.GRACE_S:
         garbage.GRACE_S[kind] = plan.grace_s
@@ -56,7 +66,7 @@ async def live(directory: Path, url: str, plan: Plan) -> None:
     if plan.grace_s < 1:
         node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = observer.SCAN_S = 0.2
     over = asyncio.get_running_loop().create_future()
-    hello = host.hello(drivers, names, "test", directory.name, fake=True)
+    hello = host.hello(drivers, names, "test", directory.name, fake=not real)
     loop = asyncio.get_running_loop()
     agent = Agent(loop, options, wire, boundary.drivers(drivers), lambda: hello, over.set_result)
     boundary.journal(agent.wishes)
@@ -66,14 +76,16 @@ async def live(directory: Path, url: str, plan: Plan) -> None:
 
 
 def main() -> int:
-    directory, url = Path(sys.argv[1]), sys.argv[2]
+    directory, url, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if kind == "real":
+        from tests.crash import reals as _  # noqa: F401  what is imported here is not imported by each agent
     for line in sys.stdin:
         plan = msgspec.json.decode(line, type=Plan)
         pid = os.fork()
         if pid == 0:
             os.dup2(2, 1)  # the log is not for whoever reads our answers
             try:
-                asyncio.run(live(directory, url, plan))
+                asyncio.run(live(directory, url, kind, plan))
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()

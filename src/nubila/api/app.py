@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -285,7 +286,7 @@ class App:
             {
                 "plane": self.plane,
                 "method": seen.method,
-                "path": seen.path if seen.bound else None,
+                "path": _one_line(seen.path) if seen.bound else None,
                 "route": seen.bound.route.path if seen.bound else None,
                 "status": status,
                 "slug": seen.slug,
@@ -300,6 +301,11 @@ async def _handled(route: Route, call: Call[Any, Any, Any], common: read.Common)
     if common.as_of is None and common.until is None:
         return await route.handler(call)
     return await past_answer(route, call, common.as_of, common.until)
+
+
+def _one_line(path: str) -> str:
+    """What a terminal or a reader of lines would take for more than text stays encoded."""
+    return path if path.isprintable() else quote(path)
 
 
 def _stopping() -> Transient:

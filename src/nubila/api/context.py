@@ -247,8 +247,9 @@ def _state(kind: str, wanted: str | None) -> str | None:
     why = (
         " 'unknown' is shown while a node is silent; the list keeps the state before it." if wanted == "unknown" else ""
     )
+    noun = kind.replace("_", " ")
     raise errors.Invalid(
-        f"state: '{wanted[:80]}' is no state of a {kind.replace('_', ' ')}. Known are: {', '.join(known)}.{why}",
+        f"state: '{wanted[:80]}' is no state of {'an' if noun[0] in 'aio' else 'a'} {noun}. Known are: {', '.join(known)}.{why}",
         field="state",
         where="query",
     )

@@ -147,6 +147,20 @@ async def client_gone(receive: Receive) -> None:
 Handler = Callable[[Call[Any, Any, Any]], Awaitable[Answer]]
 
 
+H = TypeVar("H", bound=Handler)
+_ANSWERS: dict[Handler, Any] = {}
+
+
+def answers(kind: Any) -> Callable[[H], H]:
+    """Says of a handler what it answers with, for the OpenAPI document; of one route alone its `answer` says so."""
+
+    def said(handler: H) -> H:
+        _ANSWERS[handler] = kind
+        return handler
+
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One row of a plane's table.
@@ -164,6 +178,7 @@ class Route:
     query: type[Any] = NoQuery
     answer: Any = None  # the type of the answer's body, for the OpenAPI document
     status: int = 200
+    statuses: tuple[int, ...] = ()  # that it may end with besides, for the OpenAPI document
     listing: bool = False  # takes ?limit= and ?after= -> call.page
     plans: bool = True  # a write that takes ?plan=1
     held: bool = False  # may be held open (?wait=): not counted against the limit of parallel requests
@@ -172,6 +187,10 @@ class Route:
     media: tuple[str, ...] = (JSON,)  # what it can answer with, best first
     past: bool = True  # False: reads what is not in the change log, though its noun is
     errors: tuple[type[NubilaError], ...] = ()  # that it raises beyond the common ones, for the OpenAPI document
+
+    @property
+    def answered(self) -> Any:
+        return _ANSWERS.get(self.handler) if self.answer is None else self.answer
 
     @property
     def writes(self) -> bool:

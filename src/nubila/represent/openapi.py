@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -31,6 +32,13 @@ REFERENCE = "#/components/schemas/{name}"
 PROBLEM_REFERENCE = {"$ref": REFERENCE.format(name="Problem")}
 OCTETS = "application/octet-stream"
 
+PRINTABLE = r"^[!-~]+$"
+# header -> its shape; both are only looked at on writes
+HEADERS: dict[str, str] = {
+    "Idempotency-Key": r"^[!-~]{1,128}$",
+    "If-Match": r"""^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$""",
+}
+
 _PARAM = re.compile(r"\{([a-z_]+)(?::([a-z_]+))?\}")
 
 
@@ -44,6 +52,29 @@ class Problem(msgspec.Struct):
     slug: str
     fix: str
     request_id: str
+
+
+class Resource(msgspec.Struct):
+    """What all resources have in common; a kind may have more. With `?fields=` only those that were asked for."""
+
+    id: str
+    kind: str
+    name: str | None
+    project_id: str | None
+    labels: dict[str, str]
+    generation: int
+    state: str
+    spec: dict[str, Any]
+    status: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Listing(msgspec.Struct):
+    """A page of a list; `next` leads to the page after it."""
+
+    items: list[Resource]
+    next: str | None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +93,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     common_taken: frozenset[str]
     answer: Any
     status: int
+    statuses: Sequence[int]
     media: Sequence[str]
     upload: bool
     writes: bool
@@ -114,7 +146,7 @@ def _operation_id(o: Operation) -> str:
 def _path_parameters(o: Operation) -> list[dict[str, Any]]:
     found = []
     for name, kind in _PARAM.findall(o.path):
-        schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 80}
+        schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 80, "pattern": PRINTABLE}
         if kind:
             schema = {"type": "string", "pattern": f"^{ids.PREFIX[kind]}-[0-7][0-9a-hjkmnp-tv-z]{{25}}$"}
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
@@ -136,8 +168,10 @@ def _properties(schema: dict[str, Any], components: dict[str, Any]) -> dict[str,
 def _header_parameters(o: Operation) -> list[dict[str, Any]]:
     if not o.writes:
         return []
-    names = ("Idempotency-Key", "If-Match")
-    return [{"name": n, "in": "header", "required": False, "schema": {"type": "string"}} for n in names]
+    return [
+        {"name": n, "in": "header", "required": False, "schema": {"type": "string", "pattern": p}}
+        for n, p in HEADERS.items()
+    ]
 
 
 def _responses(o: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +180,10 @@ def _responses(o: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
     if o.answer is not None or o.media[0] != "application/json":
         ok["content"] = {m: {"schema": answer} if m == "application/json" else {} for m in o.media}
     found = {str(o.status): ok}
+    found |= {str(status): {"description": "as far as it came"} for status in o.statuses}
+    if "plan" in o.common_taken:
+        found.setdefault("200", {"description": "nothing was to be done"})
+        found["200"]["description"] += "; with ?plan=1: the plan"
     for error in (*_common_errors(o), *o.errors):
         entry = found.setdefault(str(error.status), {"description": "", "content": {}})
         words = (error.__doc__ or "").strip().split("\n")[0]

@@ -42,8 +42,11 @@ async def verify(call: ApiCall) -> Answer:
 def _anchor(value: str) -> Anchor:
     found = _ANCHOR.fullmatch(value)
     if found is None:
-        raise errors.BadRequest(
-            f"'{value[:100]}' is not a seal.", fix="Write it as the 'head' of an earlier answer: EPOCH.BLOCK.HASH."
+        raise errors.Invalid(
+            f"'{value[:100]}' is not a seal.",
+            fix="Write it as the 'head' of an earlier answer: EPOCH.BLOCK.HASH.",
+            field="anchor",
+            where="query",
         )
     return Anchor(source="you", fabric_epoch=int(found[1]), block=int(found[2]), hash=found[3])
 

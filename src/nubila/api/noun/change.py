@@ -65,7 +65,7 @@ def object_of(value: str) -> UUID:
     kind = KIND.get(value.partition("-")[0])
     object_id = parse(kind, value) if kind else None
     if object_id is None:
-        raise errors.BadRequest("'object' must be an id such as 'vm-...'.")
+        raise errors.Invalid("'object' must be an id such as 'vm-...'.", field="object", where="query")
     return object_id
 
 

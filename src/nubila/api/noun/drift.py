@@ -14,12 +14,13 @@ from nubila.api.context import ApiCall, carried, filtered, found, listed, matchi
 from nubila.api.noun.operation import operation_shown
 from nubila.api.noun.shown import SHOWN, one_shown
 from nubila.api.noun.simple import showing
-from nubila.api.route import Answer
+from nubila.api.route import Answer, answers
 from nubila.intent import drift as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.drift import Cause
 from nubila.model.ids import parse
+from nubila.represent import openapi
 
 
 class DriftQuery(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class DriftQuery(msgspec.Struct, frozen=True):
 Verb = Callable[[dict[str, Any], dict[str, Any] | None, Asking], Outcome]
 
 
+@answers(openapi.Listing)
 async def list_drifts(call: ApiCall) -> Answer:
     """List what differs on the nodes from what is wished, with since when and why."""
     more: dict[str, Any] = {"cause": call.query.cause.value if call.query.cause else None}
@@ -46,7 +48,7 @@ async def list_drifts(call: ApiCall) -> Answer:
     if call.query.vm is not None:
         more["vm_id"] = parse("vm", call.query.vm)
         if more["vm_id"] is None:
-            raise errors.BadRequest("'vm' must be the id of a VM, such as 'vm-...'.")
+            raise errors.Invalid("'vm' must be the id of a VM, such as 'vm-...'.", field="vm", where="query")
     rows = await call.context.resources.list("drift", filtered(call, "drift", **more))
     return listed(call, "drift", rows, lambda r: SHOWN["drift"](call, r))
 

@@ -78,16 +78,21 @@ def _wanted(call: ApiCall) -> Wanted:
     allowed = None if is_operator(call) else NODE_KINDS if call.principal.plane is Plane.INTERNAL else TENANT_KINDS
     kinds = tuple(query.kind) or None
     if kinds is not None and allowed is not None and (foreign := sorted({*kinds} - {*allowed})):
-        raise errors.BadRequest(
-            f"There are no events of the kind '{foreign[0][:40]}' here.", fix=f"Known are {', '.join(allowed)}."
+        raise errors.Invalid(
+            f"There are no events of the kind '{foreign[0][:40]}' here.",
+            fix=f"Known are {', '.join(allowed)}.",
+            field="kind",
+            where="query",
         )
     project_id = project_of(call)
     if query.project is not None:
         if not is_operator(call):
-            raise errors.BadRequest("Only operators choose a project; your token names yours.")
+            raise errors.Invalid(
+                "Only operators choose a project; your token names yours.", field="project", where="query"
+            )
         project_id = parse("project", query.project)
         if project_id is None:
-            raise errors.BadRequest("'project' must be an id such as 'prj-...'.")
+            raise errors.Invalid("'project' must be an id such as 'prj-...'.", field="project", where="query")
     object_id = None if query.object is None else object_of(query.object)
     return Wanted(kinds or allowed, project_id, object_id, call.principal.node_id)
 

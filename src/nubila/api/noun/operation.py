@@ -25,7 +25,7 @@ from nubila.api.context import (
     seen,
     wait_for_operation,
 )
-from nubila.api.route import Answer
+from nubila.api.route import Answer, answers
 from nubila.intent import image as images
 from nubila.intent import image_from
 from nubila.intent import operation as intent
@@ -35,7 +35,7 @@ from nubila.intent.carry import Caller, Done
 from nubila.model import operation, why
 from nubila.model.draft import Row
 from nubila.model.ids import parse, text
-from nubila.represent import json
+from nubila.represent import json, openapi
 from nubila.store.database import Record
 
 FOLLOWED = ("vm", "volume", "snapshot")  # kinds that operations are about
@@ -58,17 +58,21 @@ def operation_shown(call: ApiCall, row: Record) -> dict[str, Any]:
     return json.resource("operation", row, viewer=call.viewer, **extras)
 
 
+@answers(openapi.Listing)
 async def list_operations(call: ApiCall) -> Answer:
     """List operations, oldest first."""
     resource_id = None
     if call.query.resource is not None:
         resource_id = next((i for k in FOLLOWED if (i := parse(k, call.query.resource)) is not None), None)
         if resource_id is None:
-            raise errors.BadRequest("'resource' must be the id of a VM, a volume or a snapshot.")
+            raise errors.Invalid(
+                "'resource' must be the id of a VM, a volume or a snapshot.", field="resource", where="query"
+            )
     rows = await call.context.resources.list("operation", filtered(call, "operation", resource_id=resource_id))
     return listed(call, "operation", rows, lambda r: operation_shown(call, r))
 
 
+@answers(openapi.Resource)
 async def show_operation(call: ApiCall) -> Answer:
     """Show an operation; with ?wait= once it has ended, or when the time is over."""
     operation_id, _ = ref("operation", call.params["operation"])

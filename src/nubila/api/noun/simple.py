@@ -28,13 +28,14 @@ from nubila.api.context import (
     seen,
 )
 from nubila.api.noun.shown import SHOWN, one_shown
-from nubila.api.route import Answer, Handler
+from nubila.api.route import Answer, Handler, answers
 from nubila.intent import catalog as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.catalog import ProjectRole
 from nubila.model.fields import Name
 from nubila.model.ids import text
+from nubila.represent import openapi
 
 RANK = {ProjectRole.READER: 0, ProjectRole.MEMBER: 1, ProjectRole.OWNER: 2}
 
@@ -50,6 +51,7 @@ class ListQuery(msgspec.Struct, frozen=True):
 def lister(kind: str, words: str, *, own: bool = False) -> Handler:
     """The list of a kind. `own`: only what the account itself made."""
 
+    @answers(openapi.Listing)
     async def handler(call: ApiCall) -> Answer:
         more = {"account_id": call.principal.account_id} if own and not is_operator(call) else {}
         rows = await call.context.resources.list(kind, filtered(call, kind, **more))
@@ -60,6 +62,7 @@ def lister(kind: str, words: str, *, own: bool = False) -> Handler:
 
 
 def shower(kind: str, words: str) -> Handler:
+    @answers(openapi.Resource)
     async def handler(call: ApiCall) -> Answer:
         row = await seen(call, kind, call.params[kind])
         return Answer(body=SHOWN[kind](call, row), etag=etag_of(row))

@@ -25,7 +25,7 @@ from nubila.api.context import (
     project_of,
 )
 from nubila.api.noun.operation import operation_shown
-from nubila.api.route import Answer
+from nubila.api.route import Answer, answers
 from nubila.intent import vm as verbs
 from nubila.intent import vm_size
 from nubila.intent.asking import Asking, Outcome
@@ -34,7 +34,7 @@ from nubila.intent.vm_create import VmCreate, create, sealed_user_data
 from nubila.model import node
 from nubila.model.fields import Reference
 from nubila.model.ids import host_handle, parse, text
-from nubila.represent import json
+from nubila.represent import json, openapi
 from nubila.store.database import Record
 
 CONSOLE_WAIT_S = 10.0
@@ -89,6 +89,7 @@ async def shown_vm(call: ApiCall, done: Done) -> dict[str, Any]:
     return out
 
 
+@answers(openapi.Listing)
 async def list_vms(call: ApiCall) -> Answer:
     """List VMs."""
     node_id = None
@@ -102,6 +103,7 @@ async def list_vms(call: ApiCall) -> Answer:
     return listed(call, "vm", rows, lambda r: vm_shown(call, r))
 
 
+@answers(openapi.Resource)
 async def show_vm(call: ApiCall) -> Answer:
     """Show a VM."""
     row = await seen_vm(call)
