@@ -43,10 +43,13 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 	@.venv/bin/lint-imports --no-cache
 	@tools/pytest 300 -n 2 -m 'not real and not slow' $(or $(T),$(FAST))
 
+# every pytest run of 'make test' adds to it; the last line prints and removes it
+test: export NUBILA_COUNTS := $(CURDIR)/build/counts-$(shell date +%s)
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
 	@$(PYTHON) tools/packages
 	@tools/pytest 1500 $(if $(T),-m real $(T),-m 'not long' tests $(FAST:%=--ignore=%))
-	@$(if $(T),true,tools/pytest 600 -m 'real or slow' $(FAST))
+	@$(if $(T),rm -f $(NUBILA_COUNTS),tools/pytest 600 -m 'real or slow' $(FAST))
+	@$(if $(T),true,$(PYTHON) -m tests.counts $(NUBILA_COUNTS))
 
 long: setup ## every verb on real guests and repairs of real installations: what 'make test' has no time for (root)
 	@$(PYTHON) tools/packages

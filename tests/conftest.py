@@ -7,21 +7,24 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from nubila.store.database import Database
 from nubila.store.migrate import migrate
-from tests import postgres
+from tests import counts, postgres
 from tests.world import World
 
 _NUMBER = itertools.count()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Tests that are ended from outside, as by their time limit, still take away what they made."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if file := os.environ.get("NUBILA_COUNTS"):
+        config.pluginmanager.register(counts.Plugin(Path(file)), "counts")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from nubila.model import operation
+from tests import counts
 from tests.crash.boundary import JOURNAL, Plan
 from tests.crash.conftest import Bench
 from tests.crash.host import Host, settled
@@ -68,7 +69,9 @@ def carried_out(scenario: Scenario, plan: Plan, bench: Bench) -> bool:
 def _came(scenario: Scenario, s: Subject, plan: Plan, host: Host) -> bool:
     """Until the agent died at its point, or, when it need not die, until it is done."""
     if plan.mode in ("before", "after"):
-        return host.ended(15.0)
+        died = host.ended(15.0)
+        counts.add(counts.AGENT_KILLS, died)
+        return died
     until(lambda: scenario.holds(s), 20, 0.02, f"{scenario.name} {plan}: {host.domain(s.vm_id)}")
     quiet(s)
     return True

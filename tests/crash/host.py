@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from tests import counts
 from tests.crash.boundary import Plan
 from tests.fleet.installation import Installation, until
 
@@ -77,6 +78,7 @@ class Host:
     def stop(self) -> None:
         """By kill -9, as everything here ends: there is no other goodbye that anybody may count on."""
         if self.pid:
+            counts.add(counts.AGENT_KILLS)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             assert self.ended(10.0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 
 import pytest
 
+from tests import counts
 from tests.crash import scenarios, volume_scenarios
 from tests.crash.boundary import JOURNAL, Plan, effects
 from tests.crash.conftest import Bench
@@ -44,9 +44,9 @@ def test_every_side_effect_of_every_verb_may_be_the_last(benches: list[Bench]) -
     assert not missing, f"side effects that no scenario has: {sorted(missing)}"
     chosen = points if EXHAUSTIVE else random.Random(SEED).sample(points, min(SAMPLE, len(points)))
     came = sum(side_by_side(benches, chosen, lambda point, bench: carried_out(*point, bench)))
-    print(
-        f"\ncrash points: {len(points)} found, {len(chosen)} run, {came} reached, {len(effects())} kinds of side effect"
-    )
+    counts.add(counts.POINTS_FOUND, len(points))
+    counts.add(counts.POINTS_RUN, came)
+    counts.add(counts.KINDS, len(effects()))
     assert came >= 0.9 * len(chosen)
 
 
@@ -115,4 +115,4 @@ def test_every_operation_may_be_cancelled_in_each_of_its_states(benches: list[Be
     assert {s for s, x in zip(states, asked, strict=True) if "remove" in x.name} == {"waiting"}
     assert {s for s, x in zip(states, asked, strict=True) if x.name in NOT_TOO_LATE} == {"cancelled"}
     states += side_by_side(benches, held, cancelled_while_held)
-    print(f"\ncancels: {len(states)} in {len(asked)} verbs: {dict(Counter(states))}")
+    counts.add(counts.CANCELS, len(states))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import counts
 from tests.crash import scenarios, volume_scenarios
 from tests.crash.boundary import Plan
 from tests.crash.conftest import Bench
@@ -119,6 +120,7 @@ def chosen() -> list[tuple[Scenario, Plan]]:
 def test_f2_twenty_side_effects_on_libvirt_may_be_the_last(real_benches: list[Bench]) -> None:
     points = chosen()
     came = sum(side_by_side(real_benches, points, lambda point, bench: carried_out(*point, bench)))
+    counts.add(counts.REAL_POINTS, came)
     assert came == len(points) >= SAMPLE
     for bench in real_benches:
         with bench.host.running(Plan(grace_s=0.3)):

@@ -25,7 +25,7 @@ from typing import Any
 import asyncpg
 
 from nubila.config import Settings
-from tests import postgres
+from tests import counts, postgres
 from tests.fleet.caller import Caller
 
 FRONTS = ("front1", "front2")
@@ -143,6 +143,7 @@ class Installation:
 
     def kill(self, name: str) -> None:
         """As the kernel does it: no goodbye."""
+        counts.add(counts.AGENT_KILLS if name == "agent" else counts.API_KILLS)
         self.processes[name].kill()
         self.processes[name].wait()
 

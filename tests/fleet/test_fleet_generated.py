@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import counts
 from tests.fleet.generated import Run, run
 from tests.fleet.installation import Installation, installed
 from tests.fleet.tenant import Tenant
@@ -49,7 +50,7 @@ class Place:
             planes = (users, ("operator", self.cloud.operator_token, operator))
             found = list(pool.map(lambda p: run(self.cloud, *p, self.top, what), planes))
         for plane, f in zip(OPERATIONS, found, strict=True):
-            print(f"\n{plane} API, {what.mode}: {f.cases} requests to {f.operations} operations")
+            counts.add(counts.GENERATED, f.cases)
             assert f.failures == (), f.text[-20000:]
             assert f.complete
             assert f.operations >= OPERATIONS[plane]
