@@ -27,6 +27,7 @@ from nubila.agent.known import Facts, port_key
 from nubila.agent.lanes import Lane, Lanes
 from nubila.agent.link import Link, Wire
 from nubila.agent.metadata import Metadata
+from nubila.agent.news import News
 from nubila.agent.observer import Observer
 from nubila.agent.pool import Pool
 from nubila.agent.questions import Questions
@@ -39,17 +40,7 @@ from nubila.drivers import Scan
 from nubila.drivers.hypervisor import base as hypervisor
 from nubila.drivers.network import base as network
 from nubila.drivers.storage import base as storage
-from nubila.protocol import (
-    Hello,
-    Reported,
-    Reports,
-    Vm,
-    VmReport,
-    Volume,
-    VolumeReport,
-    Wanted,
-    Welcome,
-)
+from nubila.protocol import Hello, Reported, Reports, VmReport, VolumeReport, Wanted, Welcome
 from nubila.telemetry import log
 
 TICK_S = 0.25
@@ -110,6 +101,7 @@ class Agent:
         self.lanes.idle = self.reporter.flush
         self.observer = Observer(loop, drivers, self, options.name)
         self.guests = Guests(self.wishes, self.lanes)
+        self.news = News(self.wishes, self.guests.add, self.log)
         self.firewall = Firewall(loop, self.pool, drivers.network, self.wishes)
         self.sweeper = garbage.Sweeper(self.pool, drivers, self.rooms, self.hands)
         self.metadata = Metadata(self.guests.who, self.guests.fetched, region=options.region)
@@ -117,7 +109,6 @@ class Agent:
         self.questions = Questions(self.pool, drivers.hypervisor, self.link.answer)
         self._session: Welcome | None = None
         self._foreign: dict[str, tuple[str, ...]] = {}
-        self._parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
         self._full = False  # this session had an answer with everything
         self._may = (False, False)
         self._sweep_due_s = 0.0
@@ -179,15 +170,7 @@ class Agent:
                 seal=self.wishes.floor.seal.after(wanted.seal),
             )
         )
-        vms = [vm for vm in wanted.vms if not self._is_behind(vm)]
-        for vm in vms:
-            if self._is_news(vm, wanted.fabric_epoch):
-                self.wishes.put(vm, wanted.fabric_epoch)
-                self.guests.add(vm)
-                self._parked.discard(vm.vm_id)
-        for volume in wanted.volumes:
-            if self._is_volume_news(volume, wanted.fabric_epoch):
-                self.wishes.put_volume(volume, wanted.fabric_epoch)
+        vms = self.news.take(wanted)
         self.firewall.wish(wanted.groups)
         self.wishes.write()
         for volume in wanted.volumes:  # before vms, which look for what stands in their disks' way
@@ -197,8 +180,10 @@ class Agent:
             self.lanes.wish(self.wishes.entries[vm.vm_id].vm)
         if wanted.full:
             self._full = True
-            self._compare({vm.vm_id for vm in wanted.vms}, wanted.fabric_epoch)
-            self._compare_volumes({v.volume_id for v in wanted.volumes}, wanted.fabric_epoch)
+            for vm_id in self.news.unwanted_vms(wanted):
+                self._drop(vm_id)
+            for volume_id in self.news.unwanted_volumes(wanted):
+                self._drop_volume(volume_id)
         if first:
             self.lanes.kick_all()
             self.volumes.kick_all()
@@ -208,57 +193,11 @@ class Agent:
     def on_refused(self) -> None:
         self._ended(EXIT_REFUSED)
 
-    def _is_news(self, vm: Vm, fabric_epoch: int) -> bool:
-        """A late copy of an older wish is no news."""
-        known = self.wishes.entries.get(vm.vm_id)
-        if known is None or fabric_epoch > known.fabric_epoch:
-            return True
-        return (vm.epoch, vm.generation) >= (known.vm.epoch, known.vm.generation)
-
-    def _is_volume_news(self, volume: Volume, fabric_epoch: int) -> bool:
-        known = self.wishes.volumes.get(volume.volume_id)
-        if known is None or fabric_epoch > known.fabric_epoch:
-            return True
-        return (volume.generation, volume.epoch) >= (known.volume.generation, known.volume.epoch)
-
-    def _compare_volumes(self, wanted: set[str], fabric_epoch: int) -> None:
-        """As for vms: what a restored database does not know is kept as it is."""
-        for volume_id in [i for i in self.wishes.volumes if i not in wanted]:
-            entry = self.wishes.volumes[volume_id]
-            if entry.fabric_epoch < fabric_epoch and not entry.volume.gone:
-                self._parked.add(volume_id)
-                self.log.warning("volume.parked", volume_id=volume_id, reason="unknown since the database was restored")
-            else:
-                self._drop_volume(volume_id)
-
     def _drop_volume(self, volume_id: str) -> None:
         self.volumes.forget(volume_id)
         self.exports.forget(volume_id)
         self.reporter.forget(volume_id)
         self.wishes.drop_volume(volume_id)
-
-    def _is_behind(self, vm: Vm) -> bool:
-        """A restored database may have forgotten that the right to act moved: whoever holds the newer one keeps it, and
-        the vm is left as it is until somebody decides."""
-        known = self.wishes.entries.get(vm.vm_id)
-        if known is None or vm.epoch >= known.vm.epoch:
-            return False
-        if vm.vm_id not in self._parked:
-            self._parked.add(vm.vm_id)
-            reason = f"it runs here under epoch {known.vm.epoch}, and the restored database says {vm.epoch}"
-            self.log.warning("vm.parked", vm_id=vm.vm_id, reason=reason)
-        return True
-
-    def _compare(self, wanted: set[str], fabric_epoch: int) -> None:
-        """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it
-        may just not know it any more: then it is kept as it is, and shown."""
-        for vm_id in [i for i in self.wishes.entries if i not in wanted]:
-            entry = self.wishes.entries[vm_id]
-            if entry.fabric_epoch < fabric_epoch and not entry.vm.gone:
-                self._parked.add(vm_id)
-                self.log.warning("vm.parked", vm_id=vm_id, reason="unknown since the database was restored")
-            else:
-                self._drop(vm_id)
 
     def _drop(self, vm_id: str) -> None:
         entry = self.wishes.entries.get(vm_id)
@@ -291,7 +230,7 @@ class Agent:
 
     def _post(self, batch: tuple[Report, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
-        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self._parked)[:FOREIGN_MAX])
+        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self.news.parked)[:FOREIGN_MAX])
         floor, drifts = self.wishes.floor, self.watch.ledger.news()
 
         def answered(reported: Reported | None) -> None:
