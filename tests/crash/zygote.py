@@ -30,7 +30,9 @@ def fakes(directory: Path, method: str, *, litter: bool) -> tuple[Drivers, dict[
     domains.capabilities = msgspec.structs.replace(domains.capabilities, virt_methods=(method,))
     if litter:
         for place, kind in ((domains, "console"), (disks, "temporary"), (wires, "chain")):
-            place.leftovers = (Leftover(kind=kind, name=f"{kind} of nobody", owner="vm-00000000000000000000000000"),)
+            place.leftovers.left = (
+                Leftover(kind=kind, name=f"{kind} of nobody", owner="vm-00000000000000000000000000"),
+            )
     return drivers, names
 
 

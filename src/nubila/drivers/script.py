@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from nubila.drivers import DriverError
+from nubila.drivers import DriverError, Leftover, Scan
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -81,6 +81,28 @@ class Script:
                 if mishap.times is not None:
                     mishap.times -= 1
             return due
+
+
+class Leftovers:
+    """What is left over in a fake's world: put there by tests."""
+
+    def __init__(self) -> None:
+        self.left: tuple[Leftover, ...] = ()
+
+
+class Scanned:
+    """The part of each fake that finds and removes leftovers."""
+
+    script: Script
+    leftovers: Leftovers
+
+    def scan(self) -> Scan:
+        self.script.enter("scan")
+        return Scan(leftovers=self.leftovers.left)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        self.script.enter("remove_leftover")
+        self.leftovers.left = tuple(x for x in self.leftovers.left if x != leftover)
 
 
 class Table(Generic[T]):

@@ -12,6 +12,7 @@ import msgspec
 from nubila import errors
 from nubila.intent import catalog
 from nubila.intent.asking import Asking, Outcome, builtins, wish
+from nubila.intent.cancelling import taken_back
 from nubila.model import image, operation
 from nubila.model.catalog import QuotaClass
 from nubila.model.draft import Draft, Drafted, Effect, Row
@@ -236,17 +237,7 @@ def cancel(row: Row, op: Row, asking: Asking) -> Drafted:
     draft = asking.draft()
     draft.changes("image", row, version=True, status=builtins(status), state=image.State.FAILED.value)
     hints = _end_operations(asking, draft, [op], operation.State.CANCELLED, "cancelled on request")
-    effect = Effect(
-        action="change",
-        kind="operation",
-        id=text("operation", UUID(op["id"])),
-        name=op["name"],
-        details={"state": "cancelled"},
-    )
-    said = {"cancelled": "yes", "detail": CANCELLING}
-    return Drafted(
-        draft=draft, status=200, refers={"operation": UUID(op["id"])}, effects=[effect], secret=said, hints=hints
-    )
+    return taken_back(op, draft, CANCELLING, hints)
 
 
 def _end_operations(

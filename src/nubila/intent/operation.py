@@ -10,10 +10,10 @@ import msgspec
 from nubila import errors
 from nubila.intent import volume_cancel
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number, wish
+from nubila.intent.cancelling import taken_back, too_late
 from nubila.intent.vm import barred, leave
 from nubila.model import operation, vm
-from nubila.model.draft import Drafted, Effect, Row
-from nubila.model.ids import text
+from nubila.model.draft import Row
 
 # verb -> what a cancel does, said to the person who cancels
 CANCELLING: dict[operation.Verb, str] = {
@@ -45,11 +45,10 @@ def cancelling(spec: operation.Spec) -> str:
 def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     spec = msgspec.convert(op["spec"], operation.Spec)
     draft = asking.draft()
-    refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
     ended = operation.State(op["state"]) in operation.TERMINAL
     if ended or spec.verb in _TOO_LATE or view is None:
         said = f"Too late: it is {op['state']} already, there is nothing to cancel." if ended else CANCELLING[spec.verb]
-        return Drafted(draft=draft, status=200, refers=refers, secret={"cancelled": "no", "detail": said})
+        return too_late(op, draft, said)
     row = view["vm"]
     wish_spec = msgspec.convert(row["spec"], vm.Spec)
     if wish_spec.holds and (held := barred(row, wish_spec)) is not None:
@@ -69,26 +68,14 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
         mine = open_op["id"] == op["id"]
         reason = "cancelled on request" if mine else "the operation before it was cancelled"
         end_operation(asking, draft, open_op, operation.State.CANCELLED if mine else operation.State.OVERTAKEN, reason)
+    refers = {}
     if wished.gone:
         leave(view, draft)
-        refers["vm"] = UUID(row["id"])
+        refers = {"vm": UUID(row["id"])}
         wish(asking, draft, operation.Verb.REMOVE, kind="vm", row=row, generation=generation)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))
-    effect = Effect(
-        action="change",
-        kind="operation",
-        id=text("operation", UUID(op["id"])),
-        name=op["name"],
-        details={"state": "cancelled"},
-    )
-    return Drafted(
-        draft=draft,
-        status=200,
-        refers=refers,
-        effects=[effect],
-        secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
-        hints=[f"node:{row['node_id']}", f"op:{op['id']}"],
-    )
+    hints = [f"node:{row['node_id']}", f"op:{op['id']}"]
+    return taken_back(op, draft, CANCELLING[spec.verb], hints, refers)
 
 
 def _back(spec: operation.Spec, row: Row, wished: vm.Spec) -> vm.Spec:

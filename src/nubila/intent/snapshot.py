@@ -12,7 +12,7 @@ from nubila.intent.vm_create import over_quota
 from nubila.intent.volume_refuse import busy, cannot_snapshot, not_ready
 from nubila.intent.volume_wish import Change, View, begin, hold, wake
 from nubila.model import operation, snapshot, volume
-from nubila.model.draft import Drafted, Effect, Row
+from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import Labels, Name
 from nubila.model.ids import text
 
@@ -70,14 +70,19 @@ def remove(view: View, row: Row, asking: Asking) -> Outcome:
         return errors.Conflict(f"Snapshot '{row['name']}' is being removed already.")
     if any(o["spec"]["verb"] == operation.Verb.ROLL_BACK for o in view["operations"]):
         return errors.Conflict(f"Volume '{found.row['name']}' is being rolled back.", fix="Wait until that is done.")
-    found.draft.changes(
+    gone(found.draft, row)
+    return _wished(found, {**row, "generation": row["generation"] + 1}, operation.Verb.REMOVE, status=202)
+
+
+def gone(draft: Draft, row: Row) -> None:
+    """Wish it away."""
+    draft.changes(
         "snapshot",
         row,
         spec={**row["spec"], "gone": True},
         generation=row["generation"] + 1,
         state=snapshot.State.REMOVING.value,
     )
-    return _wished(found, {**row, "generation": row["generation"] + 1}, operation.Verb.REMOVE, status=202)
 
 
 def _wished(found: Change, made: Row, verb: operation.Verb, *, status: int) -> Drafted:

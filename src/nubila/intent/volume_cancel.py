@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation
+from nubila.intent.cancelling import taken_back, too_late
+from nubila.intent.snapshot import gone as gone_snapshot
 from nubila.intent.volume import gone, revoke
 from nubila.intent.volume_wish import Change, begin, touch_vm, wake
-from nubila.model import operation, snapshot, volume
-from nubila.model.draft import Drafted, Effect, Row
-from nubila.model.ids import text
+from nubila.model import operation, volume
+from nubila.model.draft import Drafted, Row
 
 TOO_LATE = "Too late: it may be under way. It will end by its deadline, or say why not."
 # verb -> what a cancel does, said to the person who cancels
@@ -27,36 +27,22 @@ CANCELLING: dict[operation.Verb, str] = {
 }
 
 
+_TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.DETACH, operation.Verb.RESIZE, operation.Verb.CHANGE})
+
+
 def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
     spec = msgspec.convert(op["spec"], operation.Spec)
-    refers: dict[str, UUID | None] = {"operation": UUID(op["id"])}
-    ended = operation.State(op["state"]) in operation.TERMINAL
-    found = None if view is None or ended else begin(view, asking)
-    done = _back(op, spec, found, asking) if isinstance(found, Change) else False
+    if operation.State(op["state"]) in operation.TERMINAL:
+        return too_late(op, asking.draft(), f"It is {op['state']} already: there is nothing to cancel.")
+    found = None if view is None else begin(view, asking)
+    done = _back(op, spec, found, asking) if isinstance(found, Change) and spec.verb not in _TOO_LATE else False
     if not done:
-        said = f"It is {op['state']} already: there is nothing to cancel." if ended else CANCELLING[spec.verb]
-        if not ended and not said.startswith("Too late"):
-            said = TOO_LATE
-        return Drafted(draft=asking.draft(), status=200, refers=refers, secret={"cancelled": "no", "detail": said})
+        return too_late(op, asking.draft(), CANCELLING[spec.verb] if spec.verb in _TOO_LATE else TOO_LATE)
     assert isinstance(found, Change)
     draft = done.draft if isinstance(done, Drafted) else found.draft
     draft.update["operation"] = [o for o in draft.update.get("operation", []) if str(o["id"]) != op["id"]]
     end_operation(asking, draft, op, operation.State.CANCELLED, "cancelled on request")
-    effect = Effect(
-        action="change",
-        kind="operation",
-        id=text("operation", UUID(op["id"])),
-        name=op["name"],
-        details={"state": "cancelled"},
-    )
-    return Drafted(
-        draft=draft,
-        status=200,
-        refers=refers,
-        effects=[effect],
-        secret={"cancelled": "yes", "detail": CANCELLING[spec.verb]},
-        hints=[f"node:{op['node_id']}", f"op:{op['id']}"],
-    )
+    return taken_back(op, draft, CANCELLING[spec.verb], [f"node:{op['node_id']}", f"op:{op['id']}"])
 
 
 def _back(op: Row, spec: operation.Spec, found: Change, asking: Asking) -> Drafted | bool:
@@ -93,11 +79,5 @@ def _without_snapshot(op: Row, found: Change) -> bool:
     row = next((s for s in found.view["snapshots"] if s["id"] == op["resource_id"]), None)
     if row is None or row["spec"]["gone"]:
         return False
-    found.draft.changes(
-        "snapshot",
-        row,
-        spec={**row["spec"], "gone": True},
-        generation=row["generation"] + 1,
-        state=snapshot.State.REMOVING.value,
-    )
+    gone_snapshot(found.draft, row)
     return _rewritten(found)

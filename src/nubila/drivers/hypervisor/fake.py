@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from nubila.drivers import DriverError, Leftover, Scan
+from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import (
     Capabilities,
     Domain,
@@ -28,7 +28,7 @@ from nubila.drivers.hypervisor.base import (
     limited,
     shape_of,
 )
-from nubila.drivers.script import Script, Table
+from nubila.drivers.script import Leftovers, Scanned, Script, Table
 
 
 class Bytes(Protocol):
@@ -98,7 +98,7 @@ class HypervisorWorld:
         self.script = Script()
         self.capabilities = Capabilities(virt_methods=virt_methods)
         self.foreign: tuple[str, ...] = ()
-        self.leftovers: tuple[Leftover, ...] = ()
+        self.leftovers = Leftovers()
         self.unwired: set[str] = set()  # running domains whose taps were taken away
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
@@ -162,23 +162,16 @@ class HypervisorWorld:
                 )
 
 
-class FakeHypervisor:
+class FakeHypervisor(Scanned):
     """The driver over a HypervisorWorld."""
 
     def __init__(self, world: HypervisorWorld | None = None):
         self.world = world or HypervisorWorld()
         self.script = self.world.script
+        self.leftovers = self.world.leftovers
 
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
-
-    def scan(self) -> Scan:
-        self.script.enter("scan")
-        return Scan(leftovers=self.world.leftovers)
-
-    def remove_leftover(self, leftover: Leftover) -> None:
-        self.script.enter("remove_leftover")
-        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")

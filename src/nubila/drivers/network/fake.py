@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nubila.drivers import DriverError, Leftover, Scan
+from nubila.drivers import DriverError
 from nubila.drivers.network.base import (
     Capabilities,
     FoundNetwork,
@@ -20,7 +20,7 @@ from nubila.drivers.network.base import (
     Port,
     taken_range,
 )
-from nubila.drivers.script import Script, Table
+from nubila.drivers.script import Leftovers, Scanned, Script, Table
 
 
 class NetworkWorld:
@@ -34,7 +34,7 @@ class NetworkWorld:
         self.script = Script()
         self.capabilities = Capabilities()
         self.foreign: tuple[str, ...] = ()
-        self.leftovers: tuple[Leftover, ...] = ()
+        self.leftovers = Leftovers()
         self.ranges: tuple[str, ...] = ()  # of the machine itself
         self.answers_dhcp = True
         self.not_serving: set[str] = set()  # networks whose DHCP process died
@@ -54,26 +54,19 @@ class NetworkWorld:
         )
 
 
-class FakeNetwork:
+class FakeNetwork(Scanned):
     """The driver over a NetworkWorld."""
 
     def __init__(self, world: NetworkWorld | None = None):
         self.world = world or NetworkWorld()
         self.script = self.world.script
+        self.leftovers = self.world.leftovers
 
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
 
     def ranges(self) -> tuple[str, ...]:
         return self.world.ranges
-
-    def scan(self) -> Scan:
-        self.script.enter("scan")
-        return Scan(leftovers=self.world.leftovers)
-
-    def remove_leftover(self, leftover: Leftover) -> None:
-        self.script.enter("remove_leftover")
-        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
-from nubila.drivers.script import Script, Table
+from nubila.drivers import CapabilityMissing, DriverError
+from nubila.drivers.script import Leftovers, Scanned, Script, Table
 from nubila.drivers.storage import qcow2
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Volume
 
@@ -57,7 +57,7 @@ class StorageWorld:
         self.used_gib = sum([v.size_gib for v in self.volumes.all()])
         self.root = root
         self.foreign: tuple[str, ...] = ()
-        self.leftovers: tuple[Leftover, ...] = ()
+        self.leftovers = Leftovers()
         self.open: set[str] = set()  # volumes that somebody writes
         self.copying: dict[str, tuple[str, int]] = {}  # place -> content, size in GiB
         self.fetches = True  # False: `ensure_image` calls no `fetch` (benchmarks)
@@ -92,23 +92,16 @@ class StorageWorld:
         return f"{self.root}/{volume.volume_id}.{volume.format}"
 
 
-class FakeStorage:
+class FakeStorage(Scanned):
     """The driver over a StorageWorld. Full is full: volumes count with their whole size, as on a thick pool."""
 
     def __init__(self, world: StorageWorld | None = None):
         self.world = world or StorageWorld()
         self.script = self.world.script
+        self.leftovers = self.world.leftovers
 
     def capabilities(self) -> Capabilities:
         return self.world.capabilities
-
-    def scan(self) -> Scan:
-        self.script.enter("scan")
-        return Scan(leftovers=self.world.leftovers)
-
-    def remove_leftover(self, leftover: Leftover) -> None:
-        self.script.enter("remove_leftover")
-        self.world.leftovers = tuple(x for x in self.world.leftovers if x != leftover)
 
     def observe(self) -> Observed:
         self.script.enter("observe")
