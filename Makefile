@@ -47,9 +47,10 @@ check: setup ## lint, types, import contracts, unit tests: under a minute
 test: export NUBILA_COUNTS := $(CURDIR)/build/counts-$(shell date +%s)
 test: check ## everything, on real libvirt, QEMU and PostgreSQL (root)
 	@$(PYTHON) tools/packages
-	@tools/pytest 1500 $(if $(T),-m real $(T),-m 'not long' tests $(FAST:%=--ignore=%))
-	@$(if $(T),rm -f $(NUBILA_COUNTS),tools/pytest 600 -m 'real or slow' $(FAST))
-	@$(if $(T),true,$(PYTHON) -m tests.counts $(NUBILA_COUNTS))
+	@$(if $(T),true,tools/pytest 900 -n 2 --dist loadfile -m 'slow and not long and not real' $(FAST))
+	@$(if $(T),true,tools/pytest 900 -n 2 --dist loadfile -m 'not long and not real' tests $(FAST:%=--ignore=%))
+	@tools/pytest 1500 -m 'real and not long' $(or $(T),tests)
+	@$(if $(T),rm -f $(NUBILA_COUNTS),$(PYTHON) -m tests.counts $(NUBILA_COUNTS))
 
 long: setup ## every verb on real guests and repairs of real installations: what 'make test' has no time for (root)
 	@$(PYTHON) tools/packages

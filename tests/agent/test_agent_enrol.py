@@ -85,6 +85,7 @@ def test_killed_after_the_control_plane_took_the_token(
     assert enrol.enrol(directory, https.url, token, "host").node_id.startswith("node-")
 
 
+@pytest.mark.slow
 def test_a_used_token_is_refused_to_another_machine(https: HttpsControl, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(https.token())
@@ -114,6 +115,7 @@ def _wait(true: object, within_s: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_process_from_token_to_sigterm_and_kill(https: HttpsControl, tmp_path: Path) -> None:
     control, var = https.control, tmp_path / "var"
     env = {

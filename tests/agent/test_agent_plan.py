@@ -42,6 +42,7 @@ EVENTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=25))
 def test_every_life_ends_as_wished(events: list[str]) -> None:

@@ -73,6 +73,7 @@ def test_a_wrong_field_is_told_by_its_path_and_what_it_takes(kind: Any, body: An
     assert said in told.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("permission", "kind"), BODIES, ids=[b[0] for b in BODIES])
 def test_no_body_of_any_route_is_answered_in_the_decoders_words(permission: str, kind: Any) -> None:
     right = VALID[permission]

@@ -327,6 +327,7 @@ def test_write(cli: Cli, fake: Fake, line: str, plane: str, method: str, path: s
     assert TOKEN[plane] not in ran.out + ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [w[0] for w in WRITES if not w[0].startswith(UNPLANNED)])
 def test_every_write_can_be_planned(cli: Cli, fake: Fake, line: str) -> None:
     method, path = next((w[2], w[3]) for w in WRITES if w[0] == line)
