@@ -137,7 +137,8 @@ class Nic(Wire, frozen=True):
     in_kbit: int = 0  # 0: no limit
     out_kbit: int = 0
     burst_kib: int = 0
-    gone: bool = False  # wished removed
+    leaving: tuple[str, ...] = ()  # addresses that it shall not have any more: the report of this wish is the proof
+    gone: bool = False  # wished removed: the node's word that it is gone is the proof
 
 
 class Media(Wire, frozen=True):
@@ -181,6 +182,16 @@ class Vm(Wire, frozen=True):
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     leaving: tuple[Disk, ...] = ()  # to be let go of: the node's word that it has is the proof
+
+    @property
+    def wired(self) -> tuple[Nic, ...]:
+        """The interfaces that it shall have, in order."""
+        return tuple(sorted([n for n in self.nics if not n.gone], key=lambda n: n.index))
+
+    @property
+    def unwired(self) -> tuple[Nic, ...]:
+        """Those that it shall lose."""
+        return tuple(n for n in self.nics if n.gone)
 
 
 class Snapshot(Wire, frozen=True):
@@ -265,6 +276,15 @@ class DiskReport(Wire, frozen=True):
     reason: str | None = None  # what keeps it from being plugged in or out
 
 
+class PortReport(Wire, frozen=True):
+    """A port as its vm has it."""
+
+    port_id: str
+    epoch: Count
+    held: bool = False  # its rules are as wished and its vm has it, or would when started; no more than was wished
+    reason: str | None = None  # what keeps it from being plugged in or out
+
+
 class VmReport(Wire, frozen=True):
     vm_id: str
     epoch: Count
@@ -293,6 +313,8 @@ class VmReport(Wire, frozen=True):
     guest_agent: bool = False
     disks_ready: tuple[str, ...] = ()  # volume ids present on this node
     ports_active: tuple[str, ...] = ()
+    ports: tuple[PortReport, ...] = ()
+    ports_gone: tuple[PortReport, ...] = ()  # of those wished removed: gone from the vm, and their taps are no more
     disks: tuple[DiskReport, ...] = ()
     released: tuple[DiskReport, ...] = ()  # of `Vm.leaving`: gone from the vm, and nobody has the file open
 

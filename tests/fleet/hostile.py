@@ -30,6 +30,8 @@ VALID: dict[str, Any] = {
     "network.create": {"name": "new", "subnets": [{"cidr": "10.3.0.0/24", "gateway": "10.3.0.1", "dns": ["10.3.0.2"]}], "nat": True, "mtu": 1400, "labels": {}},
     "security_group.create": {"name": "new", "description": "d", "rules": [], "labels": {}},
     "security_group.change": {"description": "d", "rules": [], "labels": {"a": "b"}},
+    "port.create": {"network": "default", "security_groups": ["default"], "in_kbit": 1000, "out_kbit": 1000, "burst_kib": 64},
+    "port.assign": {"address": "10.9.200.7"},
     "port.change": {"security_groups": ["default"], "in_kbit": 1000, "out_kbit": 1000, "burst_kib": 64},
     "volume.create": {"name": "new", "size_gib": 2, "format": "qcow2", "for_vm": "a", "cache": "none", "limits": {"read_iops": 10}, "labels": {}},
     "volume.change": {"name": "other", "labels": {}, "size_gib": 3, "limits": {"read_iops": 10}, "cache": "none", "remove_with_vm": True},

@@ -25,7 +25,7 @@ from tests.fleet.tenant import Tenant, absent, refused
 # a valid body for every write, so that only the object it is about is wrong
 BODIES: dict[str, object] = {
     "vm.insert": {"image": "mini"}, "vm.rescue": {"image": "mini"}, "vm.hold": {"reason": "why"}, "vm.change": {"labels": {"a": "b"}}, "vm.stop": {"mode": "hard"}, "vm.reboot": {}, "project.change": {"description": "x"},
-    "security_group.change": {"description": "x"}, "port.change": {"in_kbit": 1000}, "volume.change": {"labels": {"a": "b"}},
+    "security_group.change": {"description": "x"}, "port.change": {"in_kbit": 1000}, "port.create": {"network": "default"}, "port.assign": {}, "volume.change": {"labels": {"a": "b"}},
     "volume.attach": {"vm": "a"}, "volume.roll-back": {"snapshot": "kept"}, "snapshot.create": {"name": "s"}, "image.share": {"right": "use"},
     "quota.change": {"quota": {"vms": 3}}, "member.change": {"role": "reader"}, "user.change": {"email": "x@y"}, "node.change": {"labels": {"a": "b"}},
 }  # fmt: skip

@@ -12,8 +12,9 @@ import msgspec
 from nubila.agent.known import Facts, Record, Trail, disk_key, port_key
 from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
 from nubila.agent.plan_disk import limits
+from nubila.agent.plan_port import bound, holds
 from nubila.drivers.hypervisor.base import Found
-from nubila.protocol import Disk, DiskReport, Nic, Vm, VmReport
+from nubila.protocol import Disk, DiskReport, PortReport, Vm, VmReport
 
 GUEST_SHUT_DOWN = "the guest shut itself down"
 PRESERVED = "the guest's kernel panicked; it is kept as it was, by its crash policy, until it is stopped"
@@ -69,7 +70,11 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         released=tuple(
             DiskReport(volume_id=d.volume_id, epoch=d.epoch) for d in wanted.leaving if disk_key(d) in facts.released
         ),
-        ports_active=tuple(n.port_id for n in wanted.nics if _active(n, facts)) if running else (),
+        ports_active=tuple(n.port_id for n in wanted.wired if running and bound(facts, n) and holds(facts, n)),
+        ports=_ports(wanted, facts, trail),
+        ports_gone=tuple(
+            PortReport(port_id=n.port_id, epoch=n.epoch) for n in wanted.unwired if port_key(n) in facts.dropped
+        ),
     )
 
 
@@ -122,9 +127,17 @@ def _why_not(trail: Trail, disk: Disk) -> str | None:
     return tried.how if tried is not None and tried.ok is False else None
 
 
-def _active(nic: Nic, facts: Facts) -> bool:
-    """Its tap is as it is wished now."""
-    return port_key(nic) in facts.taps and facts.nics.get(port_key(nic)) == nic
+def _ports(wanted: Vm, facts: Facts, trail: Trail) -> tuple[PortReport, ...]:
+    """Each port as the vm has it: plugged in while it runs, otherwise for its next start."""
+    out = []
+    for n in wanted.nics:
+        there = bound(facts, n)
+        held = there and holds(facts, n) if facts.running else there or not n.leaving
+        tried = trail.ports.get(n.port_id)
+        reason = tried.how if tried is not None and tried.ok is False else None
+        if port_key(n) not in facts.dropped:
+            out.append(PortReport(port_id=n.port_id, epoch=n.epoch, held=held and not n.gone, reason=reason))
+    return tuple(out)
 
 
 def _crash(wanted: Vm, record: Record, trail: Trail, running: bool) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from nubila.agent import plan_port
 from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail, disk_key, port_key
@@ -28,8 +29,9 @@ Effect = Callable[[Facts, Trail, Vm, Any, Any, float], None]
 
 def _started(facts: Facts, trail: Trail, vm: Vm, step: p.Start, answer: None, at_s: float) -> None:
     disks = {d.volume_id: Held(epoch=d.epoch, limits=limits(d), cache=d.cache) for d in vm.disks}
-    facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True, disks=disks)
-    trail.disks = {}
+    nics = tuple(n.mac.lower() for n in vm.wired)
+    facts.domain = Found(vm_id=vm.vm_id, epoch=vm.epoch, running=True, disks=disks, nics=nics)
+    trail.disks, trail.ports = {}, {}
     facts.unwired = False
     trail.started_s, trail.ended_s, trail.reboot, trail.reset, trail.asks = at_s, None, None, None, ()
     trail.heeds_until_s = None
@@ -102,7 +104,7 @@ def _network(facts: Facts, trail: Trail, vm: Vm, step: p.Network, answer: str, a
 def _port(facts: Facts, trail: Trail, vm: Vm, step: p.Port, answer: str, at_s: float) -> None:
     key = port_key(step.nic)
     if key not in facts.taps:  # a changed port keeps its tap
-        facts.unwired = facts.unwired or facts.running
+        facts.unwired = facts.unwired or (facts.running and plan_port.holds(facts, step.nic))
     facts.taps[key] = answer
     facts.nics[key] = step.nic
 
@@ -114,6 +116,24 @@ def _rewired(facts: Facts, trail: Trail, vm: Vm, step: p.Rewire, answer: None, a
 def _port_removed(facts: Facts, trail: Trail, vm: Vm, step: p.RemovePort, answer: None, at_s: float) -> None:
     facts.taps.pop(port_key(step.nic), None)
     facts.nics.pop(port_key(step.nic), None)
+
+
+def _port_plugged(facts: Facts, trail: Trail, vm: Vm, step: p.PlugPort, answer: str | None, at_s: float) -> None:
+    trail.ports[step.nic.port_id] = Ask(answer or "", at_s, answer is None)
+    if answer is None and facts.domain is not None and facts.domain.nics is not None:
+        facts.domain = msgspec.structs.replace(facts.domain, nics=(*facts.domain.nics, step.nic.mac.lower()))
+
+
+def _port_dropped(facts: Facts, trail: Trail, vm: Vm, step: p.DropPort, answer: str | None, at_s: float) -> None:
+    trail.ports[step.nic.port_id] = Ask(answer or "", at_s, answer is None)
+    if answer is not None:
+        return
+    facts.dropped.add(port_key(step.nic))
+    facts.taps.pop(port_key(step.nic), None)
+    facts.nics.pop(port_key(step.nic), None)
+    if facts.domain is not None and facts.domain.nics is not None:
+        left = tuple(m for m in facts.domain.nics if m != step.nic.mac.lower())
+        facts.domain = msgspec.structs.replace(facts.domain, nics=left)
 
 
 def _suspended(facts: Facts, trail: Trail, vm: Vm, step: p.Suspend, answer: None, at_s: float) -> None:
@@ -149,6 +169,8 @@ EFFECTS: dict[type[p.Step], Effect] = {
     p.Release: _released,
     p.Network: _network,
     p.Port: _port,
+    p.PlugPort: _port_plugged,
+    p.DropPort: _port_dropped,
     p.Rewire: _rewired,
     p.Start: _started,
     p.AskStop: _asked_stop,

@@ -20,24 +20,31 @@ class Guests:
     def __init__(self, wishes: Wishes, lanes: Lanes):
         self._wishes, self._lanes = wishes, lanes
         self._addresses: dict[tuple[str, str], str] = {}  # network, address -> vm
+        self._of: dict[str, list[tuple[str, str]]] = {}  # vm -> its keys in `_addresses`
         self._macs: dict[tuple[str, str], str] = {}  # network, mac -> vm, until it has its address
         self._changed_s = 0.0
 
     def add(self, vm: Vm) -> None:
         record = self._wishes.entries[vm.vm_id].record
+        self._forget(vm.vm_id)
         for nic in vm.nics:
             for address in nic.addresses:
                 self._addresses[(nic.network.network_id, address)] = vm.vm_id
+                self._of.setdefault(vm.vm_id, []).append((nic.network.network_id, address))
             if record.addressed_at is None and not vm.gone:
                 self._macs[(nic.network.network_id, nic.mac.lower())] = vm.vm_id
                 self._changed_s = time.monotonic()
 
     def drop(self, vm: Vm) -> None:
+        self._forget(vm.vm_id)
         for nic in vm.nics:
-            for address in nic.addresses:
-                if self._addresses.get((nic.network.network_id, address)) == vm.vm_id:
-                    del self._addresses[(nic.network.network_id, address)]
             self._macs.pop((nic.network.network_id, nic.mac.lower()), None)
+
+    def _forget(self, vm_id: str) -> None:
+        """What it was known by; another vm may have one of its addresses by now, and keeps that."""
+        for where in self._of.pop(vm_id, ()):
+            if self._addresses.get(where) == vm_id:
+                del self._addresses[where]
 
     def who(self, network_id: str, address: str) -> Vm | None:
         """The vm that a packet from there comes from: the rules on its tap let no other send it."""

@@ -28,7 +28,7 @@ from nubila.drivers.network.base import NetworkDriver
 from nubila.drivers.storage import base as sto
 from nubila.drivers.storage.base import Storage
 from nubila.model import ids
-from nubila.protocol import Disk, NetworkView, Vm
+from nubila.protocol import Disk, NetworkView, Nic, Vm
 from nubila.telemetry import log
 
 LOG = log.get(part="agent")
@@ -37,6 +37,7 @@ DEADLINE_S = 30.0
 DEADLINES_S: dict[type[p.Step], float] = {p.AskStop: 1.0, p.AskReboot: 1.0, p.Volume: 300.0, p.RemoveVolume: 300.0}
 ASKS: frozenset[type[p.Step]] = frozenset({p.AskStop, p.AskReboot})  # wait for the guest
 ACTS: frozenset[type[p.Step]] = frozenset({p.Start, p.AskReboot, p.Reset})  # on a counter
+STILL = "the guest has not let go of the interface yet"
 SPENT = ACTS - {p.Start}  # whose number is spent once it is noted: a changed wish cannot take it back
 
 
@@ -98,6 +99,8 @@ class Hands:
             p.Resume: lambda job, step: drivers.hypervisor.resume(job.wanted.vm_id),
             p.Destroy: lambda job, step: drivers.hypervisor.destroy(job.wanted.vm_id),
             p.RemoveDomain: lambda job, step: drivers.hypervisor.remove(job.wanted.vm_id),
+            p.PlugPort: self._plug_port,
+            p.DropPort: self._drop_port,
             p.RemovePort: lambda job, step: drivers.network.remove_port(step.nic.port_id),
             p.RemoveVolume: lambda job, step: disks.remove(step.volume_id),
             p.Plug: lambda job, step: disks.plug(job.wanted.vm_id, step.disk, self.disk(job, step.disk)),
@@ -208,6 +211,24 @@ class Hands:
             )
         )
 
+    def _plug_port(self, job: Job, step: p.PlugPort) -> str | None:
+        """The reason why it could not be done: the vm runs on, and is not said to fail for it."""
+        try:
+            self._drivers.hypervisor.attach_nic(job.wanted.vm_id, self._nic(job, step.nic))
+        except DriverError as e:
+            return e.reason
+        return None
+
+    def _drop_port(self, job: Job, step: p.DropPort) -> str | None:
+        """None is the proof: no device of it is left in the vm, and no wire of it on this node."""
+        try:
+            if not self._drivers.hypervisor.detach_nic(job.wanted.vm_id, step.nic.mac.lower()):
+                return STILL
+            self._drivers.network.remove_port(step.nic.port_id)
+        except DriverError as e:
+            return e.reason
+        return None
+
     def _seed(self, job: Job, step: p.Seed) -> str:
         room = self._room(job)
         if not self._rooms.real:
@@ -226,7 +247,7 @@ class Hands:
             cores=vm.cores,
             memory_mib=vm.memory_mib,
             disks=tuple(paths),
-            nics=tuple(sorted(n.mac.lower() for n in vm.nics)),
+            nics=tuple(sorted(n.mac.lower() for n in vm.wired)),
             media="" if vm.media is None else self._drivers.storage.image_path(vm.media.sha256),
             boot=bootable(vm.boot, vm.disks),
             limits=limited({d.volume_id: limits(d) for d in vm.disks}),
@@ -243,15 +264,11 @@ class Hands:
     def domain(self, job: Job) -> Domain:
         """All that the hypervisor needs, from the wish and from what the steps before made."""
         vm, room = job.wanted, self._room(job)
-        made = _made(job)
         uuid = ids.parse("vm", vm.vm_id)
         if uuid is None:
             raise DriverError(f"{vm.vm_id!r} is not the id of a vm", again=False)
         disks = tuple(self.disk(job, d) for d in sorted(vm.disks, key=lambda d: d.index))
-        nics = tuple(
-            DomainNic(tap=made.get(port_key(n)) or job.facts.taps[port_key(n)], mac=n.mac, mtu=n.network.mtu)
-            for n in sorted(vm.nics, key=lambda n: n.index)
-        )
+        nics = tuple(self._nic(job, n) for n in vm.wired)
         return Domain(
             vm_id=vm.vm_id,
             uuid=str(uuid),
@@ -271,6 +288,10 @@ class Hands:
             serial_number=vm.vm_id,
             on_crash="preserve" if vm.on_crash == "preserve" else "destroy",
         )
+
+    def _nic(self, job: Job, n: Nic) -> DomainNic:
+        tap = _made(job).get(port_key(n)) or job.facts.taps[port_key(n)]
+        return DomainNic(tap=tap, mac=n.mac, mtu=n.network.mtu)
 
     def disk(self, job: Job, d: Disk) -> DomainDisk:
         return DomainDisk(

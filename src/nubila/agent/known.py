@@ -7,6 +7,8 @@ restart.
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
 from nubila.drivers.hypervisor import base as hypervisor
@@ -47,6 +49,7 @@ class Facts(msgspec.Struct, kw_only=True):
     taps: dict[str, str] = {}  # port and epoch -> tap, ensured by this process
     nics: dict[str, Nic] = {}  # of the whole node: port and epoch -> the wish that its tap was last made by
     released: set[str] = set()  # of `Vm.leaving`, by volume and epoch
+    dropped: set[str] = set()  # of `Vm.unwired`, by port and epoch: no device and no tap is left of it
 
     @property
     def running(self) -> bool:
@@ -69,9 +72,21 @@ class Trail(msgspec.Struct, kw_only=True):
     reboot: Ask | None = None  # one under way
     reset: Ask | None = None  # one under way
     disks: dict[str, Ask] = {}  # volume id -> the newest try to plug, unplug or limit it; `how` is a reason
+    ports: dict[str, Ask] = {}  # port id -> likewise
     crashes: int = 0  # in a row
     started_s: float | None = None  # when this process started or first saw it running
     ended_s: float | None = None  # when it was seen to have ended by itself
+
+
+def by_dhcp(nic: Nic) -> frozenset[str]:
+    """The addresses that DHCP gives: of each IPv4 subnet the first. The guest sets the others itself."""
+    found: dict[str, str] = {}
+    for address in nic.addresses:
+        value = ipaddress.ip_address(address)
+        for subnet in nic.network.subnets:
+            if value.version == 4 and value in ipaddress.ip_network(subnet.cidr):
+                found.setdefault(subnet.cidr, address)
+    return frozenset(found.values())
 
 
 def port_key(nic: Nic) -> str:

@@ -10,6 +10,7 @@ import ipaddress
 import json
 from typing import Any
 
+from nubila.agent.known import by_dhcp
 from nubila.model import ids
 from nubila.protocol import Nic, Vm
 
@@ -46,7 +47,7 @@ def meta_data(vm: Vm, zone: str) -> Json:
         "availability_zone": zone,
         "project_id": vm.project_id,
         "meta": {"nubila-vm-id": vm.vm_id, "nubila-boot-string": vm.boot_string},
-        "devices": [{"type": "nic", "bus": "none", "address": "none", "mac": n.mac, "tags": []} for n in _nics(vm)],
+        "devices": [{"type": "nic", "bus": "none", "address": "none", "mac": n.mac, "tags": []} for n in vm.wired],
         "dedicated_cpus": [],
     }
     if vm.keys:
@@ -60,7 +61,7 @@ def network_data(vm: Vm) -> Json:
     links: list[Json] = []
     networks: list[Json] = []
     services: list[str] = []
-    for index, nic in enumerate(_nics(vm)):
+    for index, nic in enumerate(vm.wired):
         link = f"tap{nic.port_id[-11:]}"
         links.append(
             {
@@ -68,8 +69,10 @@ def network_data(vm: Vm) -> Json:
                 "ethernet_mac_address": nic.mac,
             }
         )  # fmt: skip
+        leased = by_dhcp(nic)
         for address in nic.addresses:
-            networks.append(_network(nic, address, f"network{len(networks)}", link, first=index == 0))
+            name = f"network{len(networks)}"
+            networks.append(_network(nic, address, name, link, first=index == 0, leased=address in leased))
         services += [d for s in nic.network.subnets for d in s.dns]
     return {
         "links": links,
@@ -78,16 +81,15 @@ def network_data(vm: Vm) -> Json:
     }
 
 
-def _network(nic: Nic, address: str, name: str, link: str, *, first: bool) -> Json:
+def _network(nic: Nic, address: str, name: str, link: str, *, first: bool, leased: bool) -> Json:
     found: Json = {"id": name, "link": link, "network_id": nic.network.network_id}
     value = ipaddress.ip_address(address)
-    if value.version == 4:
+    if leased:
         return {**found, "type": "ipv4_dhcp"}
     subnet = next((s for s in nic.network.subnets if value in ipaddress.ip_network(s.cidr)), None)
+    if value.version == 4:
+        mask = "255.255.255.255" if subnet is None else str(ipaddress.ip_network(subnet.cidr).netmask)
+        return {**found, "type": "ipv4", "ip_address": address, "netmask": mask, "routes": []}
     prefix = 128 if subnet is None else ipaddress.ip_network(subnet.cidr).prefixlen
     routes = [] if subnet is None or not first else [{"network": "::", "netmask": "::", "gateway": subnet.gateway}]
     return {**found, "type": "ipv6", "ip_address": f"{address}/{prefix}", "routes": routes}
-
-
-def _nics(vm: Vm) -> list[Nic]:
-    return sorted(vm.nics, key=lambda n: n.index)

@@ -71,7 +71,7 @@ def _versioned(vm: Vm, region: str, zone: str) -> Tree:
 
 
 def _meta_data(vm: Vm, region: str, zone: str) -> Tree:
-    nics = sorted(vm.nics, key=lambda n: n.index)
+    nics = vm.wired
     name = vm.hostname or vm.name
     tree: dict[str, Tree | str] = {
         "ami-id": vm.image_id,
@@ -114,7 +114,7 @@ def _interface(nic: Nic, index: int, name: str) -> Tree:
 
 
 def _document(vm: Vm, region: str, zone: str) -> str:
-    nic = min(vm.nics, key=lambda n: n.index, default=None)
+    nic = vm.wired[0] if vm.wired else None
     four = _of(nic, 4) if nic is not None else []
     return json.dumps(
         {

@@ -326,7 +326,7 @@ class Agent:
         if _touched(lane, begun_s) or not lane.facts.running:
             return
         lost = False
-        for nic in lane.wanted.nics:
+        for nic in lane.wanted.wired:
             if port_key(nic) not in up and lane.facts.taps.pop(port_key(nic), None) is not None:
                 lost = True
             lost = lost or nic.network.network_id not in lane.facts.bridges

@@ -8,7 +8,7 @@ licenses.
 
 from __future__ import annotations
 
-from nubila.agent import plan_disk
+from nubila.agent import plan_disk, plan_port
 from nubila.agent.known import Facts, Record, Trail, port_key
 from nubila.agent.steps import (
     AskReboot,
@@ -72,10 +72,17 @@ def plan(
     if wanted.power == "off":
         if facts.running and fresh:
             return _off(wanted, facts, record, trail, now_s)
-        return _serve(wanted, facts) + (plan_disk.rest(wanted, facts) if fresh and not facts.running else [])
+        return _serve(wanted, facts) + (_rest(wanted, facts, trail, now_s) if fresh and not facts.running else [])
     if facts.running:
         return _running(wanted, facts, record, trail, now_s, fresh)
-    return _on(wanted, facts, record, trail, now_s) if fresh or alone else []
+    steps = _on(wanted, facts, record, trail, now_s) if fresh or alone else []
+    return steps or (_rest(wanted, facts, trail, now_s) if fresh else [])
+
+
+def _rest(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
+    """For a vm that does not run, and stays so: what it shall not have any more is let go of."""
+    steps = [*plan_disk.rest(wanted, facts), *plan_port.bind(wanted, facts)]
+    return steps or plan_port.keep(wanted, facts, trail, now_s)
 
 
 def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: float, fresh: bool) -> list[Step]:
@@ -87,7 +94,14 @@ def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: floa
         steps.append(Note(asked=False))  # whatever it does from now on is its own will
     hold = _hold(wanted, facts) if fresh else []
     again = hold or _again(wanted, facts, record, trail, now_s, fresh)
-    return steps + (again or (plan_disk.keep(wanted, facts, trail, now_s) if fresh else [])) or heeds
+    return steps + (again or (_keep(wanted, facts, trail, now_s) if fresh else [])) or heeds
+
+
+def _keep(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
+    """Devices that come and go while it runs. A wait is only for when there is nothing to do."""
+    found = [*plan_disk.keep(wanted, facts, trail, now_s), *plan_port.keep(wanted, facts, trail, now_s)]
+    waits = [s for s in found if isinstance(s, Wait)]
+    return [s for s in found if not isinstance(s, Wait)] or [Wait(min(w.until_s for w in waits)) for _ in waits[:1]]
 
 
 def until_noted(steps: list[Step]) -> list[Step]:
@@ -195,7 +209,7 @@ def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
         return []
     steps: list[Step] = []
     made = False
-    for nic in wanted.nics:
+    for nic in wanted.wired:
         if nic.network.network_id not in facts.bridges:
             step = Network(nic.network)
             if step not in steps:
@@ -203,7 +217,7 @@ def _serve(wanted: Vm, facts: Facts, *, wires: bool = False) -> list[Step]:
         lost = port_key(nic) not in facts.taps
         if lost or facts.nics.get(port_key(nic)) != nic:
             steps.append(Port(nic))
-        made = made or lost
+        made = made or (lost and plan_port.holds(facts, nic))  # one that is new to it is plugged in by itself
     if facts.running and (made or facts.unwired) and all(d.volume_id in facts.volumes for d in wanted.disks):
         steps.append(Rewire())
     return steps

@@ -12,6 +12,7 @@ import os
 import re
 
 from nubila.agent import iso9660
+from nubila.agent.known import by_dhcp
 from nubila.protocol import Nic, SubnetView, Vm
 
 LABEL = "cidata"
@@ -71,20 +72,22 @@ def user_data(vm: Vm) -> str:
 
 
 def network_config(vm: Vm) -> str:
-    """Version 2: IPv4 by DHCP, IPv6 addresses as given."""
-    nics = {f"nic{n.index}": _ethernet(n, first=i == 0) for i, n in enumerate(sorted(vm.nics, key=lambda n: n.index))}
+    """Version 2: IPv4 by DHCP; IPv6 addresses, and what was assigned later, as given."""
+    nics = {f"nic{n.index}": _ethernet(n, first=i == 0) for i, n in enumerate(vm.wired)}
     return json.dumps({"version": 2, "ethernets": nics}, indent=1) + "\n"
 
 
 def _ethernet(nic: Nic, *, first: bool) -> dict[str, object]:
-    six = [a for a in nic.addresses if ":" in a]
+    leased = by_dhcp(nic)
+    given = [a for a in nic.addresses if a not in leased]
     found: dict[str, object] = {"match": {"macaddress": nic.mac}, "mtu": nic.network.mtu, "accept-ra": False}
-    found["dhcp4"] = len(six) < len(nic.addresses)
-    subnets = [(a, s) for a in six if (s := _subnet(nic, a)) is not None]
+    found["dhcp4"] = bool(leased)
+    subnets = [(a, s) for a in given if (s := _subnet(nic, a)) is not None]
     if subnets:
         found["addresses"] = [f"{a}/{ipaddress.ip_network(s.cidr).prefixlen}" for a, s in subnets]
-        if first:
-            found["routes"] = [{"to": "::/0", "via": subnets[0][1].gateway}]
+        six = [s.gateway for a, s in subnets if ":" in a]
+        if first and six:
+            found["routes"] = [{"to": "::/0", "via": six[0]}]
         servers = [d for _, s in subnets for d in s.dns]
         if servers:
             found["nameservers"] = {"addresses": servers}

@@ -66,6 +66,18 @@ class Port(Step, frozen=True):
     nic: Nic
 
 
+class PlugPort(Step, frozen=True):
+    """Give the running vm the interface. Answers with the reason why it could not be done, or None."""
+
+    nic: Nic
+
+
+class DropPort(Step, frozen=True):
+    """Take the interface from its vm, and then its wire away. Answers with the reason why it stays, or None."""
+
+    nic: Nic
+
+
 class Seed(Step, frozen=True):
     pass
 
@@ -156,6 +168,8 @@ DOING: dict[type[Step], str] = {
     Release: "letting go of the volume",
     Network: "making the network",
     Port: "making the port",
+    PlugPort: "plugging the port in",
+    DropPort: "removing the port",
     Seed: "writing the seed",
     Start: "starting",
     Rewire: "plugging its interfaces in again",

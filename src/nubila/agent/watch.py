@@ -38,7 +38,9 @@ class Watch:
             found = shapes.get((vm_id, lane.wanted.epoch))
             if found is not None:
                 wished = self._hands.shape(lane.wanted, lane.facts)
-                told[vm_id] += [d for d in drift.compare(vm_id, wished, found) if not _left(lane, found, d)]
+                going = {n.mac.lower() for n in lane.wanted.unwired}
+                lines = drift.compare(vm_id, wished, found)
+                told[vm_id] += [d for d in lines if not _left(lane, found, d) and d.observed not in going]
         self._shapes = told
         self.ledger.look("shapes", [d for drifts in told.values() for d in drifts])
 

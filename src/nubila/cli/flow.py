@@ -29,6 +29,7 @@ WHERE: dict[str, str] = {
     "volume": "/v1/volumes/",
     "snapshot": "/v1/snapshots/",
     "network": "/v1/networks/",
+    "port": "/v1/ports/",
     "security_group": "/v1/security-groups/",
     "keypair": "/v1/keypairs/",
     "project": "/v1/projects/",

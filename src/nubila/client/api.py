@@ -244,6 +244,18 @@ class UserApi(Shared):
     def change_port(self, port: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/ports/{s(port)}", body, how)
 
+    def create_port(self, vm: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/vms/{s(vm)}/ports", body, how)
+
+    def delete_port(self, port: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/ports/{s(port)}", how=how)
+
+    def assign_address(self, port: str, body: Json, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/ports/{s(port)}/addresses", body, how)
+
+    def unassign_address(self, port: str, address: str, how: How = NOW) -> Json:
+        return self.write("DELETE", f"/v1/ports/{s(port)}/addresses/{s(address)}", how=how)
+
     def security_group(self, group: str) -> Json:
         return self._one(f"/v1/security-groups/{s(group)}")
 

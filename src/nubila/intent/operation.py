@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent import volume_cancel
+from nubila.intent import port_wish, volume_cancel
 from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number, wish
 from nubila.intent.cancelling import taken_back, too_late
 from nubila.intent.vm import barred, leave
@@ -38,8 +38,8 @@ _TOO_LATE = frozenset({operation.Verb.REMOVE, operation.Verb.RESIZE, operation.V
 
 def cancelling(spec: operation.Spec) -> str:
     """What a cancel of this operation means."""
-    of_volumes = spec.resource_kind in ("volume", "snapshot")
-    return (volume_cancel.CANCELLING if of_volumes else CANCELLING)[spec.verb]
+    tables = {"volume": volume_cancel.CANCELLING, "snapshot": volume_cancel.CANCELLING, "port": port_wish.CANCELLING}
+    return tables.get(spec.resource_kind, CANCELLING)[spec.verb]
 
 
 def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:

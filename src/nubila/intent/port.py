@@ -10,6 +10,7 @@ import msgspec
 from nubila import errors
 from nubila.intent import security_group
 from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.intent.port_wish import leaving
 from nubila.intent.vm import barred
 from nubila.model import network, vm
 from nubila.model.draft import Drafted, Effect, Row
@@ -32,7 +33,7 @@ def change(body: PortChange, port: Row, view: dict[str, Any], groups: list[Row],
     wished = msgspec.convert(row["spec"], vm.Spec)
     if wished.gone:
         return errors.Conflict(f"VM '{row['name']}' is being removed.", state=row["state"])
-    held = barred(row, wished)
+    held = barred(row, wished) or leaving(port)
     if held is not None:
         return held
     was = msgspec.convert(port["spec"], network.PortSpec)

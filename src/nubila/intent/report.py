@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from nubila.intent import volume_report
+from nubila.intent import port_report, volume_report
 from nubila.intent.asking import builtins
 from nubila.model import operation, vm
 from nubila.model.draft import Draft, Row
@@ -134,16 +134,8 @@ def _belongings(report: VmReport, view: View, draft: Draft, now: datetime) -> bo
     touched = False
     if report.gone:
         return False
-    active = set(report.ports_active)
     touched |= _disks(report, view, draft, now)
-    newest = report.generation >= view["vm"]["generation"]  # a changed port is a change of its vm
-    for p in view["ports"]:
-        news = p["state"] == "pending" or (newest and p["observed_generation"] < p["generation"])
-        if text("port", UUID(p["id"])) in active and news:
-            draft.changes(
-                "port", p, version=True, state="active", status={"active": True}, observed_generation=p["generation"]
-            )
-            touched = True
+    touched |= port_report.apply(report, view, draft, now)
     return touched
 
 
@@ -213,11 +205,8 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
         )
         draft.takes_quota(project_id, "volumes", -1)
         draft.takes_quota(project_id, "disk_gib", -v["spec"]["size_gib"])
-    for x in view["addresses"]:
-        draft.deletes("address", network_id=x["network_id"], address=x["address"])
     for p in view["ports"]:
-        draft.changes("port", p, version=True, state="removed", removed_at=now)
-        draft.changes_groups(members=p["group_ids"])
+        port_report.give_back(p, view, draft, now)
     stay = {v["id"] for v in view["volumes"] if not v["spec"]["gone"]}
     for held in view["allocations"]:
         if held["holder_id"] in stay:

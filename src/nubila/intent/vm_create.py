@@ -9,12 +9,11 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent import security_group
+from nubila.intent import port_place, security_group
 from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.intent.refusing import refused
 from nubila.intent.vm_effects import given
-from nubila.intent.vm_ports import ports
-from nubila.model import catalog, image, operation, vm, volume
+from nubila.model import catalog, image, network, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
 from nubila.model.ids import host_handle, text
@@ -93,7 +92,7 @@ def create(
     if isinstance(groups, errors.NubilaError):
         return groups
     made = _rows(body, draft, asking, node, flavor, picture, view, disk_gib, sealed)
-    effects = ports(draft, asking, made, networks, groups, entropy)
+    effects = port_place.ports(draft, asking, made, networks, groups, entropy)
     if isinstance(effects, errors.NubilaError):
         return effects
     _claims(draft, asking, made, node, needs)
@@ -220,6 +219,8 @@ def _check_networks(
         networks = [by_ref[r] for r in body.networks]
         if len({n["id"] for n in networks}) < len(networks):
             return errors.Invalid("A network is named twice.", field="networks")
+        if len(networks) > network.PORTS_MAX:
+            return errors.Invalid(f"A VM has at most {network.PORTS_MAX} ports.", field="networks")
     keys = {r for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
     unknown = [k for k in body.keys if k not in keys]
     if unknown:

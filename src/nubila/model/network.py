@@ -38,7 +38,21 @@ class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
     in_kbit: Kbit = 0  # to the guest; 0: no limit
     out_kbit: Kbit = 0
     burst_kib: BurstKib = 0  # beyond what the rate lets through in a second
+    extra: tuple[str, ...] = ()  # addresses that were assigned later, in that order: DHCP gives the ones before them
+    leaving: tuple[str, ...] = ()  # unassigned: another port may have them once the node lets none of them through
     gone: bool = False  # wished removed
+
+
+class PortStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Reported by its node."""
+
+    active: bool = False  # its vm runs and has it, and the rules that bind it are as wished
+    held: bool = False  # likewise, or its vm is off and would have it when started
+    reason: str | None = None  # what keeps it from being plugged in or out
+
+
+PORTS_MAX = 8  # of one vm
+ADDRESSES_MAX = 16  # of one port
 
 
 # Projects take their ranges from these: addresses that nobody else in the world answers to.

@@ -16,7 +16,7 @@ SHAPES: dict[str, tuple[type | None, type | None]] = {
     "node": (node.Spec, node.Status),
     "network": (network.NetworkSpec, None),
     "subnet": (network.SubnetSpec, None),
-    "port": (network.PortSpec, None),
+    "port": (network.PortSpec, network.PortStatus),
     "vm": (vm.Spec, vm.Status),
     "volume": (volume.Spec, volume.Status),
     "operation": (operation.Spec, operation.Status),

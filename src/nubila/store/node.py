@@ -46,7 +46,11 @@ select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.use
     where a.vm_id = v.id and (a.state in ('active', 'revoking')) is true) as disks,
   (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
             'network_name', n.name, 'network_spec', n.spec, 'groups', p.group_ids,
-            'addresses', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x where x.port_id = p.id),
+            'addresses', (select coalesce(jsonb_agg(host(x.address) order by coalesce(array_position(array(
+                 select jsonb_array_elements_text(p.spec->'extra')), host(x.address)), 0), x.address) filter (where not coalesce(p.spec->'leaving' ? host(x.address), false)), '[]')
+               from address x where x.port_id = p.id),
+            'leaving', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x
+               where x.port_id = p.id and p.spec->'leaving' ? host(x.address)),
             'subnets', (select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
                           from subnet s where s.network_id = n.id and s.removed_at is null)) order by (p.spec->>'index')::int), '[]')
      from port p join network n on n.id = p.network_id where p.vm_id = v.id and (p.removed_at is null) is true) as nics,

@@ -10,8 +10,17 @@ import msgspec
 
 from nubila.store.database import Database, Record
 
+# A network's subnets, IPv4 ones with some free addresses.
+SUBNETS = """(
+    select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('free', case when family(s.cidr) = 4 then coalesce(
+       (select jsonb_agg(host(c.a)) from (select distinct set_masklen(s.cidr::inet, 32) + (1 + x % (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) a
+          from unnest($10::bigint[]) x) c where not exists (select from address t where t.network_id = n.id and t.address = c.a)),
+       (select jsonb_agg(host(c.a)) from (select set_masklen(s.cidr::inet, 32) + o a from generate_series(1, (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) o
+          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 32) c)) end)
+      order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)"""
 # $10 are random numbers: candidates for free addresses, so that parallel creates do not all want the same one.
-CREATE = """
+CREATE = (
+    """
 select now() as now,
  (select to_jsonb(p) from project p where p.id = $1 and p.removed_at is null)::text as project,
  (select jsonb_object_agg(q.class, jsonb_build_array(q.amount, q.used)) from quota q where q.project_id = $1)::text as quota,
@@ -20,18 +29,15 @@ select now() as now,
     and (i.project_id = $1 or (i.project_id is null and (i.spec->>'public')::boolean)
       or ((i.id = $5 or i.project_id is null) and exists (select from share s where s.kind = 'image' and s.object_id = i.id and s.project_id = $1))) order by i.project_id nulls last limit 1)::text as image,
  (select jsonb_agg(to_jsonb(k)) from keypair k where k.project_id = $1 and k.removed_at is null and (k.id = any($9) or k.name = any($8)))::text as keys,
- (select jsonb_agg(to_jsonb(n) || jsonb_build_object('subnets', (
-    select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('free', case when family(s.cidr) = 4 then coalesce(
-       (select jsonb_agg(host(c.a)) from (select distinct set_masklen(s.cidr::inet, 32) + (1 + x % (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) a
-          from unnest($10::bigint[]) x) c where not exists (select from address t where t.network_id = n.id and t.address = c.a)),
-       (select jsonb_agg(host(c.a)) from (select set_masklen(s.cidr::inet, 32) + o a from generate_series(1, (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) o
-          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 32) c)) end)
-      order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)))
+ (select jsonb_agg(to_jsonb(n) || jsonb_build_object('subnets', """
+    + SUBNETS
+    + """))
    from network n where n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as networks,
  (select jsonb_agg(jsonb_build_object('id', g.id, 'name', g.name, 'generation', g.generation)) from security_group g
    where g.project_id = $1 and g.removed_at is null)::text as groups,
  (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken
 """
+)
 
 # Text is made at once: a jsonb would be built only to be written out.
 _ONE = """
@@ -39,6 +45,7 @@ select now() as now, to_json(v)::text as vm,
  (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
  p.ports::text as ports,
  (select json_agg(to_json(x)) from address x where x.port_id = any(p.ids))::text as addresses,
+ (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = any(p.ids) and o.ended_at is null)::text as port_operations,
  a.volumes::text as volumes,
  (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = any(a.ids) and o.ended_at is null)::text as volume_operations,
  a.attachments::text as attachments,
@@ -119,7 +126,16 @@ class VmStore:
         return await self._db.row(DECISION, vm_id)
 
 
-_LISTS = ("operations", "ports", "addresses", "volumes", "volume_operations", "attachments", "allocations")
+_LISTS = (
+    "operations",
+    "ports",
+    "addresses",
+    "port_operations",
+    "volumes",
+    "volume_operations",
+    "attachments",
+    "allocations",
+)
 
 
 def _decode_one(row: Record) -> dict[str, Any]:

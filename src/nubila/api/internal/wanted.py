@@ -246,6 +246,7 @@ def _nic(n: dict[str, Any]) -> protocol.Nic:
         in_kbit=n["spec"].get("in_kbit", 0),
         out_kbit=n["spec"].get("out_kbit", 0),
         burst_kib=n["spec"].get("burst_kib", 0),
+        leaving=tuple(n["leaving"]),
         gone=n["spec"].get("gone", False),
     )
 

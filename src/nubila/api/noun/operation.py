@@ -29,6 +29,7 @@ from nubila.api.route import Answer, answers
 from nubila.intent import image as images
 from nubila.intent import image_from
 from nubila.intent import operation as intent
+from nubila.intent import port_wish as port_intent
 from nubila.intent import volume_cancel as volume_intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Caller, Done
@@ -38,7 +39,7 @@ from nubila.model.ids import parse, text
 from nubila.represent import json, openapi
 from nubila.store.database import Record
 
-FOLLOWED = ("vm", "volume", "snapshot")  # kinds that operations are about
+FOLLOWED = ("vm", "volume", "snapshot", "port")  # kinds that operations are about
 
 
 class OperationQuery(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ async def list_operations(call: ApiCall) -> Answer:
         resource_id = next((i for k in FOLLOWED if (i := parse(k, call.query.resource)) is not None), None)
         if resource_id is None:
             raise errors.Invalid(
-                "'resource' must be the id of a VM, a volume or a snapshot.", field="resource", where="query"
+                "'resource' must be the id of a VM, a port, a volume or a snapshot.", field="resource", where="query"
             )
     rows = await call.context.resources.list("operation", filtered(call, "operation", resource_id=resource_id))
     return listed(call, "operation", rows, lambda r: operation_shown(call, r))
@@ -115,6 +116,8 @@ async def cancel_operation(call: ApiCall) -> Answer:
         op = await found(call, "operation", call.params["operation"], project_id=project_of(call))
         if op["resource_kind"] in ("volume", "snapshot"):
             return await _cancel_volume(call, op, asking)
+        if op["resource_kind"] == "port":
+            return await _cancel_port(call, op, asking)
         if op["resource_kind"] == "image":
             row = await call.context.resources.whole("image", object_id=UUID(op["resource_id"]))
             if row is not None and row["state"] == "pending" and op["ended_at"] is None:
@@ -142,6 +145,13 @@ async def _cancel_volume(call: ApiCall, op: Row, asking: Callable[[datetime], As
         volume_id = volume_id if row is None else UUID(row["volume_id"])
     view = await c.volumes.one_view(None, volume_id, "")
     return volume_intent.cancel(op, view, asking(view["now"] if view is not None else await c.accounts.now()))
+
+
+async def _cancel_port(call: ApiCall, op: Row, asking: Callable[[datetime], Asking]) -> Outcome:
+    c = call.context
+    port = await c.resources.whole("port", object_id=UUID(op["resource_id"]))
+    view = None if port is None else await c.vms.one_view(None, UUID(port["vm_id"]), "")
+    return port_intent.cancel(op, port, view, asking(view["now"] if view is not None else await c.accounts.now()))
 
 
 # --- plans

@@ -19,7 +19,7 @@ from nubila.api.noun import (
 )
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, TEXT, Route
-from nubila.intent import catalog, vm_create, vm_hold, vm_media
+from nubila.intent import catalog, port_wish, vm_create, vm_hold, vm_media
 from nubila.intent import image as images
 from nubila.intent import network as networks
 from nubila.intent import port as ports
@@ -238,6 +238,36 @@ ROWS: tuple[Route, ...] = (
     ),
     Route("GET", f"{V}/ports/{{port}}", "port.read", simple.shower("port", "a port")),
     Route("PATCH", f"{V}/ports/{{port}}", "port.change", port.change_port, body=ports.PortChange, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/vms/{{vm}}/ports",
+        "port.create",
+        port.create_port,
+        body=port_wish.PortCreate,
+        status=201,
+        held=True,
+        errors=VERBS,
+    ),
+    Route("DELETE", f"{V}/ports/{{port}}", "port.remove", port.remove_port, status=202, held=True, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/ports/{{port}}/addresses",
+        "port.assign",
+        port.assign_address,
+        body=port_wish.AddressAssign,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
+    Route(
+        "DELETE",
+        f"{V}/ports/{{port}}/addresses/{{address}}",
+        "port.unassign",
+        port.unassign_address,
+        status=202,
+        held=True,
+        errors=CLAIMS,
+    ),
     Route("GET", f"{V}/ports", "port.read", simple.lister("port", "ports"), query=Q, listing=True),
     Route("GET", f"{V}/volumes", "volume.read", simple.lister("volume", "volumes"), query=Q, listing=True),
     Route(

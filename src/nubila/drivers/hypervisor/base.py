@@ -22,6 +22,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     suspend: bool = True  # stop its vCPUs and keep its memory
     panic: bool = True  # a panic of the guest is seen
     disk_hotplug: bool = True  # disks come and go while a domain runs
+    nic_hotplug: bool = True  # interfaces likewise
     live_snapshots: bool = True  # of qcow2 disks that a running domain writes
     live_copies: bool = True
     persistent: bool = True  # domains outlive the agent and the driver's own daemon
@@ -131,6 +132,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     memory_max_mib: int = 0  # what it was started with
     guest_agent: bool = False  # the guest agent's channel is connected
     disks: dict[str, Held] | None = None  # by volume id, while it runs; None: not known
+    nics: tuple[str, ...] | None = None  # MACs of its interfaces, while it runs; None: not known
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,6 +233,14 @@ class Hypervisor(Protocol):
 
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         """The newest bytes that the guest wrote to its serial console; nothing yet is b''."""
+
+    def attach_nic(self, vm_id: str, nic: DomainNic) -> None:
+        """The running domain has the interface from now on, and its definition too. It has it already: a success.
+        DriverError when it does not run."""
+
+    def detach_nic(self, vm_id: str, mac: str) -> bool:
+        """Out of the definition; and ask the guest to let go of it. True: it is gone from what runs, and what was never
+        there or does not run is gone."""
 
     # On disks of a domain that runs; DriverError when it does not run or does not have that disk.
 

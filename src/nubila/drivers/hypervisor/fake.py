@@ -19,6 +19,7 @@ from nubila.drivers.hypervisor.base import (
     Capabilities,
     Domain,
     DomainDisk,
+    DomainNic,
     Found,
     Held,
     Observed,
@@ -102,7 +103,7 @@ class HypervisorWorld:
         self.unwired: set[str] = set()  # running domains whose taps were taken away
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
-        self.clinging: set[str] = set()  # guests that let go of no disk
+        self.clinging: set[str] = set()  # guests that let go of no device
         self.storage: Bytes = Nowhere()  # where its domains' disks lie
         self.console: dict[str, bytes] = {}
         self.lock = threading.Lock()
@@ -191,6 +192,7 @@ class FakeHypervisor(Scanned):
                     memory_max_mib=d.memory_max_mib if d.running else 0,
                     guest_agent=d.running and d.vm_id not in no_agent,
                     disks=d.disks if d.running else None,
+                    nics=d.live.nics if d.running and d.live is not None else None,
                 )
                 for d in self.world.domains.all()
             ]
@@ -308,6 +310,25 @@ class FakeHypervisor(Scanned):
         self.script.enter("read_console")
         return self.world.console.get(vm_id, b"")[-max_bytes:] if max_bytes > 0 else b""
 
+    def attach_nic(self, vm_id: str, nic: DomainNic) -> None:
+        self.script.enter("attach_nic")
+        with self.world.lock:
+            domain, mac = self._having(vm_id, None), nic.mac.lower()
+            self._put(domain, live=_with(domain.live, mac), defined=_with(domain.defined, mac))
+        self.script.leave("attach_nic")
+
+    def detach_nic(self, vm_id: str, mac: str) -> bool:
+        self.script.enter("detach_nic")
+        with self.world.lock:
+            domain = self.world.domains.get(vm_id)
+            there = domain is not None and domain.running and domain.live is not None and mac in domain.live.nics
+            gone = not there or vm_id not in self.world.clinging
+            if domain is not None:
+                live = _without(domain.live, mac) if gone else domain.live
+                self._put(domain, live=live, defined=_without(domain.defined, mac))
+        self.script.leave("detach_nic")
+        return gone
+
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         self.script.enter("attach_disk")
         with self.world.lock:
@@ -380,3 +401,11 @@ class FakeHypervisor(Scanned):
 
     def close(self) -> None:
         """The world is not the driver's to close."""
+
+
+def _with(shape: Shape | None, mac: str) -> Shape | None:
+    return None if shape is None else replace(shape, nics=tuple(sorted({*shape.nics, mac})))
+
+
+def _without(shape: Shape | None, mac: str) -> Shape | None:
+    return None if shape is None else replace(shape, nics=tuple(n for n in shape.nics if n != mac))

@@ -67,7 +67,10 @@ class LibvirtHypervisor:
         self.destroy = self._power.destroy
         self.remove = self._power.remove
         self._leftovers = Leftovers(self.daemons)
-        self.rewire = Wires(self.session, installation, self._pid).rewire
+        self._wires = Wires(self.session, installation, self._pid, self._disks.changed)
+        self.rewire = self._wires.rewire
+        self.attach_nic = self._wires.attach_nic
+        self.detach_nic = self._wires.detach_nic
         self._shapes = Shapes(self.session, installation)
         self.shapes = self._shapes.shapes
         self.repair = self._shapes.repair
@@ -131,6 +134,7 @@ class LibvirtHypervisor:
         assert named is not None, "ours are named so"
         running = state not in _OFF
         pid = self._pid(name) if running else None
+        disks, nics = (None, None) if pid is None else self._disks.held(domain, name, pid)
         return Found(
             vm_id=named[0],
             epoch=named[1],
@@ -140,7 +144,8 @@ class LibvirtHypervisor:
             **(_size(stats) if running else {}),
             reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
-            disks=None if pid is None else self._disks.held(domain, name, pid),
+            disks=disks,
+            nics=nics,
         )
 
     def _why_off(self, name: str, reason: int) -> str | None:

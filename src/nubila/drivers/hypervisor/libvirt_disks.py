@@ -20,6 +20,7 @@ from lxml.builder import ElementMaker
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import DomainDisk, Held
 from nubila.drivers.hypervisor.libvirt_disk_xml import disk_xml, parse_alias, tuning
+from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 
 T = TypeVar("T")
@@ -34,22 +35,28 @@ class Disks:
 
     def __init__(self, session: Session):
         self._session = session
-        self._known: dict[str, tuple[int, dict[str, Held]]] = {}  # domain's name -> its QEMU's pid, what that has open
+        self._known: dict[
+            str, tuple[int, dict[str, Held], tuple[str, ...]]
+        ] = {}  # domain's name -> QEMU's pid, devices
         self._changes = 0
         self._lock = threading.Lock()
 
-    def held(self, domain: libvirt.virDomain, name: str, pid: int) -> dict[str, Held] | None:
-        """What it has open: read once for the life of a QEMU, and again after each change through here."""
+    def held(
+        self, domain: libvirt.virDomain, name: str, pid: int
+    ) -> tuple[dict[str, Held], tuple[str, ...]] | tuple[None, None]:
+        """The disks that it has open and the MACs of its interfaces: read once for the life of a QEMU, and again after
+        each change that is told here."""
         known, changes = self._known.get(name), self._changes
         if known is None or known[0] != pid:
             try:
-                known = pid, disks_of(etree.fromstring(domain.XMLDesc()))
+                xml = _live(domain)
+                known = pid, disks_of(xml), tuple(mac for n in xml.iterfind("devices/interface") if (mac := mac_of(n)))
             except libvirt.libvirtError:
-                return None
+                return None, None
             with self._lock:
                 if changes == self._changes:  # otherwise it may be older than a change
                     self._known[name] = known
-        return known[1]
+        return known[1:]
 
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         def attach(domain: libvirt.virDomain) -> None:
@@ -149,9 +156,13 @@ class Disks:
         except libvirt.libvirtError as e:
             raise mapped(e) from e
         finally:
-            with self._lock:
-                self._changes += 1
-                self._known.pop(domain.name(), None)
+            self.changed(domain.name())
+
+    def changed(self, name: str) -> None:
+        """A domain may have other devices now."""
+        with self._lock:
+            self._changes += 1
+            self._known.pop(name, None)
 
 
 def _defined(domain: libvirt.virDomain) -> etree._Element:

@@ -10,6 +10,11 @@ from nubila.drivers.hypervisor.base import DomainNic
 _E = ElementMaker()
 
 
+def mac_of(nic: etree._Element) -> str:
+    mac = nic.find("mac")
+    return "" if mac is None else str(mac.get("address", "")).lower()
+
+
 def nic_xml(nic: DomainNic) -> etree._Element:
     return _E.interface(
         {"type": "ethernet"},

@@ -15,6 +15,7 @@ from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.base import Domain, Shape, Shaped, held, limited, shape_of
 from nubila.drivers.hypervisor.libvirt_disk_xml import tuning
 from nubila.drivers.hypervisor.libvirt_disks import disks_of
+from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 
 _KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
@@ -135,11 +136,6 @@ def writable(disk: etree._Element) -> str:
     if disk.get("device", "disk") != "disk" or source is None:
         return ""
     return next((str(source.get(k)) for k in ("file", "dev", "name", "volume", "dir") if source.get(k)), "?")
-
-
-def mac_of(nic: etree._Element) -> str:
-    mac = nic.find("mac")
-    return "" if mac is None else str(mac.get("address", "")).lower()
 
 
 def _limit(running: libvirt.virDomain, domain: Domain) -> None:

@@ -18,6 +18,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     anti_spoof: bool = True
     spans_nodes: bool = False
     max_mtu: int = 9000
+    overlapping_ranges: bool = False  # networks with the same range can be here side by side
     groups: bool = True  # security groups: stateful rules per port
     bandwidth: bool = True  # a limit per port and direction
 
@@ -78,7 +79,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     network_id: str
     mac: str
     hostname: str
-    addresses: tuple[str, ...]  # IPv4 and IPv6, without prefix length
+    addresses: tuple[str, ...]  # IPv4 and IPv6, without prefix length; of each IPv4 subnet DHCP gives the first
     uid: int  # who may open the tap
     groups: tuple[str, ...] | None = None  # None: nothing is filtered beyond spoofing; (): nothing comes in or goes out
     bandwidth: Bandwidth = Bandwidth()

@@ -27,7 +27,7 @@ from nubila.drivers.network.base import (
     Port,
     taken_range,
 )
-from nubila.drivers.network.bridge_dhcp import Dhcp
+from nubila.drivers.network.bridge_dhcp import Dhcp, given
 from nubila.drivers.network.bridge_host import HostSettings
 from nubila.drivers.network.bridge_leftovers import Leftovers
 from nubila.drivers.network.bridge_links import Link, Links, have_bridge
@@ -122,7 +122,7 @@ class BridgeNetwork:
                 self._host.ensure_forwarding(version)
             have_bridge(self._links, network, name, f"{self._table}:network:{network.network_id}")
             dhcp = self._dhcp_of(network.network_id)
-            dhcp.set_hosts(records.ports_of(network.network_id))
+            dhcp.set_hosts(records.ports_of(network.network_id), network.subnets)
             dhcp.ensure(network, name, self._options.lease_s)
             self._ready[network.network_id] = network
         return name
@@ -137,7 +137,7 @@ class BridgeNetwork:
                 raise DriverError("the port's network is not on this node")
             was = records.ports.get(port.port_id)
             if records.put_port(port):
-                self._dhcp_of(port.network_id).set_hosts(records.ports_of(port.network_id))
+                self._tell_dhcp(records, port, was)
         link = self._tap(port, name, was)
         if self._loaded.get(port.port_id) != port:
             self._load_port(port)
@@ -174,10 +174,8 @@ class BridgeNetwork:
             self._loaded.pop(port_id, None)
             records = self._open()
             was = records.drop_port(port_id)
-            if was is not None and records.networks.get(was.network_id) is not None:
-                dhcp = self._dhcp_of(was.network_id)
-                dhcp.set_hosts(records.ports_of(was.network_id))
-                dhcp.forget_lease(was.mac)
+            if was is not None:
+                self._tell_dhcp(records, None, was)
 
     def remove_network(self, network_id: str) -> None:
         check_id("network_id", network_id)
@@ -225,6 +223,19 @@ class BridgeNetwork:
                 self._dhcp_of(network.network_id).remove()
             self._records = records
         return self._records
+
+    def _tell_dhcp(self, records: Records, port: Port | None, was: Port | None) -> None:
+        """What the MAC of a port gets now. The lease of what it gets no more ends: another may get that at once."""
+        network_id = (port or was).network_id  # type: ignore[union-attr]
+        network = records.networks.get(network_id)
+        if network is None:
+            return
+        dhcp = self._dhcp_of(network_id)
+        dhcp.set_hosts(records.ports_of(network_id), network.subnets)
+        before = set() if was is None else {(was.mac, a) for a in given(was, network.subnets)}
+        after = set() if port is None else {(port.mac, a) for a in given(port, network.subnets)}
+        for mac in {mac for mac, _ in before - after}:
+            dhcp.forget_lease(mac)
 
     def _dhcp_of(self, network_id: str) -> Dhcp:
         if network_id not in self._dhcp:

@@ -12,7 +12,7 @@ import pwd
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,9 +56,9 @@ class Dhcp:
         if self._process.pid() is None:
             self._start()
 
-    def set_hosts(self, ports: Iterable[Port]) -> None:
+    def set_hosts(self, ports: Iterable[Port], subnets: Sequence[Subnet]) -> None:
         """What each MAC gets. Nothing happens when it is so already."""
-        lines = [line for port in ports for line in _host_lines(port)]
+        lines = [line for port in ports for line in _host_lines(port, subnets)]
         if _write(self._file("hosts"), "".join(sorted(lines))):
             self._process.signal(signal.SIGHUP)
 
@@ -195,9 +195,20 @@ def _config6(network: Network, subnet: Subnet, _tag: str, bridge: str, _lease_s:
     ]
 
 
-def _host_lines(port: Port) -> list[str]:
+def given(port: Port, subnets: Iterable[Subnet]) -> tuple[str, ...]:
+    """The addresses that DHCP gives a port: a client has one of a subnet, and sets further ones itself."""
+    first: dict[str, str] = {}
+    for address in port.addresses:
+        value = ipaddress.ip_address(address)
+        for subnet in subnets:
+            if value.version == 4 and value in ipaddress.ip_network(subnet.cidr):
+                first.setdefault(subnet.cidr, address)
+    return tuple(first.values())
+
+
+def _host_lines(port: Port, subnets: Iterable[Subnet]) -> list[str]:
     name = f",{port.hostname}" if port.hostname else ""
-    return [f"{port.mac},{address}{name}\n" for address in port.addresses if ":" not in address]
+    return [f"{port.mac},{address}{name}\n" for address in given(port, subnets)]
 
 
 def _user() -> str:

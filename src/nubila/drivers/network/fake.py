@@ -32,7 +32,7 @@ class NetworkWorld:
         self.ports = Table(Port, beside)
         self.groups = Table(Group, path.with_name(path.name + ".groups") if path is not None else None)
         self.script = Script()
-        self.capabilities = Capabilities()
+        self.capabilities = Capabilities(overlapping_ranges=True)
         self.foreign: tuple[str, ...] = ()
         self.leftovers = Leftovers()
         self.ranges: tuple[str, ...] = ()  # of the machine itself
