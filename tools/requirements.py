@@ -23,6 +23,8 @@ ROLES = "tests/fleet/test_fleet_isolation.py::test_a_reader_reads_and_writes_not
 SPOOF = "tests/drivers/test_driver_bridge_frames.py::test_is_dropped"
 DETACH = "tests/drivers/test_driver_network.py::test_removed_twice_is_gone_and_others_stay"
 UNASSIGN = "tests/drivers/test_driver_bridge_dhcp.py::test_a_removed_ports_address_is_free_at_once"
+PORTS = "tests/fleet/test_fleet_ports.py::test_a_port_is_added_to_a_running_vm_and_removed_again"
+ADDRESSES = "tests/fleet/test_fleet_ports.py::test_addresses_are_assigned_and_unassigned_on_a_running_vm"
 FREE = "tests/unit/test_docs.py::test_the_licence_is_apache_2_and_contributing_is_explained"
 
 # number of a group's first line -> its title
@@ -156,8 +158,8 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (84, "IP and MAC anti-spoofing per interface", SPOOF),
     (85, "give an IP to a VM", UP),
     (86, "take an IP back", UNASSIGN),
-    (87, "IPv4 and IPv6 pools, several addresses for one interface", OPEN),
-    (88, "interfaces with a unique MAC, several per VM, named after VM and number", OPEN),
+    (87, "IPv4 and IPv6 pools, several addresses for one interface", ADDRESSES),
+    (88, "interfaces with a unique MAC, several per VM, named after VM and number", PORTS),
     (89, "a bridge per interface, named after it", OPEN),
     (90, "interfaces in VLANs and VXLANs; customers' own networks across nodes", OPEN),
     (91, "VLANs: attach and detach a VM", OPEN),

@@ -193,6 +193,12 @@ union all
 select 'address of a port that is gone', a.network_id::text, host(a.address), 0, 0
   from address a join port p on p.id = a.port_id where p.removed_at is not null
 union all
+select 'address that no port has wished or lets go of', a.network_id::text, host(a.address), 0, 0
+  from address a join port p on p.id = a.port_id where p.spec->'leaving' ? host(a.address)
+union all
+select 'open operation of a port that is gone', o.resource_id::text, o.state, 0, 0
+  from operation o join port p on p.id = o.resource_id where p.removed_at is not null and o.ended_at is null
+union all
 select 'active attachment of a vm or volume that is gone', a.vm_id::text, a.volume_id::text, 0, 0
   from attachment a join volume d on d.id = a.volume_id
  where a.state = 'active' and d.removed_at is not null

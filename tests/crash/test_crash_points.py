@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests import counts
-from tests.crash import scenarios, volume_scenarios
+from tests.crash import port_scenarios, scenarios, volume_scenarios
 from tests.crash.boundary import JOURNAL, Plan, effects
 from tests.crash.conftest import Bench
 from tests.crash.course import EXHAUSTIVE, carried_out, finish, recorded, side_by_side
@@ -15,7 +15,7 @@ from tests.crash.host import orphans, settled
 from tests.crash.scenarios import Scenario, Subject, running
 from tests.fleet.installation import until
 
-SCENARIOS = (*scenarios.SCENARIOS, *volume_scenarios.SCENARIOS)
+SCENARIOS = (*scenarios.SCENARIOS, *volume_scenarios.SCENARIOS, *port_scenarios.SCENARIOS)
 SAMPLE = 200
 CANCELS = 60
 SEED = 20
@@ -34,6 +34,8 @@ NOT_TOO_LATE = {
     "volume-attach",
     "image-of-volume",
     "image-of-vm-live",
+    "port-add",
+    "port-add-stopped",
 }
 
 

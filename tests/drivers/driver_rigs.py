@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import driver_guests
 
-from nubila.drivers.hypervisor.base import Domain, DomainDisk, Found, Hypervisor, Options
+from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Found, Hypervisor, Options
 from nubila.drivers.storage import qcow2
 from nubila.drivers.storage.base import Volume
 
@@ -42,6 +42,7 @@ class Rig(Protocol):
     def again(self) -> Hypervisor: ...
     def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain: ...
     def disk(self, number: int, volume_id: str) -> DomainDisk: ...
+    def nic(self, number: int) -> DomainNic: ...
     def target(self, number: int) -> str: ...
     def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]: ...
     def crash(self, vm_id: str) -> None: ...
@@ -91,6 +92,9 @@ class FakeRig:
         self.driver.world.storage = self.disks
         FakeStorage(self.disks).ensure_volume(Volume(volume_id=volume_id, format="qcow2", size_gib=1, uid=UID, gid=UID))
         return DomainDisk(volume_id=volume_id, path="/nonexistent/disk", format="qcow2")
+
+    def nic(self, number: int) -> DomainNic:
+        return DomainNic(tap=f"tap{number}", mac=f"52:00:00:00:00:{number:02X}", mtu=1500)
 
     def target(self, number: int) -> str:
         return "/nonexistent/copy"
@@ -158,6 +162,7 @@ class LibvirtRig:
             Options(console_log_max_bytes=console_log_max_bytes), place / "node", place / "run", "drivertest"
         )
         self.place = place
+        self.taps: list[str] = []
         self.driver = self._make()
 
     def again(self) -> Hypervisor:
@@ -183,6 +188,13 @@ class LibvirtRig:
         path.write_bytes(qcow2.empty(1 << 30))
         os.chown(path, UID, UID)
         return DomainDisk(volume_id=volume_id, path=str(path), format="qcow2")
+
+    def nic(self, number: int) -> DomainNic:
+        """With a tap of its own, on no bridge."""
+        tap = f"nbdrv{number}"
+        subprocess.run(["ip", "tuntap", "add", "dev", tap, "mode", "tap", "user", str(UID)], check=True)
+        self.taps.append(tap)
+        return DomainNic(tap=tap, mac=f"52:00:00:00:00:{number:02X}", mtu=1500)
 
     def target(self, number: int) -> str:
         path = Path(self.disk(number, "vol-copy").path)
@@ -282,6 +294,8 @@ class LibvirtRig:
             domain.undefine()
         self.driver.close()
         self.driver.daemons.remove()
+        for tap in self.taps:
+            subprocess.run(["ip", "link", "del", tap], check=True)
 
     def _connection(self) -> Any:
         return self.driver.session.open()

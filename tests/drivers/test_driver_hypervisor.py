@@ -14,7 +14,7 @@ from driver_rigs import RIGS, Rig, found, vm_id, wait_for
 
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor import DRIVERS
-from nubila.drivers.hypervisor.base import DomainDisk, Shape, shape_of
+from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Shape, shape_of
 
 
 def test_every_driver_is_tested() -> None:
@@ -79,10 +79,13 @@ def test_a_domain_changed_by_hand_shows_it_and_is_repaired_while_it_runs(rig: Ri
     assert defined is not None
     assert (defined.title, defined.autostart) == ("mine", True)
     was = found(rig.driver, wish.vm_id)
+    assert was is not None
     rig.driver.repair(wish)
     rig.driver.repair(wish)
     assert shaped(rig, wish.vm_id)[0] == shape_of(wish)
-    assert found(rig.driver, wish.vm_id) == was  # the same process runs on
+    now = found(rig.driver, wish.vm_id)
+    assert now is not None
+    assert (now.running, now.pid) == (True, was.pid)  # the same process runs on
     rig.driver.destroy(wish.vm_id)
     assert shaped(rig, wish.vm_id) == (shape_of(wish), None)
     rig.driver.remove(wish.vm_id)
@@ -390,3 +393,51 @@ def test_a_disk_grows_and_is_snapshotted_and_copied_while_it_is_written(rig: Rig
     assert rig.inside("vol-plug3") == (2, ("snap-1",))
     rig.driver.copy_disk(wish.vm_id, "vol-plug3", rig.target(12), "qcow2")
     rig.driver.remove(wish.vm_id)
+
+
+def nics_of(driver: Any, vm_id: str) -> tuple[str, ...]:
+    domain = found(driver, vm_id)
+    assert domain is not None
+    assert domain.nics is not None
+    return tuple(sorted(domain.nics))
+
+
+def test_interfaces_come_while_it_runs_and_are_in_its_definition_too(rig: Rig) -> None:
+    if not rig.driver.capabilities().nic_hotplug:
+        pytest.skip("capability nic_hotplug")
+    wish, first, second = rig.domain(14), rig.nic(14), rig.nic(15)
+    with pytest.raises(DriverError):
+        rig.driver.attach_nic(wish.vm_id, first)  # it does not run
+    rig.driver.start(wish)
+    assert nics_of(rig.driver, wish.vm_id) == ()
+    for nic in (first, first, second):
+        rig.driver.attach_nic(wish.vm_id, nic)
+    macs = tuple(sorted((first.mac.lower(), second.mac.lower())))
+    for driver in (rig.driver, rig.again()):
+        assert nics_of(driver, wish.vm_id) == macs
+    assert shaped(rig, wish.vm_id) == (shape_of(with_nics(wish, first, second)),) * 2
+    rig.driver.destroy(wish.vm_id)
+    for _ in range(2):
+        assert rig.driver.detach_nic(wish.vm_id, second.mac.lower()) is True  # what does not run has let go
+    assert shaped(rig, wish.vm_id) == (shape_of(with_nics(wish, first)), None)
+    rig.driver.remove(wish.vm_id)
+    assert rig.driver.detach_nic(wish.vm_id, first.mac.lower()) is True  # what is not there is gone
+
+
+def test_an_interface_that_the_guest_does_not_let_go_of_stays_seen(rig: Rig) -> None:
+    if not rig.driver.capabilities().nic_hotplug:
+        pytest.skip("capability nic_hotplug")
+    wish, nic = rig.domain(16), rig.nic(16)  # it runs no operating system that could answer
+    rig.driver.start(wish)
+    wait_for(lambda: rig.boots(wish.vm_id))
+    rig.driver.attach_nic(wish.vm_id, nic)
+    assert rig.driver.detach_nic(wish.vm_id, "52:00:00:00:00:99") is True
+    for _ in range(2):
+        assert rig.driver.detach_nic(wish.vm_id, nic.mac.lower()) is False
+    assert nics_of(rig.driver, wish.vm_id) == (nic.mac.lower(),)
+    assert shaped(rig, wish.vm_id)[0] == shape_of(wish)  # its next start is without
+    rig.driver.remove(wish.vm_id)
+
+
+def with_nics(wish: Domain, *nics: DomainNic) -> Domain:
+    return msgspec.structs.replace(wish, nics=nics)

@@ -46,6 +46,8 @@ def names_of(cloud: Installation, tenant: Tenant) -> dict[str, str]:
     owner = tenant.owner
     owner.post("/v1/keypairs", {"name": "k", "public_key": PUBLIC_KEY}).ok()
     tenant.running("a")
+    port = owner.post("/v1/vms/a/ports?wait=20", {"network": "default"}).ok()["port"]["id"]
+    owner.post(f"/v1/ports/{port}/addresses?wait=20", {"address": "10.9.201.7"}).ok()
     own = owner.post("/v1/images", {"name": "own", "format": "raw"}).ok()["id"]
     owner.put_bytes("/v1/images/own/content", tenant.name.encode()).ok()
     owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
@@ -53,7 +55,7 @@ def names_of(cloud: Installation, tenant: Tenant) -> dict[str, str]:
     owner.post("/v1/volumes?wait=20", {"name": "d", "size_gib": 2, "for_vm": "a"}).ok()
     owner.post("/v1/volumes/d/snapshots?wait=20", {"name": "kept"}).ok()
     return {
-        "volume": "d", "snapshot": "kept", "port": owner.list("/v1/ports")[0]["id"], "security_group": "default",
+        "volume": "d", "snapshot": "kept", "port": port, "address": "10.9.201.7", "security_group": "default",
         "vm": "a", "keypair": "k", "network": "default", "flavor": "tiny", "image": own, "project": tenant.id, "user": tenant.user,
         "operation": owner.list("/v1/operations")[0]["id"], "plan": owner.post("/v1/vms?plan=1", tenant.wish("p")).ok()["id"],
         "operator": cloud.operator().post("/v1/operators", {"name": f"{tenant.name}-op"}).ok()["name"],

@@ -80,7 +80,7 @@ def test_a1_a_foreign_id_is_answered_as_an_absent_one(pair: dict[str, Tenant], r
     body = BODIES.get(route.permission)
 
     def ask(object_id: str) -> Reply:
-        return pair[MINE].owner.call(route.method, path.format(object_id), body)
+        return pair[MINE].owner.call(route.method, path.format(object_id, "10.9.200.9"), body)
 
     foreign, none = ask(foreign_id), ask(absent(kind))
     refused(foreign, 404, "not-found")
