@@ -14,7 +14,7 @@ from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
 from nubila import protocol
-from nubila.agent import garbage, right
+from nubila.agent import right
 from nubila.agent.account import GUEST_SHUT_DOWN, REBOOT_UNKNOWN
 from nubila.drivers.hypervisor.base import Domain
 
@@ -306,49 +306,6 @@ async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Con
 
 
 @pytest.mark.slow
-async def test_restored_database_kills_nothing(
-    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(garbage, "GRACE_S", dict.fromkeys(garbage.GRACE_S, 0.2))
-    monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
-    known, forgotten = vm(), vm()
-    control.wish(known, forgotten)
-    await until(lambda: on(control, known)() and on(control, forgotten)())
-    with control.changed:  # back to a time when one of them did not exist
-        control.fabric_epoch, control.revision, control.timeline = 2, 1, 1
-        del control.vms[forgotten.vm_id]
-        control.revision_of[known.vm_id] = 1
-        control.changed.notify_all()
-    await until(lambda: any(forgotten.vm_id in p.foreign for p in control.posts), 15.0)
-    await asyncio.sleep(0.6)
-    assert machine.running(forgotten.vm_id)
-    assert machine.boots(forgotten.vm_id) == 1
-
-
-async def test_garbage_is_removed_after_its_grace_and_foreign_things_never(
-    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(garbage, "GRACE_S", {**dict.fromkeys(garbage.GRACE_S, 0.3), "image": 99.0})
-    monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
-    for name in ("HYPERVISOR_S", "NETWORK_S", "STORAGE_S"):
-        monkeypatch.setattr(f"nubila.agent.observer.{name}", 0.1)
-    machine.domains.add_foreign("someone-elses")
-    kept, lost = vm(), vm()
-    control.wish(kept, lost)
-    await until(lambda: on(control, kept)() and on(control, lost)())
-    await machine.kill()
-    control.forget(lost.vm_id)
-    machine.start()
-    await until(lambda: lost.vm_id not in machine.domains.domains)
-    await until(lambda: lost.disks[0].volume_id not in machine.disks.volumes)
-    await until(lambda: lost.nics[0].port_id not in machine.wires.ports)
-    await until(lambda: not (machine.directory / "vms" / lost.vm_id).exists())
-    assert machine.running(kept.vm_id) and machine.boots(kept.vm_id) == 1
-    assert kept.nics[0].network.network_id in machine.wires.networks
-    await until(lambda: any("someone-elses" in p.foreign for p in control.posts))
-
-
-@pytest.mark.slow
 async def test_heartbeats_come_without_news(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,23 +347,6 @@ async def test_what_was_taken_is_not_told_again(machine: Machine, control: Contr
         agent.lanes.kick_all()
         await asyncio.sleep(0.02)
     assert len(control.history) == told
-
-
-def test_garbage_has_its_grace() -> None:
-    world = {"volume": ["a", "b"], "domain": ["v"], "network": ["n"]}
-    known = {"volume": {"a"}, "domain": set[str](), "network": set[str]()}
-    first = garbage.sweep(world, known, {}, 100.0)
-    assert first.remove == ()
-    assert garbage.sweep(world, known, first.since, 131.0).remove == (("network", "n"),)
-    assert garbage.sweep(world, known, first.since, 159.0).remove == (("network", "n"),)
-    assert garbage.sweep(world, known, first.since, 160.0).remove == (
-        ("domain", "v"),
-        ("volume", "b"),
-        ("network", "n"),
-    )
-    known["volume"].add("b")  # it became known meanwhile: its time begins anew
-    second = garbage.sweep(world, known, first.since, 140.0)
-    assert ("volume", "b") not in second.since
 
 
 async def test_a_failing_vm_waits_for_its_turn_whatever_else_happens(machine: Machine, control: Control) -> None:

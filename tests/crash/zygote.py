@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from nubila.agent import enrol, garbage, host, node, observer
+from nubila.agent import main as product
 from nubila.agent.hands import Drivers
-from nubila.agent.main import _fakes
 from nubila.agent.node import Agent, Options
 from nubila.client.transport import Transport
 from nubila.drivers import Leftover
@@ -25,7 +25,7 @@ from tests.crash.boundary import Boundary, Plan
 
 def fakes(directory: Path, method: str, *, litter: bool) -> tuple[Drivers, dict[str, str]]:
     """The same worlds again, each start. `litter`: with something of a vm that never was beside them."""
-    drivers, names = _fakes(directory)
+    drivers, names = product.fakes(directory)
     domains, disks, wires = (d.world for d in (drivers.hypervisor, drivers.storage, drivers.network))  # type: ignore[union-attr]
     domains.capabilities = msgspec.structs.replace(domains.capabilities, virt_methods=(method,))
     if litter:

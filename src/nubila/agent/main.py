@@ -172,7 +172,7 @@ def _agent(
     ended: Callable[[int | None], None],
 ) -> Agent:
     fake = settings.drivers == "fake"
-    drivers, names = _fakes(node.directory) if fake else _real(settings)
+    drivers, names = fakes(node.directory) if fake else _real(settings)
     options = Options(
         region=identity.region,
         installation=settings.name,
@@ -210,7 +210,7 @@ async def _renew_forever(settings: Settings, agent: Agent, node: Node, identity:
         await asyncio.sleep(pause_s)
 
 
-def _fakes(directory: Path) -> tuple[Drivers, dict[str, str]]:
+def fakes(directory: Path) -> tuple[Drivers, dict[str, str]]:
     """Worlds that outlive the agent, so that it adopts them as it would real ones."""
     from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
     from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
