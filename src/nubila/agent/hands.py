@@ -203,7 +203,9 @@ class Hands:
                 epoch=nic.epoch,
                 network_id=nic.network.network_id,
                 mac=nic.mac,
-                hostname=job.wanted.hostname or job.wanted.name,
+                hostname=(job.wanted.hostname or job.wanted.name).partition(".")[
+                    0
+                ],  # a name with dots is one of a domain
                 addresses=nic.addresses,
                 groups=nic.groups,
                 bandwidth=net.Bandwidth(in_kbit=nic.in_kbit, out_kbit=nic.out_kbit, burst_kib=nic.burst_kib),
