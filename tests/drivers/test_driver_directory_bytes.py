@@ -138,6 +138,53 @@ def test_an_export_stands_alone_with_the_bytes_of_its_volume(
     assert "Images are identical" in qemu_img("compare", "-f", "qcow2", "-F", target, again, stored)
 
 
+CANARY = b"canary-of-before" * 4096
+
+
+def with_a_past(pool: DirectoryStorage) -> str:
+    """A volume whose snapshot has a canary that the disk of now has not."""
+    path = pool.ensure_volume(volume())
+    canary = pool._tmp / "canary"
+    canary.write_bytes(CANARY)
+    qemu_io("qcow2", path, f"write -s {canary} 1M {len(CANARY)}")
+    canary.unlink()
+    pool.make_snapshot(volume().volume_id, "snap-1")
+    put(pool, path, "n")
+    return path
+
+
+@real
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+@pytest.mark.parametrize("verb", ["export", "copy"])
+def test_a22_nothing_of_a_snapshot_is_in_what_is_made_of_its_volume(
+    pool: DirectoryStorage, tmp_path: Path, verb: str, format_: str
+) -> None:
+    """An image is given to others, and a copy may be: they get the disk of now. The file itself, the mutant, has more."""
+    path = with_a_past(pool)
+    if verb == "export":
+        pool.export_volume(volume().volume_id, "img-1", format_)
+        made = saved(pool, "img-1", format_, tmp_path)
+    else:
+        made = Path(pool.copy_volume(volume().volume_id, volume(2, format=format_)))
+    assert holds(str(made), "n")
+    assert b"canary" not in made.read_bytes()[: 64 << 20]
+    assert b"canary" in Path(path).read_bytes()
+
+
+@real
+def test_a22_nothing_of_after_it_is_in_a_volume_that_was_rolled_back(pool: DirectoryStorage) -> None:
+    """Also not where the volume had grown since, when it grows again."""
+    path = pool.ensure_volume(volume())
+    pool.make_snapshot(volume().volume_id, "snap-1")
+    pool.grow_volume(volume().volume_id, 2)
+    put(pool, path, "n")
+    qemu_io("qcow2", path, "write -P 110 1536M 64k")
+    pool.roll_back(volume().volume_id, "snap-1")
+    pool.grow_volume(volume().volume_id, 2)
+    for at in ("1M", "1536M"):
+        assert "verification failed" not in qemu_io("qcow2", path, f"read -P 0 {at} 64k"), at
+
+
 @real
 @pytest.mark.parametrize("verb", ["export", "copy", "snapshot", "grow"])
 @pytest.mark.parametrize("evil", ["backing", "data file"])

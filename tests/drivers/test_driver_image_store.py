@@ -17,6 +17,7 @@ from driver_rgw import Gateway, gateway
 
 from nubila.drivers import DriverError, Occupied, WrongOffset
 from nubila.drivers.image_store import DRIVERS
+from nubila.drivers.image_store import file as file_module
 from nubila.drivers.image_store.base import ImageStore, Options, Stored
 from nubila.drivers.image_store.file import FileImageStore
 from nubila.drivers.registry import load
@@ -258,6 +259,49 @@ async def test_a21_what_was_checked_is_what_is_published(tmp_path: Path) -> None
     stored = await store.finish(UPLOAD, meanwhile)
     assert await read(store, stored.sha256) == good
     assert hashlib.sha256(await read(store, stored.sha256)).hexdigest() == stored.sha256
+
+
+async def test_a21_mutant_without_the_lock_what_is_published_is_not_what_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = (FileImageStore(Options(directory=str(tmp_path / "images"))) for _ in range(2))
+    await store.append(UPLOAD, 0, chunks(b"good"), 1)
+    monkeypatch.setattr(file_module.fcntl, "flock", lambda *_: None)
+
+    async def meanwhile(_: Stored) -> None:
+        await other.append(UPLOAD, 4, chunks(b"evil"), 2)
+
+    stored = await store.finish(UPLOAD, meanwhile)
+    assert hashlib.sha256(await read(store, stored.sha256)).hexdigest() != stored.sha256
+
+
+async def test_f31_an_error_of_the_disk_is_told_leaves_nothing_and_the_upload_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO while bytes are taken, and again when the whole is made durable: no content appears, nothing that came is lost."""
+    store = FileImageStore(Options(directory=str(tmp_path / "images")))
+    content = os.urandom(3 << 20)
+
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    await store.append(UPLOAD, 0, chunks(content[: 1 << 20]), 1)
+    with monkeypatch.context() as m:
+        m.setattr(FileImageStore, "_write", broken)
+        for call in (store.append(UPLOAD, 1 << 20, chunks(content[1 << 20 :]), 2), store.put(chunks(content))):
+            with pytest.raises(DriverError, match="Input/output") as error:
+                await call
+            assert error.value.again
+    here = await store.received(UPLOAD)
+    assert here == 1 << 20
+    await store.append(UPLOAD, here, chunks(content[here:]), 3)
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", broken)
+        with pytest.raises(DriverError, match="Input/output"):
+            await store.finish(UPLOAD, accept)
+    assert await store.list() == ()
+    stored = await store.finish(UPLOAD, accept)
+    assert await read(store, stored.sha256) == content
 
 
 async def test_files_are_read_only_and_no_partial_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

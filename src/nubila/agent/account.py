@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from nubila.agent.known import Facts, Record, Trail, disk_key, port_key
-from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED, backoff_s
+from nubila.agent.plan import GUEST_SHUTDOWN, IO_ERROR, PANICKED, SUSPENDED, backoff_s
 from nubila.agent.plan_disk import limits
 from nubila.agent.plan_port import bound, holds
 from nubila.drivers.hypervisor.base import Found
@@ -29,6 +29,12 @@ RESET_UNKNOWN = "the agent was restarted during the reset, or lost sight of it; 
 REBOOT_UNKNOWN = "the agent was restarted during the reboot; whether it was done is unknown"
 
 
+DISK_FAILED = (
+    "one of its disks cannot be written or read, perhaps because its pool is full; the vm stands still, has lost nothing, "
+    "and goes on by itself when that works again"
+)
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What the lane is at."""
 
@@ -39,7 +45,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -> VmReport:
     running = facts.running
-    reason = work.trouble or _crash(wanted, record, trail, running)
+    halted = running and facts.domain is not None and facts.domain.paused == IO_ERROR
+    reason = work.trouble or (DISK_FAILED if halted else _crash(wanted, record, trail, running))
     failing = reason is not None
     if reason is None:
         reason = _why(wanted, facts, record, trail, running)

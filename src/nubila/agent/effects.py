@@ -16,7 +16,7 @@ from nubila.agent import plan_port
 from nubila.agent import steps as p
 from nubila.agent.hands import Job
 from nubila.agent.known import Ask, Facts, Record, Trail, disk_key, port_key
-from nubila.agent.plan import GUEST_SHUTDOWN, PANICKED, SUSPENDED
+from nubila.agent.plan import GUEST_SHUTDOWN, IO_ERROR, PANICKED, SUSPENDED
 from nubila.agent.plan_disk import limits
 from nubila.drivers.hypervisor.base import Found, Held
 from nubila.protocol import Vm
@@ -142,7 +142,11 @@ def _suspended(facts: Facts, trail: Trail, vm: Vm, step: p.Suspend, answer: None
 
 
 def _resumed(facts: Facts, trail: Trail, vm: Vm, step: p.Resume, answer: None, at_s: float) -> None:
-    if facts.domain is not None:
+    if facts.domain is None:
+        return
+    if facts.domain.paused == IO_ERROR:  # whether it goes on is seen
+        trail.resumed_s = at_s
+    else:
         facts.domain = msgspec.structs.replace(facts.domain, paused=None)
 
 

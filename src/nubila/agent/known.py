@@ -73,6 +73,7 @@ class Trail(msgspec.Struct, kw_only=True):
     reset: Ask | None = None  # one under way
     disks: dict[str, Ask] = {}  # volume id -> the newest try to plug, unplug or limit it; `how` is a reason
     ports: dict[str, Ask] = {}  # port id -> likewise
+    resumed_s: float | None = None  # when it was last let go on after a disk had failed it
     crashes: int = 0  # in a row
     started_s: float | None = None  # when this process started or first saw it running
     ended_s: float | None = None  # when it was seen to have ended by itself

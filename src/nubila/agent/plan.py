@@ -42,6 +42,8 @@ CRASH_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 GUEST_SHUTDOWN = "guest-shutdown"
 SUSPENDED = "suspended"
 PANICKED = "panicked"
+IO_ERROR = "io-error"  # a disk failed it: it stands still, and loses nothing by that
+IO_AGAIN_S = 10.0
 CRASHES = frozenset({"crashed", PANICKED})
 NEWER = "a newer epoch of this vm runs here than is wished; it is left alone"
 
@@ -92,7 +94,7 @@ def _running(wanted: Vm, facts: Facts, record: Record, trail: Trail, now_s: floa
     heeds = _heeds(record, trail, now_s)
     if record.asked and not heeds:
         steps.append(Note(asked=False))  # whatever it does from now on is its own will
-    hold = _hold(wanted, facts) if fresh else []
+    hold = _hold(wanted, facts, trail, now_s) if fresh else []
     again = hold or _again(wanted, facts, record, trail, now_s, fresh)
     return steps + (again or (_keep(wanted, facts, trail, now_s) if fresh else [])) or heeds
 
@@ -156,11 +158,15 @@ def _stays_down(wanted: Vm, facts: Facts, record: Record, trail: Trail) -> str |
     return ended if ended in CRASHES and wanted.on_crash != "restart" else None
 
 
-def _hold(wanted: Vm, facts: Facts) -> list[Step]:
-    """Stop and continue its vCPUs. What stands still for another reason is left as it is."""
+def _hold(wanted: Vm, facts: Facts, trail: Trail, now_s: float) -> list[Step]:
+    """Stop and continue its vCPUs. What a disk failed is let go on from time to time: QEMU does the failed request again,
+    and stops it anew while that still fails. What stands still for another reason is left as it is."""
     paused = None if facts.domain is None else facts.domain.paused
     if paused == PANICKED:
         return [Destroy()] if wanted.on_crash == "restart" else []
+    if paused == IO_ERROR and not wanted.suspended:
+        due_s = 0.0 if trail.resumed_s is None else trail.resumed_s + IO_AGAIN_S
+        return [Resume()] if now_s >= due_s else [Wait(due_s)]
     if wanted.suspended and paused is None:
         return [Suspend()]
     return [Resume()] if paused == SUSPENDED and not wanted.suspended else []

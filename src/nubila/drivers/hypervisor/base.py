@@ -223,7 +223,8 @@ class Hypervisor(Protocol):
         """Stop its vCPUs; memory and devices stay. One that does not run, or stands still already, stays as it is."""
 
     def resume(self, vm_id: str) -> None:
-        """Let its vCPUs go on after a suspend. One that does not run, or runs already, stays as it is."""
+        """Let its vCPUs go on after a suspend, or after a disk failed it: that request is done again. One that does not
+        run, or runs already, stays as it is."""
 
     def destroy(self, vm_id: str) -> None:
         """Power off at once. The definition stays."""

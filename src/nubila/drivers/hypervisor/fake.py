@@ -104,6 +104,7 @@ class HypervisorWorld:
         self.deaf: set[str] = set()  # guests that take no notice of a request to stop
         self.no_agent: set[str] = set()  # guests without a guest agent
         self.clinging: set[str] = set()  # guests that let go of no device
+        self.disk_fails: set[str] = set()  # guests whose disks cannot be written
         self.storage: Bytes = Nowhere()  # where its domains' disks lie
         self.console: dict[str, bytes] = {}
         self.lock = threading.Lock()
@@ -121,6 +122,12 @@ class HypervisorWorld:
             self.domains.put(vm_id, msgspec.structs.replace(domain, paused="panicked"))
         else:
             self.end(vm_id, "panicked")
+
+    def write(self, vm_id: str) -> None:
+        """The guest writes to its disk."""
+        domain = self.domains.get(vm_id)
+        if domain is not None and domain.running and domain.paused is None and vm_id in self.disk_fails:
+            self.domains.put(vm_id, msgspec.structs.replace(domain, paused="io-error"))
 
     def guest_shutdown(self, vm_id: str) -> None:
         """The guest powers itself off."""
@@ -281,17 +288,20 @@ class FakeHypervisor(Scanned):
         return heard
 
     def suspend(self, vm_id: str) -> None:
-        self._pause("suspend", vm_id, None, "suspended")
+        self._pause("suspend", vm_id, (None,), "suspended")
 
     def resume(self, vm_id: str) -> None:
-        self._pause("resume", vm_id, "suspended", None)
+        self._pause("resume", vm_id, ("suspended", "io-error"), None)
 
-    def _pause(self, call: str, vm_id: str, was: str | None, becomes: str | None) -> None:
+    def _pause(self, call: str, vm_id: str, was: tuple[str | None, ...], becomes: str | None) -> None:
         self.script.enter(call)
         with self.world.lock:
             domain = self.world.domains.get(vm_id)
-            if domain is not None and domain.running and domain.paused == was:
-                self.world.domains.put(vm_id, msgspec.structs.replace(domain, paused=becomes))
+            if domain is not None and domain.running and domain.paused in was:
+                failing = domain.paused == "io-error" and vm_id in self.world.disk_fails  # it stops anew at once
+                self.world.domains.put(
+                    vm_id, msgspec.structs.replace(domain, paused=domain.paused if failing else becomes)
+                )
         self.script.leave(call)
 
     def destroy(self, vm_id: str) -> None:

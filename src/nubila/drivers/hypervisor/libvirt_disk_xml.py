@@ -22,7 +22,8 @@ def disk_xml(disk: DomainDisk, index: int, *, boot: int | None = 1) -> etree._El
         raise DriverError(f"a vm has at most {len(_LETTERS)} disks", again=False)
     if disk.format not in ("qcow2", "raw"):
         raise DriverError(f"the disk format {disk.format!r} is not one of qcow2, raw", again=False)
-    driver = {"name": "qemu", "type": disk.format, "discard": "unmap"}
+    # A write or read that fails stops the vm rather than reaching its guest: it is done again when the vm goes on.
+    driver = {"name": "qemu", "type": disk.format, "discard": "unmap", "error_policy": "stop"}
     if disk.cache != "default":
         if disk.cache not in _CACHE_MODES:
             raise DriverError(f"the cache mode {disk.cache!r} is not one of {sorted(_CACHE_MODES)}", again=False)

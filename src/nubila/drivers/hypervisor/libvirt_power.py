@@ -18,6 +18,13 @@ _STOP: dict[str, int] = {
 }
 _REBOOT_WITHIN_S = 300.0  # whoever asked waits as long as he likes, and then forces it
 _REBOOT_LOOK_S = 0.1
+# (state, reason) in which its vCPUs may be let go on: stopped on request, or by a disk that failed
+CAN_GO_ON = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR),
+    }
+)
 AGENT_CONNECTED = "name='org.qemu.guest_agent.0' state='connected'"
 
 
@@ -86,7 +93,7 @@ class Power:
     def resume(self, vm_id: str) -> None:
         domain = self._session.running(vm_id)
         try:
-            if domain is not None and domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]:
+            if domain is not None and tuple(domain.state()) in CAN_GO_ON:
                 domain.resume()
         except libvirt.libvirtError as e:
             raise mapped(e) from e
