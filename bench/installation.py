@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,13 +150,17 @@ class Installation:
 
 
 @contextmanager
-def installation(name: str, drivers: str, nodes: int, image: bytes, format_: str) -> Iterator[Installation]:
+def installation(
+    name: str, drivers: str, nodes: int, image: bytes, format_: str, more: Mapping[str, str] | None = None
+) -> Iterator[Installation]:
+    """`more`: settings, as environment variables."""
     top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
     top.chmod(0o711)  # each QEMU has a user of its own, who must get through
     with postgres.server() as server:
         socket_directory = str(server.top)
         made = Installation(top, name, drivers, nodes)
         made.server = server
+        made.environment.update(more or {})
         try:
             (top / "run/postgresql").symlink_to(socket_directory)
             subprocess.run(["createdb", "-h", socket_directory, "-U", "nubila", "nubila"], check=True)

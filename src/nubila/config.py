@@ -167,6 +167,7 @@ def _load(file: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    _check_image_store(settings)
     if not re.fullmatch(r"[a-z][a-z0-9]{0,11}", settings.name):
         raise BadSettings("name: 1-12 lower-case letters and digits, starting with a letter")
     for key, host in (("listen", settings.listen), *(("names", n) for n in settings.names)):
@@ -176,6 +177,17 @@ def _check(settings: Settings) -> None:
         raise BadSettings("names: 0.0.0.0 and :: are no addresses that anybody can go to")
     if len({settings.user_port, settings.operator_port, settings.internal_port}) < 3:
         raise BadSettings("user_port, operator_port and internal_port: three different ports are needed")
+
+
+def _check_image_store(settings: Settings) -> None:
+    if settings.image_store not in ("file", "s3"):
+        raise BadSettings(f"image_store: '{settings.image_store}' is neither 'file' nor 's3'")
+    needed = ("s3_endpoint", "s3_bucket", "s3_credentials_file")
+    missing = [k for k in needed if settings.image_store == "s3" and not getattr(settings, k)]
+    if missing:
+        raise BadSettings(f"image_store: 's3' needs {' and '.join(missing)} too")
+    if settings.s3_prefix and not settings.s3_prefix.endswith("/"):
+        raise BadSettings("s3_prefix: it ends in '/'")
 
 
 def _is_host(text: str) -> bool:

@@ -207,3 +207,61 @@ def test_a19_extensions_without_end_are_refused() -> None:
         at += 8
     with pytest.raises(header.BadImage, match="do not end"):
         header.inspect(bytes(endless[: header.HEAD_BYTES]), "qcow2", len(endless))
+
+
+def seen_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What /proc says of qemu-img while it works: another program stands in its place and reads it."""
+    place, said = tmp_path / "bin", tmp_path / "said"
+    place.mkdir(exist_ok=True)
+    program = place / "qemu-img"
+    program.write_text(
+        f"#!/bin/sh\ncat /proc/self/limits /proc/self/status /proc/net/dev > {said}\nls /proc/self/fd >> {said}\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:/usr/sbin:/usr/bin:/sbin:/bin")
+    qemu_img_driver.run(["info"], "looking", file_bytes=1 << 20)
+    found: dict[str, str] = {}
+    for line in said.read_text().splitlines():
+        for name in ("Max address space", "Max cpu time", "Max file size", "Max core file size", "NoNewPrivs:"):
+            if line.startswith(name):
+                found[name] = line.removeprefix(name).split()[0]
+        if ":" in line and line.split(":")[0].strip() not in ("lo", "Inter-|   Receive") and "bytes" not in line:
+            key, _, rest = line.partition(":")
+            if len(rest.split()) == 16:
+                found[f"link {key.strip()}"] = "there"
+    return found
+
+
+@pytest.mark.real
+def test_a19_qemu_img_works_within_limits_and_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory, processor time, file size; no new privileges; no link but loopback. The mutant has the host's links."""
+    seen = seen_at_work(tmp_path, monkeypatch)
+    assert seen == {
+        "Max address space": str(qemu_img_driver.MEMORY_BYTES),
+        "Max cpu time": str(qemu_img_driver.CPU_S),
+        "Max file size": str(1 << 20),
+        "Max core file size": "0",
+        "NoNewPrivs:": "1",
+    }
+    monkeypatch.setattr(qemu_img_driver, "ISOLATED", ())
+    mutant = seen_at_work(tmp_path, monkeypatch)
+    assert mutant["NoNewPrivs:"] == "0"
+    links = {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]} - {"lo"}
+    assert {name.removeprefix("link ") for name in mutant if name.startswith("link ")} == links
+
+
+@pytest.mark.real
+def test_a19_a_bomb_is_stopped_by_its_limits(storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small image whose disk unpacks to more than the file may become: it ends with a reason, and leaves nothing."""
+    monkeypatch.setattr(
+        "nubila.drivers.storage.directory_files.qemu_img.convert",
+        lambda *a: qemu_img_driver.run(
+            ["convert", "-f", a[1], "-O", a[3], "-S", "0", str(a[0]), str(a[2])], a[4], file_bytes=1 << 20
+        ),
+    )
+    with pytest.raises(DriverError, match="converting the image"):
+        disk(storage, qcow2.empty(64 << 20), "qcow2")
+    assert storage.observe().volumes == ()
+    assert not list(storage._tmp.iterdir())

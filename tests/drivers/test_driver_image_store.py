@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver_rgw import Gateway, gateway
+from tests.rgw import Gateway, gateway
 
 from nubila.drivers import DriverError, Occupied, WrongOffset
 from nubila.drivers.image_store import DRIVERS

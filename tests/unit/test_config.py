@@ -31,6 +31,9 @@ WRONG: dict[str, str] = {
     "names = ['fe80::1%eth0']": "fe80::1%eth0",
     "names = ['0.0.0.0']": "no addresses that anybody can go to",
     "name = 'A'": "lower-case",
+    "image_store = 'ftp'": "neither 'file' nor 's3'",
+    "image_store = 's3'": "s3_endpoint and s3_bucket and s3_credentials_file",
+    "s3_prefix = 'cloud'": "ends in '/'",
 }
 
 

@@ -62,6 +62,16 @@ class Gateway(msgspec.Struct, frozen=True):
     environment: dict[str, str]
 
 
+def settings(made: Gateway) -> dict[str, str]:
+    """The settings of an installation that keeps its images there."""
+    return {
+        "NUBILA_IMAGE_STORE": "s3",
+        "NUBILA_S3_ENDPOINT": made.endpoint,
+        "NUBILA_S3_BUCKET": made.bucket,
+        "NUBILA_S3_CREDENTIALS_FILE": made.credentials_file,
+    }
+
+
 def missing() -> list[str]:
     return [t for t in TOOLS if shutil.which(t) is None]
 
