@@ -197,10 +197,18 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (
         111,
         "object storage behind images",
-        "tests/drivers/test_driver_image_store.py::test_an_upload_grows_at_its_end_and_becomes_content",
+        "tests/fleet/test_fleet_image_s3.py::test_an_image_pushed_into_a_bucket_survives_a_cut_and_a_vm_runs_from_it",
     ),
-    (112, "register an ISO", OPEN),
-    (113, "unregister an ISO", OPEN),
+    (
+        112,
+        "register an ISO",
+        "tests/fleet/test_fleet_image.py::test_the_format_is_stated_and_checked",
+    ),
+    (
+        113,
+        "unregister an ISO",
+        "tests/fleet/test_fleet_vm_verbs.py::test_an_iso_goes_in_and_out_while_it_runs_and_is_in_use_meanwhile",
+    ),
     (114, "image catalogue with detached signatures", OPEN),
     (115, "a generic boot image that becomes special at first boot", OPEN),
     (116, "images tagged with rendezvous addresses, starter images per profile", OPEN),

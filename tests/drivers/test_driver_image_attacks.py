@@ -209,20 +209,33 @@ def test_a19_extensions_without_end_are_refused() -> None:
         header.inspect(bytes(endless[: header.HEAD_BYTES]), "qcow2", len(endless))
 
 
-def seen_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+HELPER = 1_900_099
+
+
+def seen_at_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What /proc says of qemu-img while it works: another program stands in its place and reads it."""
-    place, said = tmp_path / "bin", tmp_path / "said"
-    place.mkdir(exist_ok=True)
-    program = place / "qemu-img"
+    bin_, said = place / "bin", place / "said"
+    bin_.mkdir(exist_ok=True)
+    program = bin_ / "qemu-img"
     program.write_text(
         f"#!/bin/sh\ncat /proc/self/limits /proc/self/status /proc/net/dev > {said}\nls /proc/self/fd >> {said}\n"
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}:/usr/sbin:/usr/bin:/sbin:/bin")
-    qemu_img_driver.run(["info"], "looking", file_bytes=1 << 20)
+    monkeypatch.setenv("PATH", f"{bin_}:/usr/sbin:/usr/bin:/sbin:/bin")
+    said.touch()
+    said.chmod(0o666)
+    qemu_img_driver.run(["info"], "looking", file_bytes=1 << 20, uid=HELPER)
     found: dict[str, str] = {}
     for line in said.read_text().splitlines():
-        for name in ("Max address space", "Max cpu time", "Max file size", "Max core file size", "NoNewPrivs:"):
+        for name in (
+            "Max address space",
+            "Max cpu time",
+            "Max file size",
+            "Max core file size",
+            "NoNewPrivs:",
+            "Uid:",
+            "CapEff:",
+        ):
             if line.startswith(name):
                 found[name] = line.removeprefix(name).split()[0]
         if ":" in line and line.split(":")[0].strip() not in ("lo", "Inter-|   Receive") and "bytes" not in line:
@@ -233,23 +246,43 @@ def seen_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, s
 
 
 @pytest.mark.real
-def test_a19_qemu_img_works_within_limits_and_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a19_qemu_img_works_within_limits_and_without_a_network(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory, processor time, file size; no new privileges; no link but loopback. The mutant has the host's links."""
-    seen = seen_at_work(tmp_path, monkeypatch)
+    seen = seen_at_work(place, monkeypatch)
     assert seen == {
         "Max address space": str(qemu_img_driver.MEMORY_BYTES),
         "Max cpu time": str(qemu_img_driver.CPU_S),
         "Max file size": str(1 << 20),
         "Max core file size": "0",
         "NoNewPrivs:": "1",
+        "Uid:": str(HELPER),
+        "CapEff:": "0" * 16,
     }
     monkeypatch.setattr(qemu_img_driver, "ISOLATED", ())
-    mutant = seen_at_work(tmp_path, monkeypatch)
+    mutant = seen_at_work(place, monkeypatch)
     assert mutant["NoNewPrivs:"] == "0"
     links = {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]} - {"lo"}
     assert {name.removeprefix("link ") for name in mutant if name.startswith("link ")} == links
+
+
+@pytest.mark.real
+def test_a15_what_a_program_could_be_made_to_read_its_user_may_not(
+    place: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second guard, should the first one let a header pass: the user it runs as. As root, the mutant, it reads all."""
+    wall = place / "wall"
+    wall.mkdir(mode=0o711)
+    kept = wall / "secret"
+    kept.write_bytes(SECRET)
+    kept.chmod(0o600)
+    unguarded(monkeypatch)
+    for number, uid in ((1, HELPER), (2, None)):
+        storage = DirectoryStorage(Options(directory=str(place / f"pool{number}"), helper_uid=uid))
+        if uid is not None:
+            with pytest.raises(DriverError, match="Permission denied"):
+                disk(storage, backed(str(kept)), "qcow2")
+        else:
+            assert disk(storage, backed(str(kept)), "qcow2").startswith(SECRET[:64])
 
 
 @pytest.mark.real

@@ -26,11 +26,12 @@ def _fake(place: Path) -> Callable[[], Storage]:
 
 
 def _directory(place: Path) -> Callable[[], Storage]:
-    return lambda: DirectoryStorage(Options(directory=str(place / "pool")))
+    return lambda: DirectoryStorage(Options(directory=str(place / "pool"), helper_uid=HELPER))
 
 
 MAKERS = {"fake": _fake, "directory": _directory}
 UID = 1_900_001
+HELPER = 1_900_099
 
 
 def test_every_driver_is_tested() -> None:
@@ -277,7 +278,7 @@ def test_nobody_has_open_what_nobody_opened(storage: Storage) -> None:
 
 @pytest.fixture
 def pool(spot: Path) -> DirectoryStorage:
-    return DirectoryStorage(Options(directory=str(spot / "pool")))
+    return DirectoryStorage(Options(directory=str(spot / "pool"), helper_uid=HELPER))
 
 
 def files(pool: DirectoryStorage) -> list[str]:

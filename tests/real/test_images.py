@@ -25,13 +25,13 @@ def vm(cloud: Cloud) -> Guest:
     return made
 
 
-def image(vm: Guest, name: str, **body: Any) -> dict[str, Any]:
+def image(source: Guest, name: str, **body: Any) -> dict[str, Any]:
     """Made, and waited for."""
-    answer = vm.cloud.call(
-        0, "POST", "/v1/images?wait=120", {"name": name, "format": "qcow2", **body}, vm.cloud.tokens["user"]
+    answer = source.cloud.call(
+        0, "POST", "/v1/images?wait=120", {"name": name, "format": "qcow2", **body}, source.cloud.tokens["user"]
     )
     assert answer["operation"]["state"] == "done", answer
-    found: dict[str, Any] = vm.cloud.call(0, "GET", f"/v1/images/{name}", token=vm.cloud.tokens["user"])
+    found: dict[str, Any] = source.cloud.call(0, "GET", f"/v1/images/{name}", token=source.cloud.tokens["user"])
     assert found["state"] == "ready"
     return found
 

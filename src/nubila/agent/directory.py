@@ -22,6 +22,16 @@ UIDS = 65536  # of one installation
 INSTALLATIONS = 4096
 
 
+def first_uid(installation: str) -> int:
+    slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
+    return FIRST_UID + slot * UIDS
+
+
+def helper_uid(installation: str) -> int:
+    """Whose programs are that read what strangers made: the installation's last one, which no vm gets."""
+    return first_uid(installation) + UIDS - 1
+
+
 class Room(NamedTuple):
     path: Path
     uid: int
@@ -33,8 +43,7 @@ class Rooms:
         """`real` False, for drivers that run nothing: no directory is made, and uids are numbers of this process."""
         self.real = real
         self._root = directory / "vms"
-        slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
-        self._first_uid = FIRST_UID + slot * UIDS
+        self._first_uid = first_uid(installation)
         self._own = os.geteuid() == 0
         self._lock = threading.Lock()
         self._uids: dict[str, int] = {}
@@ -106,7 +115,7 @@ class Rooms:
         slot = self._next
         while self._first_uid + slot in self._taken:
             slot += 1
-        if slot >= UIDS:
+        if slot >= UIDS - 1:  # the last one is the helper's
             raise OSError("no OS user id is free for another vm on this node")
         self._next = slot + 1
         self._taken.add(self._first_uid + slot)

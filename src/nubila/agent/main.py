@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from nubila.agent import enrol, host
+from nubila.agent.directory import helper_uid
 from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
 from nubila.client.answers import ConnectionFailed, ProblemError
@@ -241,7 +242,9 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
         hypervisor=registry.load(HYPERVISORS, "libvirt")(
             hypervisor.Options(), directory, settings.node_run_dir, settings.name
         ),
-        storage=registry.load(STORAGES, "directory")(storage.Options(directory=str(directory / "disks"))),
+        storage=registry.load(STORAGES, "directory")(
+            storage.Options(directory=str(directory / "disks"), helper_uid=helper_uid(settings.name))
+        ),
         network=registry.load(NETWORKS, "bridge")(
             network.Options(table=settings.name, directory=str(directory / "network"))
         ),

@@ -24,6 +24,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     reserve_gib: int = 1  # below this, new volumes are refused
+    helper_uid: int | None = None  # as whom programs run that read what strangers made; None: as the agent
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ class DirectoryStorage:
         self._copies = self._directory / "copies"
         self._exports = self._directory / "exports"
         self._tmp = self._directory / "tmp"
+        self._uid = options.helper_uid if os.geteuid() == 0 else None
         self._prepared = False
         self._lock = threading.Lock()  # of the preparing
 
@@ -152,24 +153,25 @@ class DirectoryStorage:
         if found.format == "raw":
             os.truncate(path, size_gib * GIB)
         else:
-            qemu_img.run(["resize", "-f", "qcow2", str(path), str(size_gib * GIB)], "enlarging the volume")
+            words = ["resize", "-f", "qcow2", str(path), str(size_gib * GIB)]
+            qemu_img.run(words, "enlarging the volume", uid=self._uid, files=(path,))
 
     def make_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         found, path = self._keeping(volume_id, snapshot_id)
         if snapshot_id not in found.snapshots:
             self._require_space(0)
-            qemu_img.snapshot("-c", snapshot_id, path, "taking the snapshot")
+            qemu_img.snapshot("-c", snapshot_id, path, "taking the snapshot", self._uid)
 
     def remove_snapshot(self, volume_id: str, snapshot_id: str) -> None:
         found, path = self._keeping(volume_id, snapshot_id)
         if snapshot_id in found.snapshots:
-            qemu_img.snapshot("-d", snapshot_id, path, "removing the snapshot")
+            qemu_img.snapshot("-d", snapshot_id, path, "removing the snapshot", self._uid)
 
     def roll_back(self, volume_id: str, snapshot_id: str) -> None:
         found, path = self._keeping(volume_id, snapshot_id)
         if snapshot_id not in found.snapshots:
             raise DriverError("the volume has no such snapshot", again=False)
-        qemu_img.snapshot("-a", snapshot_id, path, "rolling the volume back")
+        qemu_img.snapshot("-a", snapshot_id, path, "rolling the volume back", self._uid)
 
     def copy_volume(self, source_id: str, volume: Volume) -> str:
         path = self._volume(volume)
@@ -181,7 +183,7 @@ class DirectoryStorage:
         self._require_space(found.allocated_bytes)
         with self._making() as new:
             most = 2 * volume.size_gib * GIB  # a qcow2 file may be a little larger than its disk
-            qemu_img.convert(source, found.format, new, volume.format, "copying the volume", most)
+            qemu_img.convert(source, found.format, new, volume.format, "copying the volume", most, self._uid)
             owned(new, volume)
             publish(new, path)
         self.grow_volume(volume.volume_id, volume.size_gib)
@@ -217,7 +219,7 @@ class DirectoryStorage:
         self._require_space(found.allocated_bytes)
         with self._making() as new:
             most = 2 * max(found.size_gib, 1) * GIB
-            qemu_img.convert(source, found.format, new, format_, "copying the volume", most)
+            qemu_img.convert(source, found.format, new, format_, "copying the volume", most, self._uid)
             sealed(new)
             publish(new, path)
 
@@ -283,7 +285,7 @@ class DirectoryStorage:
             new.write_bytes(qcow2.empty(size, name, volume.image_format))
         else:
             self._require_space(image.stat().st_blocks * 512)
-            copy_raw(image, volume.image_format or "raw", new, size)
+            copy_raw(image, volume.image_format or "raw", new, size, self._uid)
 
     def _usable_image(self, volume: Volume, size: int) -> Path | None:
         """The image's file, judged by our own reader before any other program opens it."""
@@ -336,8 +338,9 @@ class DirectoryStorage:
     def _make_directories(self) -> None:
         for directory in (self._directory, self._volumes, self._images, self._copies):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        for directory in (self._tmp, self._exports):
-            directory.mkdir(exist_ok=True, mode=0o700)
+        self._exports.mkdir(exist_ok=True, mode=0o700)
+        self._tmp.mkdir(exist_ok=True)
+        self._tmp.chmod(0o711)  # the helper opens what it is told to, and lists nothing
         require_searchable(self._volumes)
         for directory in (self._tmp, self._copies):
             for left in directory.iterdir():

@@ -41,10 +41,10 @@ def write_empty(new: Path, format_: str, size: int) -> None:
         os.truncate(new, size)
 
 
-def copy_raw(image: Path, image_format: str, new: Path, size: int) -> None:
+def copy_raw(image: Path, image_format: str, new: Path, size: int, uid: int | None) -> None:
     """The image's disk as raw bytes, sparse; by sharing blocks where the file system can, else by qemu-img."""
     if image_format != "raw" or not _cloned(image, new):
-        qemu_img.convert(image, image_format, new, "raw", "converting the image", size)
+        qemu_img.convert(image, image_format, new, "raw", "converting the image", size, uid)
     os.truncate(new, size)
 
 

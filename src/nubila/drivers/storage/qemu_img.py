@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nubila.drivers import DriverError
@@ -24,11 +26,41 @@ _OFD_GETLK = 36
 _LOCK_FIRST, _LOCK_BYTES = 100, 200  # where QEMU's locks lie: block/file-posix.c
 
 
-def run(words: Sequence[str], doing: str, *, file_bytes: int | None = None) -> None:
-    """Raises DriverError in words."""
+def run(
+    words: Sequence[str],
+    doing: str,
+    *,
+    file_bytes: int | None = None,
+    uid: int | None = None,
+    files: Sequence[Path] = (),
+) -> None:
+    """Raises DriverError in words. `uid`: as whom it runs; `files` are that user's meanwhile."""
+    with _lent(uid, files):
+        _run(words, doing, file_bytes, uid)
+
+
+@contextmanager
+def _lent(uid: int | None, files: Sequence[Path]) -> Iterator[None]:
+    """What everybody may read, as images, is not lent: its owner could write it. Should this process die in between, the
+    next who gets the volume becomes its owner as ever."""
+    was: list[tuple[Path, os.stat_result]] = []
+    try:
+        for path in files if uid is not None else ():
+            at = path.lstat()
+            if not at.st_mode & stat.S_IROTH:
+                was.append((path, at))
+                os.chown(path, uid, uid, follow_symlinks=False)  # type: ignore[arg-type]
+        yield
+    finally:
+        for path, at in was:
+            os.chown(path, at.st_uid, at.st_gid, follow_symlinks=False)
+
+
+def _run(words: Sequence[str], doing: str, file_bytes: int | None, uid: int | None) -> None:
     limits = [f"--as={MEMORY_BYTES}", f"--cpu={CPU_S}", "--core=0"]
     limits += [f"--fsize={file_bytes}"] if file_bytes is not None else []
-    argv = [*ISOLATED, "prlimit", *limits, "qemu-img", *words]
+    who = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
+    argv = [*ISOLATED, *who, "prlimit", *limits, "qemu-img", *words]
     try:
         done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as e:
@@ -42,16 +74,24 @@ def run(words: Sequence[str], doing: str, *, file_bytes: int | None = None) -> N
         raise DriverError(f"{doing} failed: {said[-1] if said else 'qemu-img says nothing'}")
 
 
-def convert(source: Path, source_format: str, target: Path, target_format: str, doing: str, file_bytes: int) -> None:
+def convert(
+    source: Path,
+    source_format: str,
+    target: Path,
+    target_format: str,
+    doing: str,
+    file_bytes: int,
+    uid: int | None = None,
+) -> None:
     sparse = ["-S", "4k"]
     words = ["convert", "-f", source_format, "-O", target_format, *sparse, str(source), str(target)]
-    run(words, doing, file_bytes=file_bytes)
+    run(words, doing, file_bytes=file_bytes, uid=uid, files=(source, target))
 
 
-def snapshot(action: str, snapshot_id: str, path: Path, doing: str) -> None:
+def snapshot(action: str, snapshot_id: str, path: Path, doing: str, uid: int | None = None) -> None:
     """-c, -a or -d of a snapshot inside a qcow2 file. This command takes the format as an option of the image only."""
     image = "driver=qcow2,file.driver=file,file.filename=" + str(path).replace(",", ",,")
-    run(["snapshot", action, snapshot_id, "--image-opts", image], doing)
+    run(["snapshot", action, snapshot_id, "--image-opts", image], doing, uid=uid, files=(path,))
 
 
 def is_free(path: Path) -> bool:
