@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import driver_containers
 import driver_guests
 
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Found, Hypervisor, Options
@@ -38,6 +39,7 @@ def vm_id(number: int) -> str:
 
 class Rig(Protocol):
     driver: Hypervisor
+    method: str
 
     def again(self) -> Hypervisor: ...
     def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain: ...
@@ -64,6 +66,8 @@ def found(driver: Hypervisor, vm_id: str) -> Found | None:
 
 
 class FakeRig:
+    method = "qemu"
+
     def __init__(self, place: Path):
         from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
 
@@ -155,6 +159,8 @@ class FakeRig:
 
 
 class LibvirtRig:
+    method = "qemu"
+
     def __init__(self, place: Path, console_log_max_bytes: int = 1 << 20):
         from nubila.drivers.hypervisor.libvirt import LibvirtHypervisor
 
@@ -301,4 +307,107 @@ class LibvirtRig:
         return self.driver.session.open()
 
 
-RIGS: dict[str, Callable[[Path], Rig]] = {"fake": FakeRig, "libvirt": LibvirtRig}
+class LxcRig:
+    """Containers with a root of a few files, whose init does one thing."""
+
+    method = "lxc"
+
+    def __init__(self, place: Path, console_log_max_bytes: int = 1 << 20):
+        from nubila.drivers.hypervisor.lxc import LxcHypervisor
+
+        def make() -> LxcHypervisor:
+            driver = LxcHypervisor(
+                Options(console_log_max_bytes=console_log_max_bytes), place / "node", place / "run", "drivertest"
+            )
+            driver.use_methods(("lxc",))
+            return driver
+
+        self._make = make
+        self.place = place
+        self.driver = make()
+
+    def again(self) -> Hypervisor:
+        return self._make()
+
+    def domain(self, number: int, kind: str = driver_guests.DEAF, epoch: int = 1) -> Domain:
+        directory = self.place / "vms" / str(number)
+        directory.mkdir(parents=True, exist_ok=True)
+        disk = directory / "disk.raw"
+        if not disk.exists():
+            driver_containers.write_disk(disk, kind)
+        directory.chmod(0o700)
+        disk.chmod(0o600)
+        return Domain(
+            vm_id=vm_id(number), uuid=str(uuid.UUID(int=number << 64 | 0x4000 << 64 | 1)), epoch=epoch,
+            virt_method="lxc", cores=1, memory_mib=64, directory=str(directory), uid=UID + number, gid=UID + number,
+            disks=(DomainDisk(volume_id=f"vol-{number}", path=str(disk), format="raw"),), nics=(),
+        )  # fmt: skip
+
+    def disk(self, number: int, volume_id: str) -> DomainDisk:
+        raise AssertionError("a container has its root alone")
+
+    def target(self, number: int) -> str:
+        raise AssertionError("a container's disk is not copied while it runs")
+
+    def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]:
+        raise AssertionError("a container keeps no snapshots")
+
+    def medium(self, name: str) -> str:
+        raise AssertionError("a container has no drive")
+
+    def in_drive(self, vm_id: str) -> str | None:
+        raise AssertionError("a container has no drive")
+
+    def panic(self, vm_id: str) -> None:
+        raise AssertionError("a container has no kernel of its own")
+
+    def pid(self, vm_id: str) -> int:
+        domain = found(self.driver, vm_id)
+        assert domain is not None
+        assert domain.pid is not None
+        return domain.pid
+
+    def crash(self, vm_id: str) -> None:
+        os.kill(self.pid(vm_id), signal.SIGKILL)
+
+    def guest_shutdown(self, vm_id: str) -> None:
+        """By the guest's own code, which looks for this file."""
+        Path(f"/proc/{self.pid(vm_id)}/root/tmp/die").touch()
+
+    def ticks(self, vm_id: str) -> int:
+        return self.driver.read_console(vm_id, 1 << 20).count(b".")
+
+    def boots(self, vm_id: str) -> int:
+        return self.driver.read_console(vm_id, 1 << 20).count(b"BOOT SECTOR RUNS")
+
+    def change(self, vm_id: str) -> None:
+        import libvirt
+
+        domain = next(d for d in self._connection().listAllDomains() if d.name().startswith(vm_id))
+        nic = "<interface type='ethernet'><mac address='52:54:00:de:ad:01'/></interface>"
+        for part in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+            domain.attachDeviceFlags(nic, part)
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "mine", None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.setAutostart(1)
+
+    def add_foreign(self, name: str) -> None:
+        self._connection().defineXML(
+            f"<domain type='lxc'><name>{name}</name><memory unit='MiB'>16</memory>"
+            "<os><type>exe</type><init>/sbin/init</init></os></domain>"
+        )
+
+    def has_foreign(self, name: str) -> bool:
+        return name in [d.name() for d in self._connection().listAllDomains()]
+
+    def done(self) -> None:
+        self.driver.remove_all()
+        for domain in self._connection().listAllDomains():
+            domain.undefine()
+        self.driver.close()
+        self.driver.daemons.remove()
+
+    def _connection(self) -> Any:
+        return self.driver.session.open()
+
+
+RIGS: dict[str, Callable[[Path], Rig]] = {"fake": FakeRig, "libvirt": LibvirtRig, "lxc": LxcRig}

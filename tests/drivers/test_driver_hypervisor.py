@@ -34,7 +34,7 @@ def rig(request: pytest.FixtureRequest, place: Path) -> Iterator[Rig]:
 
 def test_nothing_is_there_at_first(rig: Rig) -> None:
     assert rig.driver.observe().domains == ()
-    assert "qemu" in rig.driver.capabilities().virt_methods
+    assert rig.method in rig.driver.capabilities().virt_methods
 
 
 def test_removing_what_is_not_there_succeeds(rig: Rig) -> None:
@@ -153,6 +153,8 @@ def test_a_destroyed_domain_stays_defined_and_starts_again(rig: Rig) -> None:
 
 
 def test_a_crash_is_seen_as_one(rig: Rig) -> None:
+    if not rig.driver.capabilities().crash:
+        pytest.skip("capability crash")
     wish = rig.domain(3)
     rig.driver.start(wish)
     rig.crash(wish.vm_id)
@@ -194,9 +196,12 @@ def test_a_reset_boots_the_same_domain_again(rig: Rig) -> None:
     rig.driver.start(wish)
     wait_for(lambda: rig.boots(wish.vm_id) == 1)
     before = found(rig.driver, wish.vm_id)
+    assert before is not None
     assert rig.driver.ask_reboot(wish.vm_id, "reset") is True
     wait_for(lambda: rig.boots(wish.vm_id) == 2)
-    assert found(rig.driver, wish.vm_id) == before
+    after = found(rig.driver, wish.vm_id)
+    assert after is not None
+    assert msgspec.structs.replace(after, pid=before.pid) == before  # a container's first process is another one
     rig.driver.remove(wish.vm_id)
 
 
@@ -230,6 +235,8 @@ def test_suspended_it_stands_still_until_it_is_resumed(rig: Rig) -> None:
 
 
 def test_its_size_changes_while_it_runs_within_what_it_was_started_with(rig: Rig) -> None:
+    if not rig.driver.capabilities().live_resize:
+        pytest.skip("capability live_resize")
     wish = msgspec.structs.replace(rig.domain(12), cores=1, cores_max=4)
     rig.driver.start(wish)
     wait_for(lambda: rig.boots(wish.vm_id))
@@ -260,6 +267,8 @@ def test_its_size_changes_while_it_runs_within_what_it_was_started_with(rig: Rig
 
 
 def test_a_medium_goes_in_and_out_while_it_runs_and_may_be_booted_from(rig: Rig) -> None:
+    if not rig.driver.capabilities().media:
+        pytest.skip("capability media")
     first, second = rig.medium("first"), rig.medium("second")
     wish = rig.domain(13)
     rig.driver.start(wish)

@@ -28,6 +28,7 @@ from nubila.drivers.network.base import NetworkDriver
 from nubila.drivers.storage import base as sto
 from nubila.drivers.storage.base import Storage
 from nubila.model import ids
+from nubila.model.vm import CONTAINERS
 from nubila.protocol import Disk, NetworkView, Nic, Vm
 from nubila.telemetry import log
 
@@ -210,6 +211,7 @@ class Hands:
                 groups=nic.groups,
                 bandwidth=net.Bandwidth(in_kbit=nic.in_kbit, out_kbit=nic.out_kbit, burst_kib=nic.burst_kib),
                 uid=self._room(job).uid,
+                link="veth" if job.wanted.virt_method in CONTAINERS else "tap",
             )
         )
 
@@ -286,14 +288,18 @@ class Hands:
             gid=room.gid,
             disks=disks,
             nics=nics,
-            seed=str(room.path / seed.NAME),
+            seed=str(room.path / seed.name_for(vm.virt_method)),
             serial_number=vm.vm_id,
             on_crash="preserve" if vm.on_crash == "preserve" else "destroy",
         )
 
     def _nic(self, job: Job, n: Nic) -> DomainNic:
         tap = _made(job).get(port_key(n)) or job.facts.taps[port_key(n)]
-        return DomainNic(tap=tap, mac=n.mac, mtu=n.network.mtu)
+        return DomainNic(tap=tap, mac=n.mac, mtu=n.network.mtu, bridge=self._bridge(job, n.network.network_id))
+
+    def _bridge(self, job: Job, network_id: str) -> str:
+        known = self._bridges.get(network_id)
+        return known[1] if known is not None else job.facts.bridges.get(network_id, "")
 
     def disk(self, job: Job, d: Disk) -> DomainDisk:
         return DomainDisk(

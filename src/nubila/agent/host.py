@@ -10,6 +10,7 @@ import msgspec
 
 from nubila import protocol
 from nubila.agent.hands import Drivers
+from nubila.drivers.hypervisor.several import Several
 from nubila.drivers.storage.base import Storage
 
 # What a fake node says it has: enough that benchmarks end on other limits.
@@ -19,9 +20,10 @@ FAKE_CORES, FAKE_MEMORY_MIB, FAKE_DISK_GIB = 4096, 16 << 20, 1 << 20
 def hello(drivers: Drivers, names: dict[str, str], version: str, fqdn: str, *, fake: bool) -> protocol.Hello:
     """Stable between starts on an unchanged machine, so that a restart changes nothing in the fabric; the disk is in whole
     GiB, of which others on the machine take some in time."""
-    capabilities = drivers.hypervisor.capabilities()
+    hypervisor, capabilities = drivers.hypervisor, drivers.hypervisor.capabilities()
+    said = hypervisor.described() if isinstance(hypervisor, Several) else {names["hypervisor"]: capabilities}
     described: dict[str, dict[str, dict[str, Any]]] = {
-        "hypervisor": {names["hypervisor"]: msgspec.to_builtins(capabilities)},
+        "hypervisor": {name: msgspec.to_builtins(c) for name, c in said.items()},
         "storage": {names["storage"]: msgspec.to_builtins(drivers.storage.capabilities())},
         "network": {names["network"]: msgspec.to_builtins(drivers.network.capabilities())},
     }

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -232,6 +233,7 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
     from nubila.drivers import registry
     from nubila.drivers.hypervisor import DRIVERS as HYPERVISORS
     from nubila.drivers.hypervisor import base as hypervisor
+    from nubila.drivers.hypervisor.several import Several
     from nubila.drivers.network import DRIVERS as NETWORKS
     from nubila.drivers.network import base as network
     from nubila.drivers.storage import DRIVERS as STORAGES
@@ -239,8 +241,13 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
 
     directory = settings.node_dir
     drivers = Drivers(
-        hypervisor=registry.load(HYPERVISORS, "libvirt")(
-            hypervisor.Options(), directory, settings.node_run_dir, settings.name
+        hypervisor=Several(
+            {
+                name: registry.load(HYPERVISORS, name)(
+                    hypervisor.Options(), directory, settings.node_run_dir, settings.name
+                )
+                for name in ("libvirt", "lxc")
+            }
         ),
         storage=registry.load(STORAGES, "directory")(
             storage.Options(directory=str(directory / "disks"), helper_uid=helper_uid(settings.name))
@@ -255,7 +262,10 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
 def _probe(settings: Settings, drivers: Drivers) -> None:
     """Which virt methods really boot a guest here. It may take seconds once per boot of the host, so it runs in the
     link's thread before a session opens, and delays no adopting and serving."""
+    from nubila.agent import probe
     from nubila.drivers.hypervisor.kvm import probe_kvm
+    from nubila.drivers.hypervisor.lxc_xml import METHOD
+    from nubila.drivers.hypervisor.several import Several
 
     directory, release = settings.node_dir / "kvm", os.uname().release
     pairs = (  # what was put there for this, else what this machine itself boots
@@ -265,8 +275,14 @@ def _probe(settings: Settings, drivers: Drivers) -> None:
     kernel, initrd = next((p for p in pairs if p[0].exists() and p[1].exists()), (None, None))
     usable, reason = probe_kvm(kernel, initrd, directory / "answer")
     LOG.info("kvm.probed", usable=usable, reason=reason)
+    several = drivers.hypervisor
+    assert isinstance(several, Several)
     if usable:
-        drivers.hypervisor.use_methods(("kvm", "qemu"))  # type: ignore[attr-defined]
+        several.drivers["libvirt"].use_methods(("kvm", "qemu"))  # type: ignore[attr-defined]
+    lxc: Any = several.drivers["lxc"]
+    usable, reason = probe.containers(lxc, lxc.lacks(), settings.node_dir / "lxc")
+    LOG.info("lxc.probed", usable=usable, reason=reason)
+    lxc.use_methods((METHOD,) if usable else (), "" if usable else reason)
 
 
 def _version() -> str:

@@ -10,32 +10,54 @@ import ipaddress
 import json
 import os
 import re
+import shutil
 
 from nubila.agent import iso9660
 from nubila.agent.known import by_dhcp
+from nubila.model.vm import CONTAINERS
 from nubila.protocol import Nic, SubnetView, Vm
 
 LABEL = "cidata"
 NAME = "seed.iso"
+DIRECTORY = "seed"
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
 _YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"})
 
 
 def build(vm: Vm) -> bytes:
     """The image's bytes."""
-    return iso9660.image(
-        LABEL,
-        {
-            "meta-data": meta_data(vm).encode(),
-            "user-data": user_data(vm).encode("utf-8", "surrogateescape"),
-            "network-config": network_config(vm).encode(),
-        },
-    )
+    return iso9660.image(LABEL, files(vm))
+
+
+def files(vm: Vm) -> dict[str, bytes]:
+    return {
+        "meta-data": meta_data(vm).encode(),
+        "user-data": user_data(vm).encode("utf-8", "surrogateescape"),
+        "network-config": network_config(vm).encode(),
+    }
+
+
+def name_for(virt_method: str) -> str:
+    """What it is called in the vm's directory: a container has no drive, it gets the files."""
+    return DIRECTORY if virt_method in CONTAINERS else NAME
 
 
 def write(vm: Vm, directory: str, uid: int) -> str:
     """Write it where the vm's uid alone may read it. The directory is that user's, so what lies there is never opened."""
-    path = f"{directory}/{NAME}"
+    path = f"{directory}/{name_for(vm.virt_method)}"
+    if vm.virt_method not in CONTAINERS:
+        _write(path, build(vm), iso9660.SYSTEM_AREA_BYTES, uid)  # a hole before: it is zero anyway
+        return path
+    shutil.rmtree(path, ignore_errors=True)
+    os.mkdir(path, 0o500)
+    for name, data in files(vm).items():
+        _write(f"{path}/{name}", data, 0, uid)
+    if os.geteuid() == 0:
+        os.chown(path, uid, uid, follow_symlinks=False)
+    return path
+
+
+def _write(path: str, data: bytes, hole: int, uid: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o400)
@@ -43,16 +65,14 @@ def write(vm: Vm, directory: str, uid: int) -> str:
         os.unlink(path)
         fd = os.open(path, flags, 0o400)
     try:
-        data = build(vm)
-        view = memoryview(data)[iso9660.SYSTEM_AREA_BYTES :]
-        os.lseek(fd, iso9660.SYSTEM_AREA_BYTES, os.SEEK_SET)  # a hole: it is zero anyway
+        view = memoryview(data)[hole:]
+        os.lseek(fd, hole, os.SEEK_SET)
         while view:
             view = view[os.write(fd, view) :]
         if os.geteuid() == 0:
             os.fchown(fd, uid, uid)
     finally:
         os.close(fd)
-    return path
 
 
 def meta_data(vm: Vm) -> str:

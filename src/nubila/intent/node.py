@@ -114,12 +114,11 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
     for gone in had - set(hello.virt_methods):
         draft.deletes("virt_method", node_id=row["id"], name=gone)
     for new in sorted(set(hello.virt_methods) - had):
-        draft.inserts(
-            "virt_method",
-            node_id=row["id"],
-            name=new,
-            capabilities=next(iter(hello.drivers.get("hypervisor", {}).values()), {}),
-        )
+        draft.inserts("virt_method", node_id=row["id"], name=new, capabilities=status.hypervisor_of(new))
+    for m in methods:
+        if m["name"] in hello.virt_methods and m["capabilities"] != (says := status.hypervisor_of(m["name"])):
+            key = {"node_id": row["id"], "name": m["name"]}
+            draft.update.setdefault("virt_method", []).append({**key, "capabilities": says})
     _inventory(draft, row, spec, status, inventory)
     return Drafted(draft=draft, status=200, refers={"node": UUID(row["id"])}, hints=["fleet"])
 

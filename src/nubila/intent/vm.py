@@ -119,6 +119,13 @@ def change(body: VmChange, view: View, asking: Asking) -> Outcome:
         return no
     if body.boot is not None and len(set(body.boot)) < len(body.boot):
         return errors.Invalid("A device is named twice in 'boot'.", field="boot")
+    if body.boot is not None and body.boot != spec.boot and (no := driveless(view, spec)) is not None:
+        return no
+    if body.on_crash is vm.CrashPolicy.PRESERVE and not view["capabilities"].get("panic", True):
+        return errors.Unsupported(
+            f"The virt method {spec.virt_method} on this VM's node sees no panic of a guest, and cannot preserve one.",
+            fix="Choose another crash policy.",
+        )
     columns, wish_ = asked(body, row, spec)
     if (wish_.boot, wish_.on_crash) != (spec.boot, spec.on_crash):  # its definition has them too
         wish_ = msgspec.structs.replace(wish_, repairs=next_number(spec.repairs, row, "repairs"))
@@ -183,6 +190,16 @@ def barred(row: Row, spec: vm.Spec) -> errors.NubilaError | None:
             fix=lift,
         )
     return None
+
+
+def driveless(view: View, spec: vm.Spec) -> errors.Unsupported | None:
+    """Why it has no drive and no boot order, or None."""
+    if view["capabilities"].get("media", True):
+        return None
+    return errors.Unsupported(
+        f"The virt method {spec.virt_method} on this VM's node gives a VM no drive, and boots its root only.",
+        fix="Run it from a disk image, by another virt method.",
+    )
 
 
 def leaving(row: Row) -> errors.Conflict:

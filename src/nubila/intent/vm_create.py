@@ -71,7 +71,8 @@ def create(
     flavor, picture, networks = checked
     cores, memory_mib = flavor["spec"]["cores"], flavor["spec"]["memory_mib"]
     disk_gib = body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"])
-    request = Request(cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=body.virt_method, seed=seed)
+    method = body.virt_method or (next(iter(vm.CONTAINERS)) if _is_root(picture) else None)
+    request = Request(cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=method, seed=seed)
     needs = {"vms": 1, "cores": cores, "memory_mib": memory_mib, "volumes": 1, "disk_gib": disk_gib}
     over = over_quota(needs, view["quota"] or {})
     if over is not None:
@@ -169,6 +170,10 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
         return errors.Invalid(f"There is no flavor '{body.flavor}'.", field="flavor", fix="See 'nubila flavor list'.")
     if picture is None:
         return errors.Invalid(f"There is no image '{body.image}'.", field="image", fix="See 'nubila image list'.")
+    return _check_image(body, flavor, picture) or _check_networks(body, view, flavor, picture)
+
+
+def _check_image(body: VmCreate, flavor: Row, picture: Row) -> errors.NubilaError | None:
     if picture["state"] != image.State.READY:
         return errors.Conflict(
             f"Image '{picture['name']}' has no content yet.", field="image", fix="Upload its content first."
@@ -177,8 +182,10 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
         return errors.Invalid(
             f"Image '{picture['name']}' is an ISO: no disk is made from it.",
             field="image",
-            fix="Name a qcow2 or raw image; an ISO is put into a VM's drive.",
+            fix="Name a qcow2, raw or tar image; an ISO is put into a VM's drive.",
         )
+    if (wrong := _method_fault(body, picture)) is not None:
+        return wrong
     smallest = picture["spec"]["min_disk_gib"]
     if body.disk_gib is not None and body.disk_gib < smallest:
         return errors.Invalid(
@@ -190,7 +197,7 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
             f"{picture['spec']['min_memory_mib']} MiB of memory.",
             field="flavor",
         )
-    return _check_networks(body, view, flavor, picture)
+    return None
 
 
 def _check_networks(
@@ -240,8 +247,31 @@ def over_quota(needs: dict[str, int], quota: dict[str, list[int]], what: str = "
     return None
 
 
-def _virt_method(body: VmCreate, node: Node) -> str:
-    return body.virt_method or next((m for m in PREFERRED if m in node.virt_methods), node.virt_methods[0])
+def _is_root(picture: Row) -> bool:
+    return bool(picture["spec"]["format"] == image.Format.TAR)
+
+
+def _method_fault(body: VmCreate, picture: Row) -> errors.Invalid | None:
+    """A container runs a root file system, and nothing else does."""
+    root = _is_root(picture)
+    if body.virt_method is not None and (body.virt_method in vm.CONTAINERS) is not root:
+        runs = "root file systems (images of format tar)" if not root else "disks (images of format qcow2 or raw)"
+        return errors.Invalid(
+            f"Image '{picture['name']}' is {picture['spec']['format']}; the virt method {body.virt_method} runs {runs}.",
+            field="virt_method",
+            fix="Leave 'virt_method' out, or name another image.",
+        )
+    if root and body.on_crash is vm.CrashPolicy.PRESERVE:
+        return errors.Invalid(
+            "A container has no kernel of its own whose remains could be preserved.", field="on_crash",
+            fix="Choose another crash policy.",
+        )  # fmt: skip
+    return None
+
+
+def _virt_method(body: VmCreate, node: Node, root: bool) -> str:
+    usable = [m for m in node.virt_methods if (m in vm.CONTAINERS) is root]
+    return body.virt_method or next((m for m in PREFERRED if m in usable), usable[0])
 
 
 def _rows(
@@ -260,8 +290,8 @@ def _rows(
     spec = vm.Spec(
         cores=flavor["spec"]["cores"],
         memory_mib=flavor["spec"]["memory_mib"],
-        cores_max=vm.cores_max(flavor["spec"]["cores"]),
-        virt_method=_virt_method(body, node),
+        cores_max=flavor["spec"]["cores"] if _is_root(picture) else vm.cores_max(flavor["spec"]["cores"]),
+        virt_method=_virt_method(body, node, _is_root(picture)),
         hostname=body.hostname or body.name,
         flavor_id=text("flavor", UUID(flavor["id"])),
         image_id=text("image", UUID(picture["id"])),
@@ -293,6 +323,7 @@ def _rows(
     )
     disk = volume.Spec(
         size_gib=disk_gib,
+        format=volume.Format.RAW if _is_root(picture) else volume.Format.QCOW2,
         image_id=text("image", UUID(picture["id"])),
         image_sha256=picture["sha256"],
         image_format=picture["spec"]["format"],

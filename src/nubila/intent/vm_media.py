@@ -8,7 +8,7 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, next_number
-from nubila.intent.vm import View, barred, opened, wished
+from nubila.intent.vm import View, barred, driveless, opened, wished
 from nubila.model import image, operation, vm
 from nubila.model.draft import Drafted, Row
 from nubila.model.fields import Reference
@@ -29,7 +29,7 @@ class VmRescue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def insert(body: VmInsert, picture: Row | None, view: View, asking: Asking) -> Outcome:
     row, spec = opened(view)
-    if (no := barred(row, spec)) is not None:
+    if (no := barred(row, spec) or driveless(view, spec)) is not None:
         return no
     found = _medium(body.image, picture)
     if isinstance(found, errors.NubilaError):
@@ -57,7 +57,7 @@ def eject(view: View, asking: Asking) -> Outcome:
 
 def rescue(body: VmRescue, picture: Row | None, view: View, asking: Asking) -> Outcome:
     row, spec = opened(view)
-    if (no := barred(row, spec) or _running(row, spec)) is not None:
+    if (no := barred(row, spec) or driveless(view, spec) or _running(row, spec)) is not None:
         return no
     found = _medium(body.image, picture)
     if isinstance(found, errors.NubilaError):

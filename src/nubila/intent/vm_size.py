@@ -36,6 +36,12 @@ def resize(body: VmChange, view: View, asking: Asking) -> Outcome:
     size = {c: _size(body, flavor, spec, c) for c in CLASSES}
     if size == {c: getattr(spec, c) for c in CLASSES} and (flavor is None or flavor["id"] == row["flavor_id"]):
         return change(msgspec.structs.replace(body, cores=None, memory_mib=None, flavor=None), view, asking)
+    running = (row["status"] or {}).get("power") == "on" or spec.power is vm.Power.ON
+    if running and not view["capabilities"].get("live_resize", True):
+        return errors.Unsupported(
+            f"The virt method {spec.virt_method} on this VM's node cannot change the size of a running VM.",
+            fix="Stop it first.",
+        )
     refusal = _refused(size, row, spec, view)
     if refusal is not None:
         return refusal

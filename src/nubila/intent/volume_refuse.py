@@ -69,10 +69,37 @@ def unfit(row: Row, machine: Row, vm_view: View, view: View) -> errors.NubilaErr
         )
     if len(vm_view["attachments"]) >= DISKS_MAX:
         return errors.Conflict(f"VM '{machine['name']}' has {DISKS_MAX} disks, and more are not possible.")
+    says = _hypervisor_of(machine, view)
+    if not says.get("more_disks", True):
+        return errors.Unsupported(
+            f"The virt method {machine['spec']['virt_method']} of VM '{machine['name']}' gives it no disk beside its root.",
+            fix="Attach the volume to a VM that boots from a disk.",
+        )
     running = (machine["status"] or {}).get("power") == "on"
-    if running and not capable(view, "hypervisor", "disk_hotplug"):
+    if running and not says.get("disk_hotplug", False):
         return errors.Unsupported(
             f"The hypervisor of VM '{machine['name']}' cannot attach a disk while it runs.", fix="Stop the VM first."
+        )
+    return None
+
+
+def _hypervisor_of(machine: Row, view: View) -> dict[str, Any]:
+    status = msgspec.convert(view["node"]["status"] or {}, node.Status)
+    return status.hypervisor_of(machine["spec"]["virt_method"])
+
+
+def _fixed(spec: volume.Spec, was: volume.Spec, view: View) -> errors.Unsupported | None:
+    """What the hypervisor of the vm that has the volume cannot do to it."""
+    machine = next((a["vm"] for a in view["attachments"] if a["vm"] is not None), None)
+    says = {} if machine is None else _hypervisor_of(machine, view)
+    if (spec.limits, spec.cache) != (was.limits, was.cache) and not says.get("disk_limits", True):
+        return errors.Unsupported(
+            "The hypervisor of the VM that has this volume can neither limit it nor change how it is cached.",
+            fix="Leave 'limits' and 'cache' as they are.",
+        )
+    if spec.size_gib > was.size_gib and holder_runs(view) and not says.get("disk_hotplug", True):
+        return errors.Unsupported(
+            "The hypervisor of the VM that has this volume cannot enlarge it while it runs.", fix="Stop the VM first."
         )
     return None
 
@@ -98,6 +125,8 @@ def check_change(spec: volume.Spec, found: Change, view: View) -> errors.NubilaE
     fault = volume.limits_fault(spec.limits)
     if fault is not None:
         return errors.Invalid(f"limits: {fault}.", field="limits")
+    if (unable := _fixed(spec, found.spec, view)) is not None:
+        return unable
     more = spec.size_gib - found.spec.size_gib
     if more < 0:
         return errors.Invalid(

@@ -33,6 +33,7 @@ class Format(StrEnum):
     QCOW2 = "qcow2"
     RAW = "raw"
     ISO = "iso"
+    TAR = "tar"  # the root file system of a container
 
 
 class Origin(StrEnum):

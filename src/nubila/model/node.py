@@ -67,6 +67,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drivers: dict[str, dict[str, dict[str, Any]]] = {}
     ranges: tuple[str, ...] = ()  # that the machine itself has addresses in or routes to: no network may overlap them
 
+    def hypervisor_of(self, virt_method: str) -> dict[str, Any]:
+        """What the driver that offers that method says of itself; an older agent does not say which one offers what."""
+        said = self.drivers.get("hypervisor", {}).values()
+        return next((c for c in said if virt_method in c.get("virt_methods", ())), next(iter(said), {}))
+
 
 def state(spec: Spec, status: Status | None, *, was: State | None = None) -> State:
     if was is State.RETIRED:

@@ -135,6 +135,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     gone: bool = False  # wished removed
 
 
+CONTAINERS = frozenset({"lxc"})  # virt methods that run a root file system; the others boot a disk
+
 PLUGGABLE_TIMES = 4  # how many times its cores a vm may have without a restart; a slot costs little
 PLUGGABLE_MAX = 32
 

@@ -49,7 +49,7 @@ def zone(request: Request, nodes: Nodes) -> Ints:
 
 def virt_method(request: Request, nodes: Nodes) -> Ints:
     if request.virt_method is None:
-        return _missing([bool(n.virt_methods) for n in nodes.rows])
+        return _missing(nodes.boots)
     return _missing(nodes.virt.get(request.virt_method, nodes.none()))
 
 

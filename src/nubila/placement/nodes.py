@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from nubila.model.vm import CONTAINERS
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -20,7 +22,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     memory_mib: int
     disk_gib: int
-    virt_method: str | None = None  # None: the best that the node offers
+    virt_method: str | None = None  # None: the best of those that boot a disk
     zone: str | None = None
     seed: int = 0  # of the draft: ties are broken the same way each time the draft is made
 
@@ -54,6 +56,7 @@ class Nodes:
         self.free_memory_mib: Ints = _column(rows, "free_memory_mib")
         self.free_disk_gib: Ints = _column(rows, "free_disk_gib")
         methods = sorted({m for n in rows for m in n.virt_methods})
+        self.boots: Bools = np.array([any(m not in CONTAINERS for m in n.virt_methods) for n in rows], dtype=bool)
         self.virt: Mapping[str, Bools] = {m: np.array([m in n.virt_methods for n in rows], dtype=bool) for m in methods}
         zones = sorted({n.zone for n in rows})
         self.zone: Mapping[str, Bools] = {z: np.array([n.zone == z for n in rows], dtype=bool) for z in zones}

@@ -2,5 +2,6 @@
 
 DRIVERS: dict[str, str] = {
     "libvirt": "nubila.drivers.hypervisor.libvirt:LibvirtHypervisor",
+    "lxc": "nubila.drivers.hypervisor.lxc:LxcHypervisor",
     "fake": "nubila.drivers.hypervisor.fake:FakeHypervisor",
 }

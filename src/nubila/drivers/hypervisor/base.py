@@ -14,15 +14,21 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What this driver can do here. The API refuses, with this as the reason, what is False."""
 
     virt_methods: tuple[str, ...]  # usable on this machine, best first: found by booting, not by looking
+    reason: str = ""  # why there are none, or fewer than there could be
     clean_stop: bool = True  # by guest agent or ACPI
     guest_agent: bool = True
     console_log: bool = True
     max_cores: int = 64
     reset: bool = True
     suspend: bool = True  # stop its vCPUs and keep its memory
-    panic: bool = True  # a panic of the guest is seen
-    disk_hotplug: bool = True  # disks come and go while a domain runs
-    nic_hotplug: bool = True  # interfaces likewise
+    crash: bool = True  # an end that the guest did not want is told from one that it did
+    panic: bool = True  # a panic of the guest is seen, and its remains can be kept
+    live_resize: bool = True  # cores and memory change while a domain runs
+    media: bool = True  # a drive for ISOs, and booting from it
+    more_disks: bool = True  # beside the root
+    disk_hotplug: bool = True  # disks come, go and grow while a domain runs
+    disk_limits: bool = True  # per second, and cache modes
+    nic_hotplug: bool = True  # interfaces come and go while a domain runs
     live_snapshots: bool = True  # of qcow2 disks that a running domain writes
     live_copies: bool = True
     persistent: bool = True  # domains outlive the agent and the driver's own daemon
@@ -54,9 +60,10 @@ class DomainDisk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DomainNic(msgspec.Struct, frozen=True, kw_only=True):
-    tap: str  # made beforehand by the network driver, owned by the domain's uid
+    tap: str  # made beforehand by the network driver, owned by the domain's uid; or made by the domain, where it is a veth
     mac: str
     mtu: int
+    bridge: str = ""  # that a veth is to be on
 
 
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +84,7 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
     gid: int
     disks: tuple[DomainDisk, ...]
     nics: tuple[DomainNic, ...]
-    seed: str | None = None  # path of the NoCloud ISO
+    seed: str | None = None  # path of the NoCloud ISO; for a container, of a directory with its files
     serial_number: str = ""
     media: str | None = None  # path of the ISO in its drive, which is there in any case
     boot: tuple[str, ...] = ("disk",)  # disk | cdrom, in this order
@@ -130,7 +137,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     cores_max: int = 0
     memory_mib: int = 0
     memory_max_mib: int = 0  # what it was started with
-    guest_agent: bool = False  # the guest agent's channel is connected
+    guest_agent: bool = False  # it can be asked by itself: its agent's channel is connected
     disks: dict[str, Held] | None = None  # by volume id, while it runs; None: not known
     nics: tuple[str, ...] | None = None  # MACs of its interfaces, while it runs; None: not known
 

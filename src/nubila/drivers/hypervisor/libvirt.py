@@ -6,7 +6,6 @@ the definition's XML.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ import libvirt
 from nubila.drivers import Leftover, Scan
 from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.base import Capabilities, Found, Observed, Options
+from nubila.drivers.hypervisor.console_log import read_log, tail
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 from nubila.drivers.hypervisor.libvirt_disks import Disks
 from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
-from nubila.drivers.hypervisor.libvirt_shape import Shapes
+from nubila.drivers.hypervisor.libvirt_shape import Shapes, change_disks, parse
 from nubila.drivers.hypervisor.libvirt_wires import Wires
 
 _REASONS: dict[int, str] = {
@@ -71,7 +71,7 @@ class LibvirtHypervisor:
         self.rewire = self._wires.rewire
         self.attach_nic = self._wires.attach_nic
         self.detach_nic = self._wires.detach_nic
-        self._shapes = Shapes(self.session, installation)
+        self._shapes = Shapes(self.session, "qemu", parse, self._power.xml, change_disks)
         self.shapes = self._shapes.shapes
         self.repair = self._shapes.repair
         self.attach_disk = self._disks.attach_disk
@@ -110,12 +110,7 @@ class LibvirtHypervisor:
         self._leftovers.remove(leftover)
 
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
-        log = self.session.console(vm_id)
-        text = b""
-        for path in (log, log.with_name(log.name + ".0")):  # virtlogd moves a full log aside
-            if len(text) < max_bytes:
-                text = _tail(path, max_bytes - len(text)) + text
-        return text
+        return read_log(self.session.console(vm_id), max_bytes)
 
     def remove_all(self) -> None:
         """Every domain of ours, then the daemons and what they needed on the machine: a node is being destroyed."""
@@ -166,7 +161,7 @@ class LibvirtHypervisor:
     def _said(self, name: str) -> bytes:
         """QEMU's own words since its newest start."""
         log = self.daemons.directory / "log" / "qemu" / f"{name}.log"
-        return _tail(log, 4096).rpartition(b"starting up")[2]
+        return tail(log, 4096).rpartition(b"starting up")[2]
 
     def _has_agent(self, domain: libvirt.virDomain, name: str, pid: int) -> bool:
         """Asked until it is there; then it counts as there for the life of that QEMU."""
@@ -193,12 +188,3 @@ def _size(stats: dict[str, Any]) -> dict[str, int]:
 def _paused(state: int, reason: int) -> str | None:
     still = state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_CRASHED)
     return _PAUSED.get((state, reason), "other") if still else None
-
-
-def _tail(path: Path, max_bytes: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - max_bytes))
-            return file.read(max_bytes)
-    except FileNotFoundError:
-        return b""

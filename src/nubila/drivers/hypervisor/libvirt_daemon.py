@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import msgspec
 
 from nubila.drivers import DriverError
 from nubila.drivers.detached import Detached
+from nubila.drivers.hypervisor import lxc_hook
 
 _READY_WITHIN_S = 20.0
 _LOG_MAX_BYTES = 8 << 20
@@ -81,6 +84,15 @@ listen_tls = 0
 listen_tcp = 0
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
+_LXC_CONF = """\
+# Written anew at each start.
+log_with_libvirtd = 0
+security_driver = "none"
+"""
+_HOOK = """\
+#!/bin/sh
+exec {python} -I -S {hook} "$@"
+"""
 _VIRTLOGD_CONF = """\
 # Written anew at each start. A log and its one backup stay below the console log's limit together.
 log_outputs = "3:file:/var/log/libvirt/virtlogd.log"
@@ -105,7 +117,10 @@ class Daemons:
 
     @property
     def uri(self) -> str:
-        return f"qemu+unix:///system?socket={self.run / 'libvirt-sock'}"
+        return self.uri_of("qemu")
+
+    def uri_of(self, scheme: str) -> str:
+        return f"{scheme}+unix:///system?socket={self.run / 'libvirt-sock'}"
 
     @property
     def console_dir(self) -> Path:
@@ -192,6 +207,12 @@ class Daemons:
             uuid_file.write_text(str(uuid.uuid4()))
         (etc / "qemu.conf").write_text(_QEMU_CONF)
         (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=uuid_file.read_text().strip()))
+        (etc / "lxc.conf").write_text(_LXC_CONF)
+        hook = etc / "hooks" / "lxc"  # libvirtd looks once whether there is one
+        hook.parent.mkdir(exist_ok=True, mode=0o700)
+        words = {"python": shlex.quote(sys.executable), "hook": shlex.quote(lxc_hook.__file__)}
+        hook.write_text(_HOOK.format(**words))
+        hook.chmod(0o700)
         (etc / "virtlogd.conf").write_text(_VIRTLOGD_CONF.format(max_size=self._log_max_bytes))
         (self.directory / "passwd").write_text(_USERS)
         (self.directory / "group").write_text(_GROUPS)

@@ -27,7 +27,7 @@ class Leftovers:
         found = [left for left, _ in self._processes() if int(left.name.split(".")[0]) not in running]
         foreign: list[tuple[str, str]] = []
         for kind, path in self._files():
-            vm_id = _vm_of(path.name, kind)
+            vm_id = vm_of(path.name, kind)
             if vm_id is None:
                 foreign.append(("file", f"libvirt/{path.relative_to(self._daemons.directory)}"))
             else:
@@ -41,7 +41,7 @@ class Leftovers:
                     os.kill(pid, signal.SIGKILL)
             return
         directory = {"console": self._daemons.console_dir, "log": self._daemons.directory / "log" / "qemu"}[left.kind]
-        if _vm_of(left.name, left.kind) == left.owner:
+        if vm_of(left.name, left.kind) == left.owner:
             (directory / left.name).unlink(missing_ok=True)
 
     def _processes(self) -> Iterator[tuple[Leftover, int]]:
@@ -90,7 +90,7 @@ def _guest_of(argv: list[str]) -> str | None:
     return named[0] if named else None
 
 
-def _vm_of(name: str, kind: str) -> str | None:
+def vm_of(name: str, kind: str) -> str | None:
     """The vm in a file's name: 'VM.log' of consoles, 'VM.eN.log' of QEMU; a full one is moved aside as '.0'."""
     stem = name.removesuffix(".0")
     if not stem.endswith(".log"):

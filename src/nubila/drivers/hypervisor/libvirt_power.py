@@ -29,23 +29,37 @@ AGENT_CONNECTED = "name='org.qemu.guest_agent.0' state='connected'"
 
 
 class Power:
+    # what else goes with a definition
+    forgotten = (
+        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    )
+
     def __init__(self, session: Session, installation: str):
         self._session, self._installation = session, installation
+
+    def xml(self, domain: Domain) -> str:
+        return libvirt_xml.build(domain, self._installation, str(self._session.console(domain.vm_id)))
+
+    def prepare(self, domain: Domain) -> None:
+        """Before each start, when it is defined and does not run."""
+        with contextlib.suppress(FileNotFoundError):  # a socket that a killed QEMU left
+            os.unlink(f"{domain.directory}/vnc.sock")
 
     def start(self, domain: Domain) -> None:
         connection = self._session.open()
         name = libvirt_xml.name_of(domain.vm_id, domain.epoch)
-        xml = libvirt_xml.build(domain, self._installation, str(self._session.console(domain.vm_id)))
+        xml = self.xml(domain)
         try:
             for other in self._session.of(connection, domain.vm_id):
                 if other.name() == name and other.isActive():
                     return
                 if other.name() != name:
                     power_off(other)
-                    forget(other)
+                    self._forget(other)
             defined = connection.defineXML(xml)  # replaces a definition of the same name and uuid
-            with contextlib.suppress(FileNotFoundError):  # a socket that a killed QEMU left
-                os.unlink(f"{domain.directory}/vnc.sock")
+            self.prepare(domain)
             defined.create()
         except libvirt.libvirtError as e:
             raise mapped(e) from e
@@ -109,12 +123,19 @@ class Power:
         try:
             for domain in self._session.of(self._session.open(), vm_id):
                 power_off(domain)
-                forget(domain)
+                self._forget(domain)
         except libvirt.libvirtError as e:
             raise mapped(e) from e
         log = self._session.console(vm_id)
         for path in (log, log.with_name(log.name + ".0")):
             path.unlink(missing_ok=True)
+
+    def _forget(self, domain: libvirt.virDomain) -> None:
+        try:
+            domain.undefineFlags(self.forgotten)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
 
 
 def power_off(domain: libvirt.virDomain) -> None:
@@ -122,18 +143,6 @@ def power_off(domain: libvirt.virDomain) -> None:
         domain.destroy()
     except libvirt.libvirtError as e:
         if e.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
-            raise
-
-
-def forget(domain: libvirt.virDomain) -> None:
-    try:
-        domain.undefineFlags(
-            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        )
-    except libvirt.libvirtError as e:
-        if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import libvirt
 
-from nubila.drivers import DriverError
+from nubila.drivers import CapabilityMissing, DriverError
 from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 
@@ -30,11 +30,17 @@ _HOPELESS = frozenset(
 )
 
 
+class NoDriver(CapabilityMissing):
+    """This libvirtd has no such driver."""
+
+
 class Session:
     """Its methods may be called from several threads at once."""
 
-    def __init__(self, daemons: Daemons, installation: str):
+    def __init__(self, daemons: Daemons, installation: str, scheme: str = "qemu"):
+        """`scheme`: which of libvirt's drivers is spoken to."""
         self.daemons = daemons
+        self._scheme = scheme
         self._installation = installation
         self._connection: libvirt.virConnect | None = None
         self._daemons_met: tuple[int, int] | None = None  # whom `_connection` leads to
@@ -48,8 +54,10 @@ class Session:
                 return self._connection
             self.daemons.ensure()
             try:
-                self._connection = libvirt.open(self.daemons.uri)
+                self._connection = libvirt.open(self.daemons.uri_of(self._scheme))
             except libvirt.libvirtError as e:
+                if e.get_error_code() in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+                    raise NoDriver(f"libvirt: {e.get_error_message()}") from e
                 raise mapped(e) from e
             self._daemons_met = self.daemons.running()
             return self._connection

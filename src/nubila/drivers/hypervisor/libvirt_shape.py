@@ -6,6 +6,7 @@ Read from libvirt's own XML: whatever changed a domain, virsh or its files, show
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -18,15 +19,24 @@ from nubila.drivers.hypervisor.libvirt_disks import disks_of
 from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 
-_KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
+PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 class Shapes:
     """Reads the shapes of our domains, again only when libvirt wrote something; and makes one as it is wished."""
 
-    def __init__(self, session: Session, installation: str):
-        self._session, self._installation = session, installation
+    def __init__(
+        self,
+        session: Session,
+        driver: str,
+        parse: Callable[[str, bool], Shape],
+        xml: Callable[[Domain], str],
+        more: Callable[[libvirt.virDomain, Domain], None] | None = None,
+    ):
+        """`driver`: libvirt's name for its own, where it keeps definitions; `more`: what else a repair does to one that
+        runs."""
+        self._session, self._driver, self._parse, self._xml, self._more = session, driver, parse, xml, more
         self._read: dict[str, tuple[tuple[int, ...], Shaped]] = {}  # name of a domain -> as last read
 
     def shapes(self) -> tuple[Shaped, ...]:
@@ -40,7 +50,7 @@ class Shapes:
             known = self._read.get(name)
             if known is None or known[0] != marks:
                 try:
-                    known = self._read[name] = (marks, read(domain))
+                    known = self._read[name] = (marks, read(domain, self._parse))
                 except libvirt.libvirtError as e:
                     if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # removed in between
                         continue
@@ -52,22 +62,22 @@ class Shapes:
 
     def repair(self, domain: Domain) -> None:
         connection = self._session.open()
-        xml = libvirt_xml.build(domain, self._installation, str(self._session.console(domain.vm_id)))
+        xml = self._xml(domain)
         name = libvirt_xml.name_of(domain.vm_id, domain.epoch)
         try:
             connection.defineXML(xml).setAutostart(0)
             for other in self._session.of(connection, domain.vm_id):
                 if other.name() == name and other.isActive():
                     restore(other, shape_of(domain))
-                    _limit(other, domain)
-                    _change_medium(other, domain)
+                    if self._more is not None:
+                        self._more(other, domain)
         except libvirt.libvirtError as e:
             raise mapped(e) from e
 
     def _marks(self, name: str) -> tuple[int, ...]:
         """When libvirt last wrote what it knows of a domain: definition, state of what runs, link to start it."""
         daemons = self._session.daemons
-        etc, run = daemons.directory / "etc" / "qemu", daemons.run / "qemu"
+        etc, run = daemons.directory / "etc" / self._driver, daemons.run / self._driver
         return tuple(_written(d / f"{name}.xml") for d in (etc, run, etc / "autostart"))
 
 
@@ -78,7 +88,7 @@ def _written(path: Path) -> int:
         return 0
 
 
-def read(domain: libvirt.virDomain) -> Shaped:
+def read(domain: libvirt.virDomain, parse: Callable[[str, bool], Shape]) -> Shaped:
     """Both halves of one domain of ours."""
     named = libvirt_xml.parse_name(domain.name())
     assert named is not None, "ours are named so"
@@ -89,7 +99,7 @@ def read(domain: libvirt.virDomain) -> Shaped:
 
 
 def parse(xml: str, autostart: bool) -> Shape:
-    root = etree.fromstring(xml, _PARSER)
+    root = etree.fromstring(xml, PARSER)
     cpus = root.find("vcpu")
     cores = 0 if cpus is None else int(cpus.get("current") or cpus.text or 0)
     memory = root.find("currentMemory")
@@ -97,7 +107,7 @@ def parse(xml: str, autostart: bool) -> Shape:
         memory = root.find("memory")
     return Shape(
         cores=cores,
-        memory_mib=0 if memory is None else int(memory.text or 0) * _KIB[memory.get("unit", "KiB")] // 1024,
+        memory_mib=0 if memory is None else int(memory.text or 0) * KIB[memory.get("unit", "KiB")] // 1024,
         disks=tuple(sorted(source for d in root.iterfind("devices/disk") if (source := writable(d)))),
         nics=tuple(sorted(mac for n in root.iterfind("devices/interface") if (mac := mac_of(n)))),
         title=(root.findtext("title") or "")[:200],
@@ -138,9 +148,15 @@ def writable(disk: etree._Element) -> str:
     return next((str(source.get(k)) for k in ("file", "dev", "name", "volume", "dir") if source.get(k)), "?")
 
 
+def change_disks(running: libvirt.virDomain, domain: Domain) -> None:
+    """What a running machine has in its drive, and its disks' limits."""
+    _limit(running, domain)
+    _change_medium(running, domain)
+
+
 def _limit(running: libvirt.virDomain, domain: Domain) -> None:
     """Its disks' limits as wished, where somebody set others."""
-    xml = etree.fromstring(running.XMLDesc(), _PARSER)
+    xml = etree.fromstring(running.XMLDesc(), PARSER)
     has = disks_of(xml)
     for disk in domain.disks:
         if disk.volume_id in has and has[disk.volume_id].limits != held(disk).limits:
@@ -151,7 +167,7 @@ def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
     """By force: a guest that has locked its drive must not keep an ISO in it. One that has no drive gets it at its
     next start."""
     wished = libvirt_xml.drive(domain)
-    for found in etree.fromstring(running.XMLDesc(), _PARSER).iterfind("devices/disk[@device='cdrom']"):
+    for found in etree.fromstring(running.XMLDesc(), PARSER).iterfind("devices/disk[@device='cdrom']"):
         target, source = found.find("target"), found.find("source")
         if target is None or target.get("dev") != libvirt_xml.DRIVE:
             continue
@@ -169,7 +185,7 @@ def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
 def restore(domain: libvirt.virDomain, wished: Shape) -> None:
     """Bring a running domain as near to the wish as its guest allows: what is too much is taken away, memory and
     cores are set back within what it was started with. The guest may take its time; what it refuses stays."""
-    devices = etree.fromstring(domain.XMLDesc(), _PARSER).find("devices")
+    devices = etree.fromstring(domain.XMLDesc(), PARSER).find("devices")
     if devices is None:
         return
     live = parse(domain.XMLDesc(), False)

@@ -26,7 +26,7 @@ DRIVE = "sdb"  # the drive for ISOs
 _SPARE_PORTS = 4  # PCIe root ports for what is plugged later; each costs boot time
 _FIXED_DEVICES = 4  # virtio-scsi, virtio-serial, rng, balloon
 _SOCKET_PATH_MAX = 107  # of the kernel
-_VM_ID = re.compile(r"[a-z]{2,4}-[0-9a-z]{1,40}")
+VM_ID = re.compile(r"[a-z]{2,4}-[0-9a-z]{1,40}")
 _NAME = re.compile(r"([a-z]{2,4}-[0-9a-z]{1,40})\.e([0-9]{1,18})")
 
 
@@ -44,7 +44,7 @@ def build(domain: Domain, installation: str, console_log: str) -> str:
     """The persistent definition of one domain. DriverError for what cannot be expressed."""
     if domain.virt_method not in _METHODS:
         raise DriverError(f"the virt method {domain.virt_method!r} is not one of {sorted(_METHODS)}", again=False)
-    if not _VM_ID.fullmatch(domain.vm_id):
+    if not VM_ID.fullmatch(domain.vm_id):
         raise DriverError("the vm's id is not well formed", again=False)
     vnc = f"{domain.directory}/vnc.sock"
     if len(vnc.encode()) > _SOCKET_PATH_MAX:

@@ -12,8 +12,11 @@ import struct
 
 import msgspec
 
+from nubila.drivers.image_store import tar
+
 HEAD_BYTES = 64 << 10  # so much of the file is enough to judge it
 MAX_VIRTUAL_BYTES = 64 << 40
+TREE_BYTES = 64 << 20  # what a file system needs beside its files, with a part of their size
 _QCOW2 = struct.Struct(">4sIQIIQIIQQIIQ")  # version 2; version 3 goes on
 _QCOW2_V3 = struct.Struct(">QQQII")
 _MAGIC = b"QFI\xfb"
@@ -34,7 +37,7 @@ class BadImage(ValueError):
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     format: str
-    virtual_bytes: int  # as the guest will see the disk
+    virtual_bytes: int  # as the guest will see the disk; of an archive: what its files need
 
 
 def inspect(head: bytes, declared: str, size_bytes: int) -> Header:
@@ -48,8 +51,20 @@ def inspect(head: bytes, declared: str, size_bytes: int) -> Header:
             return _qcow2(head, size_bytes)
         case "iso":
             return _iso(head, size_bytes)
+        case "tar":
+            return _tar(head, size_bytes)
         case _:
-            raise BadImage(f"the format {declared!r} is not supported; use qcow2, raw or iso")
+            raise BadImage(f"the format {declared!r} is not supported; use qcow2, raw, iso or tar")
+
+
+def _tar(head: bytes, size_bytes: int) -> Header:
+    """The root file system of a container. Each member is looked at when it is unpacked."""
+    if not tar.begins(head):
+        raise BadImage("this is not a tar archive (uncompressed): its first member's header is missing")
+    need = size_bytes + size_bytes // 8 + TREE_BYTES
+    if need > MAX_VIRTUAL_BYTES:
+        raise BadImage("the archive is too large")
+    return Header(format="tar", virtual_bytes=need)
 
 
 def _iso(head: bytes, size_bytes: int) -> Header:

@@ -81,6 +81,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     addresses: tuple[str, ...]  # IPv4 and IPv6, without prefix length; of each IPv4 subnet DHCP gives the first
     uid: int  # who may open the tap
+    link: Literal["tap", "veth"] = "tap"  # a veth is made by the domain at its start, under the name that is told here
     groups: tuple[str, ...] | None = None  # None: nothing is filtered beyond spoofing; (): nothing comes in or goes out
     bandwidth: Bandwidth = Bandwidth()
 
@@ -136,6 +137,8 @@ class NetworkDriver(Protocol):
 
     def ensure_port(self, port: Port) -> str:
         """Have the tap, its rules loaded before it is up and on the bridge, its DHCP entry; returns the tap's name.
+
+        Of a veth: its rules are there before it is, and it is seen as ours once its domain made it.
 
         A group that was not ensured lets nothing through; it may be ensured before or after.
         """

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from nubila.drivers import DriverError, Leftover, Scan
 from nubila.drivers.network import bridge_groups
 from nubila.drivers.network import bridge_nft as rules
@@ -64,7 +66,7 @@ class BridgeNetwork:
         return self._host.listing()
 
     def observe(self) -> Observed:
-        links = self._links.beginning(prefix(self._table))
+        links = self._name_veths(self._links.beginning(prefix(self._table)))
         open_taps = self._taps_with_rules() if links else frozenset()
         networks: list[FoundNetwork] = []
         ports: list[FoundPort] = []
@@ -138,9 +140,13 @@ class BridgeNetwork:
             was = records.ports.get(port.port_id)
             if records.put_port(port):
                 self._tell_dhcp(records, port, was)
-        link = self._tap(port, name, was)
+        link = self._links.find(name) if port.link == "veth" else self._tap(port, name, was)
         if self._loaded.get(port.port_id) != port:
             self._load_port(port)
+        if link is None:
+            return name
+        if port.link == "veth":
+            link = self._named(link, port)
         if link.master != bridge.index or not link.up or link.mtu != bridge.mtu:
             self._links.change(link.index, mtu=bridge.mtu, master=bridge.index, state="up")
         return name
@@ -316,16 +322,35 @@ class BridgeNetwork:
 
     def _tap(self, port: Port, name: str, was: Port | None) -> Link:
         """The tap with its owner and alias, down when it is new."""
-        alias = f"{self._table}:port:{port.port_id}:e{port.epoch}"
-        if was is not None and was.uid != port.uid:
+        if was is not None and (was.uid, was.link) != (port.uid, "tap"):
             self._remove_link(name, "port", port.port_id)
         link = self._links.find(name)
-        if link is None:
-            return self._links.make_tap(name, alias, port.uid)
+        return self._links.make_tap(name, self._alias(port), port.uid) if link is None else self._named(link, port)
+
+    def _named(self, link: Link, port: Port) -> Link:
+        """An interface of this port, with its alias."""
         self._require_owned(link, "port", port.port_id)
-        if link.alias != alias:
-            self._links.change(link.index, ifalias=alias)
+        if link.alias != self._alias(port):
+            self._links.change(link.index, ifalias=self._alias(port))
         return link
+
+    def _alias(self, port: Port) -> str:
+        return f"{self._table}:port:{port.port_id}:e{port.epoch}"
+
+    def _name_veths(self, links: list[Link]) -> list[Link]:
+        """A domain made them under the names that it was told: they get the alias that proves them ours."""
+        if all(link.alias for link in links):
+            return links
+        with self._lock:
+            awaited = {tap_name(self._table, p.port_id): p for p in self._open().ports.all() if p.link == "veth"}
+        found = []
+        for link in links:
+            port = awaited.get(link.name)
+            if port is not None and not link.alias:
+                self._named(link, port)
+                link = msgspec.structs.replace(link, alias=self._alias(port))
+            found.append(link)
+        return found
 
     def _remove_link(self, name: str, kind: str, its_id: str) -> None:
         link = self._links.find(name)

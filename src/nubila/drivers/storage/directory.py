@@ -28,12 +28,13 @@ from typing import BinaryIO
 from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
 from nubila.drivers.places import require_searchable
-from nubila.drivers.storage import qcow2, qemu_img
+from nubila.drivers.storage import qcow2, qemu_img, tree
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
 from nubila.drivers.storage.directory_files import (
     GIB,
     based_on,
     copy_raw,
+    discard,
     held,
     look,
     own,
@@ -106,7 +107,7 @@ class DirectoryStorage:
     def remove_leftover(self, leftover: Leftover) -> None:
         path = self._tmp / leftover.name
         if path.parent == self._tmp and path.exists() and not held(path):
-            path.unlink(missing_ok=True)
+            discard(path)
 
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
         self._prepare()
@@ -279,6 +280,11 @@ class DirectoryStorage:
         if image is None:
             self._require_space(0)
             write_empty(new, volume.format, size)
+        elif volume.image_format == "tar":
+            if volume.format != "raw":
+                raise DriverError("a root file system is kept in raw volumes only", again=False)
+            self._require_space(2 * image.stat().st_size)
+            tree.fill(image, new, size, new.with_name(new.name + ".tree"))
         elif volume.format == "qcow2":
             self._require_space(0)
             name = f"../images/{image.name}"
@@ -344,7 +350,7 @@ class DirectoryStorage:
         require_searchable(self._volumes)
         for directory in (self._tmp, self._copies):
             for left in directory.iterdir():
-                left.unlink(missing_ok=True)
+                discard(left)
 
     def _image(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def held(path: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def discard(path: Path) -> None:
+    """A file, or the tree of a root file system that was being made."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def based_on(path: str, sha256: str) -> bool:

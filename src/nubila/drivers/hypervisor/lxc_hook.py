@@ -1,0 +1,174 @@
+"""What our libvirtd runs before a container starts and when it has: gives it its root file system. Standard library only.
+
+It runs inside of libvirtd's mount namespace, also when a container reboots by itself. Before a start the root's file is
+bound to a loop device and mounted where the definition says, with user and group ids shifted by the mount into those
+of the container, so that on disk they are as in the image. Once it runs the mount is taken away again: the container
+alone holds it, and with the container the device goes. The file is locked as QEMU locks an image for as long as the
+device is bound: whoever asks for QEMU's locks sees a writer, and a disk never has two.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+import sys
+import xml.etree.ElementTree as ElementTree  # of our own libvirtd, which parsed it before
+from pathlib import Path
+
+_NS = "{urn:nubila}"
+_FSOPEN, _FSCONFIG, _FSMOUNT, _MOVE_MOUNT, _MOUNT_SETATTR = 430, 431, 432, 429, 442
+_SET_STRING, _CMD_CREATE = 1, 6
+_CLOEXEC, _EMPTY_PATH, _MOVE_EMPTY_PATH, _AT_FDCWD = 1, 0x1000, 4, -100
+_ATTR_NODEV, _ATTR_IDMAP = 0x4, 0x00100000
+_MS_BIND, _MS_SHARED, _MNT_DETACH, _NEWUSER = 4096, 1 << 20, 2, 0x10000000
+_LOOP_GET_FREE, _LOOP_CONFIGURE, _LOOP_AUTOCLEAR = 0x4C82, 0x4C0A, 4
+_OFD_SETLK, _OFD_GETLK = 37, 36
+_RESIZE_FS = 0x40086610
+# QEMU's locks, block/file-posix.c: what is done (read, write, grow) from 100 on, what others must not do from 200 on
+_DONE, _FORBIDDEN = (100, 101, 103), (201, 203)
+_IDS = 65536
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def main(argv: list[str]) -> int:
+    """libvirt's arguments: name, operation, part, and '-'. The definition is on standard input."""
+    if len(argv) < 3:
+        return 2
+    operation = argv[2]
+    if operation not in ("prepare", "started", "release"):
+        return 0
+    root = ElementTree.fromstring(sys.stdin.read())  # noqa: S314
+    ours = root.find(f"metadata/{_NS}vm")
+    disk = None if ours is None else ours.find(f"{_NS}root")
+    if disk is None:
+        return 0
+    target = str(disk.get("at"))
+    try:
+        if operation == "prepare":
+            _mount(str(disk.get("path")), target, int(str(disk.get("first"))))
+        else:
+            unmount(target)
+    except OSError as e:
+        print(f"the container's root file system: {e.strerror or e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _mount(image: str, target: str, first: int) -> None:
+    _share(str(Path(target).parent.parent))
+    unmount(target)
+    handle = os.open(image, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    _lock(handle)
+    loop, device = _bind(handle)
+    try:
+        context = _call(_FSOPEN, b"ext4", _CLOEXEC)
+        _call(_FSCONFIG, context, _SET_STRING, b"source", device.encode(), 0)
+        _call(_FSCONFIG, context, _CMD_CREATE, 0, 0, 0)
+        mount = _call(_FSMOUNT, context, _CLOEXEC, _ATTR_NODEV)
+        _grow(mount, os.fstat(handle).st_size)
+        wish = ctypes.create_string_buffer(struct.pack("QQQQ", _ATTR_IDMAP, 0, 0, _users(first)), 32)
+        _call(_MOUNT_SETATTR, mount, b"", _EMPTY_PATH, wish, 32)
+        _call(_MOVE_MOUNT, mount, b"", _AT_FDCWD, target.encode(), _MOVE_EMPTY_PATH)
+    finally:
+        os.close(loop)
+        os.close(handle)
+
+
+def unmount(target: str) -> None:
+    """Not there is a success."""
+    while os.path.ismount(target):
+        if _libc.umount2(target.encode(), _MNT_DETACH):
+            raise OSError(ctypes.get_errno(), f"{target} cannot be unmounted")
+
+
+def _share(directory: str) -> None:
+    """What is unmounted below it goes from the namespaces that were copied meanwhile, too."""
+    if not os.path.ismount(directory):
+        for source, flags in ((directory.encode(), _MS_BIND), (b"none", _MS_SHARED)):
+            if _libc.mount(source, directory.encode(), None, flags, None):
+                raise OSError(ctypes.get_errno(), f"{directory} cannot be made a mount")
+
+
+def _lock(handle: int) -> None:
+    """As QEMU does it: show what is done and what is forbidden, then look whether others do or forbid that."""
+    for at in _DONE + _FORBIDDEN:
+        fcntl.fcntl(handle, _OFD_SETLK, _flock(fcntl.F_RDLCK, at))
+    for at in (*(at - 100 for at in _FORBIDDEN), *(at + 100 for at in _DONE)):
+        found = struct.unpack("hhqqi4x", fcntl.fcntl(handle, _OFD_GETLK, _flock(fcntl.F_WRLCK, at)))
+        if found[0] != fcntl.F_UNLCK:
+            raise OSError(errno.EBUSY, "the volume is open elsewhere")
+
+
+def _flock(kind: int, at: int) -> bytes:
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, at, 1, 0)
+
+
+def _bind(handle: int) -> tuple[int, str]:
+    """A free loop device; the kernel lets go of it when nothing uses it any more. It keeps the very open file, with
+    its locks."""
+    info = struct.pack("QQQQQIIII64s64s32sQQ", 0, 0, 0, 0, 0, 0, 0, 0, _LOOP_AUTOCLEAR, b"", b"", b"", 0, 0)
+    wish = struct.pack("II", handle, 0) + info + bytes(64)
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        while True:
+            device = f"/dev/loop{fcntl.ioctl(control, _LOOP_GET_FREE)}"
+            loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(loop, _LOOP_CONFIGURE, wish)
+            except OSError as e:
+                os.close(loop)
+                if e.errno == errno.EBUSY:  # another one took it in between
+                    continue
+                raise
+            return loop, device
+    finally:
+        os.close(control)
+
+
+def _grow(mount: int, size: int) -> None:
+    """The file system takes all of its file, which may have been enlarged."""
+    root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    try:
+        fcntl.ioctl(root, _RESIZE_FS, struct.pack("Q", size // os.fstatvfs(root).f_frsize))
+    finally:
+        os.close(root)
+
+
+def _users(first: int) -> int:
+    """A user namespace that maps the container's ids: it lends its mapping to the mount."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if _libc.unshare(_NEWUSER):
+            os._exit(1)
+        os.write(write, b"x")
+        signal.pause()
+    os.close(write)
+    try:
+        if not os.read(read, 1):
+            raise OSError(errno.EPERM, "a user namespace cannot be made")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(f"0 {first} {_IDS}\n")
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _call(number: int, *arguments: object) -> int:
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    found = int(_libc.syscall(ctypes.c_long(number), *words))
+    if found < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
