@@ -23,7 +23,7 @@ PART_BYTES = 64 << 20  # one request; what is sent of it is kept when it breaks 
 ATTEMPTS = 8
 
 Image = Annotated[str, named("image")]
-Format = Annotated[Literal["qcow2", "raw", "iso"] | None, Parameter(help="What the content is.")]
+Format = Annotated[Literal["qcow2", "raw", "iso", "tar"] | None, Parameter(help="What the content is.")]
 Public = Annotated[bool | None, Parameter(help="Whether every project may use it (operators).")]
 Os = Annotated[str | None, Parameter(help="What runs in it.")]
 Login = Annotated[str | None, Parameter(help="The account that gets the SSH keys.")]
@@ -103,7 +103,7 @@ def fetch(
     /,
     *,
     name: Annotated[str, Parameter(help="Name of the new image.")],
-    format: Annotated[Literal["qcow2", "raw", "iso"], Parameter(help="What the content is.")],
+    format: Annotated[Literal["qcow2", "raw", "iso", "tar"], Parameter(help="What the content is.")],
     sha256: Sha256 = None,
     public: Public = None,
     os: Os = None,

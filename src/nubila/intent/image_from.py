@@ -57,6 +57,11 @@ def create(body: ImageCreate, view: dict[str, Any], asking: Asking) -> Outcome:
         return found
     if (fault := check(body) or not_ready(found.row) or busy(view)) is not None:
         return fault
+    if found.spec.image_format == image.Format.TAR:
+        return errors.Unsupported(
+            f"Volume '{found.row['name']}' is a container's root: no VM boots from an image of it.",
+            fix="Pack the files inside of the container with tar, and upload that.",
+        )
     if len(found.spec.exports) >= EXPORTS_MAX:
         return errors.Conflict(
             f"{len(found.spec.exports)} images are being made of volume '{found.row['name']}', and {EXPORTS_MAX} at a "

@@ -147,6 +147,11 @@ def _from_volume(body: VolumeCreate, view: View) -> int | errors.NubilaError:
         return errors.Conflict(
             f"Volume '{source['name']}' is {source['state']}; only a ready one can be copied.", state=source["state"]
         )
+    if not (source["hypervisor"] or {}).get("live_copies", True):
+        return errors.Unsupported(
+            f"The hypervisor of the VM that has volume '{source['name']}' cannot copy it while it runs.",
+            fix="Stop the VM first.",
+        )
     size_gib = int(source["spec"]["size_gib"])
     if body.size_gib is not None and body.size_gib < size_gib:
         return errors.Invalid(

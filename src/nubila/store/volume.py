@@ -40,7 +40,10 @@ select now() as now,
  (select d.name from volume d where d.project_id = $1 and d.name = $2 and d.removed_at is null) as taken,
  (select to_jsonb(i) from image i where i.removed_at is null and (i.id = $4 or i.name = $3)
     and (i.project_id = $1 or (i.project_id is null and (i.spec->>'public')::boolean)) order by i.project_id nulls last limit 1)::text as image,
- (select to_jsonb(d) || jsonb_build_object('node_name', (select n.name from node n where n.id = d.node_id)) from volume d
+ (select to_jsonb(d) || jsonb_build_object('node_name', (select n.name from node n where n.id = d.node_id), 'hypervisor',
+    (select m.capabilities from attachment a join vm v on v.id = a.vm_id
+       join virt_method m on m.node_id = v.node_id and m.name = v.spec->>'virt_method'
+      where a.volume_id = d.id and a.state <> 'revoked' and v.status->>'power' = 'on')) from volume d
    where d.project_id = $1 and d.removed_at is null and (d.id = $6 or d.name = $5))::text as source,
  (select to_jsonb(v) || jsonb_build_object('node_name', (select n.name from node n where n.id = v.node_id)) from vm v
    where v.project_id = $1 and v.removed_at is null and (v.id = $8 or v.name = $7))::text as vm
