@@ -6,6 +6,7 @@ same program or a like name, is never touched; nothing here asks the agent or th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,7 +20,17 @@ from nubila.config import Settings
 
 STATES = Path("/var/lib")  # where installations have their state directories
 # Programs that an installation runs. A person's editor or pager on one of its files is none of them.
-PROGRAMS = ("qemu-system-", "libvirtd", "virtlogd", "dnsmasq", "postgres", "python", "unshare", "qemu-img")
+PROGRAMS = (
+    "qemu-system-",
+    "libvirtd",
+    "libvirt_lxc",
+    "virtlogd",
+    "dnsmasq",
+    "postgres",
+    "python",
+    "unshare",
+    "qemu-img",
+)
 
 
 def running(settings: Settings) -> list[Process]:
@@ -32,7 +43,18 @@ def running(settings: Settings) -> list[Process]:
         named = p.variable(processes.NAME_VARIABLE) == settings.name
         if named or any(root in word for word in p.argv for root in roots) or _lives_in(p.pid, settings):
             found.append(p)
-    return found
+    return [*found, *_contained(found)]
+
+
+def _contained(found: list[Process]) -> list[Process]:
+    """The first process of each of our containers, whatever it calls itself: the others end with it."""
+    beside = [p.pid for p in found if p.program == "libvirt_lxc"]
+    first: list[Process] = []
+    for pid in beside:
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            first += [p for c in children if (p := processes.read(int(c))) is not None]
+    return first
 
 
 def link_rows(settings: Settings) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ _GROUPS = "root:x:0:\nlibvirt-qemu:x:65534:\n"
 # $1 directory for a private /dev/kvm, then pairs (source, target) up to '--', then the program.
 # /dev/kvm: QEMU runs under a uid that no group of the host knows, so it gets a node that it may open. Changes of the
 # host's other mounts still arrive here (slave), so that this namespace keeps no unmounted file system alive.
+# Where cgroups of both versions are mounted, libvirt's containers do not start: it gets to see the first alone.
 _SCRIPT = """
 set -e
 dev=$1; shift
@@ -54,6 +55,7 @@ if [ -c /dev/kvm ]; then
   mknod -m 0666 "$dev/kvm" c 10 232
   mount --bind "$dev/kvm" /dev/kvm
 fi
+if grep -q '^[^ ]* /sys/fs/cgroup/unified ' /proc/self/mounts; then umount -l /sys/fs/cgroup/unified; fi
 while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
 shift
 exec "$@"
