@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import driver_containers
 import driver_guests
 
+from nubila.drivers.detached import Detached
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic, Found, Hypervisor, Options
 from nubila.drivers.storage import qcow2
 from nubila.drivers.storage.base import Volume
@@ -352,6 +353,9 @@ class LxcRig:
     def inside(self, volume_id: str) -> tuple[int, tuple[str, ...]]:
         raise AssertionError("a container keeps no snapshots")
 
+    def nic(self, number: int) -> DomainNic:
+        raise AssertionError("a container keeps the interfaces that it was started with")
+
     def medium(self, name: str) -> str:
         raise AssertionError("a container has no drive")
 
@@ -366,6 +370,10 @@ class LxcRig:
         assert domain is not None
         assert domain.pid is not None
         return domain.pid
+
+    def reader(self, domain: Domain) -> Detached:
+        """Of its console."""
+        return self.driver.places._keeper(f"{domain.vm_id}.e{domain.epoch}")
 
     def crash(self, vm_id: str) -> None:
         os.kill(self.pid(vm_id), signal.SIGKILL)
