@@ -131,6 +131,7 @@ ASKED: dict[str, list[Ask]] = {
     "disk_hotplug": [
         lambda t, vm: t.owner.patch(f"/v1/volumes/{_volume_of(t, vm)}?plan=1", {"size_gib": 50}),
     ],
+    "nic_hotplug": [lambda t, vm: t.owner.post(f"/v1/vms/{vm}/ports?plan=1", {"network": "default"})],
     "disk_limits": [
         lambda t, vm: t.owner.patch(f"/v1/volumes/{_volume_of(t, vm)}?plan=1", {"limits": {"read_iops": 100}}),
         lambda t, vm: t.owner.patch(f"/v1/volumes/{_volume_of(t, vm)}?plan=1", {"cache": "none"}),

@@ -13,7 +13,17 @@ from lxml import etree
 
 from nubila.drivers import CapabilityMissing, Leftover, Scan
 from nubila.drivers.hypervisor import libvirt_xml, lxc_xml
-from nubila.drivers.hypervisor.base import Capabilities, Domain, DomainDisk, Found, Held, Observed, Options, Shaped
+from nubila.drivers.hypervisor.base import (
+    Capabilities,
+    Domain,
+    DomainDisk,
+    DomainNic,
+    Found,
+    Held,
+    Observed,
+    Options,
+    Shaped,
+)
 from nubila.drivers.hypervisor.console_log import read_log
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 from nubila.drivers.hypervisor.libvirt_session import NoDriver, Session, mapped
@@ -82,6 +92,7 @@ class LxcHypervisor:
             more_disks=False,
             disk_hotplug=False,
             disk_limits=False,
+            nic_hotplug=False,
             live_snapshots=False,
             live_copies=False,
         )
@@ -136,6 +147,13 @@ class LxcHypervisor:
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         return read_log(self.session.console(vm_id), max_bytes)
 
+    def attach_nic(self, vm_id: str, nic: DomainNic) -> None:
+        raise CapabilityMissing(_NO)
+
+    def detach_nic(self, vm_id: str, mac: str) -> bool:
+        """What is not there is gone."""
+        return not any(mac in (d.nics or ()) for d in self.observe().domains if d.vm_id == vm_id and d.running)
+
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         raise CapabilityMissing(_NO)
 
@@ -184,6 +202,7 @@ class LxcHypervisor:
             paused="suspended" if state == libvirt.VIR_DOMAIN_PAUSED else None,
             cores=shape.cores,
             cores_max=shape.cores,
+            nics=shape.nics,
             memory_mib=shape.memory_mib,
             memory_max_mib=shape.memory_mib,
             guest_agent=pid is not None and signal_for(pid, "reboot") is not None,

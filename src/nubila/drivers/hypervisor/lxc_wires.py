@@ -13,8 +13,9 @@ import libvirt
 from lxml import etree
 
 from nubila.drivers.hypervisor.base import Domain
+from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
-from nubila.drivers.hypervisor.libvirt_shape import PARSER, mac_of
+from nubila.drivers.hypervisor.libvirt_shape import PARSER
 
 
 class Wires:

@@ -11,7 +11,8 @@ from lxml.builder import ElementMaker
 
 from nubila.drivers import CapabilityMissing, DriverError
 from nubila.drivers.hypervisor.base import Domain, DomainNic, Shape
-from nubila.drivers.hypervisor.libvirt_shape import KIB, mac_of
+from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
+from nubila.drivers.hypervisor.libvirt_shape import KIB
 from nubila.drivers.hypervisor.libvirt_xml import NAMESPACE, VM_ID, name_of
 
 METHOD = "lxc"
@@ -19,7 +20,7 @@ PROBE_ID = "vm-00000000000000000000000000"  # what a probe starts; no vm's
 EMULATOR = "/usr/lib/libvirt/libvirt_lxc"
 SEED_AT = "/var/lib/cloud/seed/nocloud"  # where cloud-init looks for it
 IDS = 65536  # of one container
-_FIRST_ID, _RANGES = 1_400_000_000, 40_000
+_FIRST_ID, _RANGES = 1_370_000_000, 11_000  # below 2**31: devpts takes no larger group
 _PERIOD_US = 100_000
 _E = ElementMaker()
 _META = ElementMaker(namespace=NAMESPACE, nsmap={"nubila": NAMESPACE})
@@ -27,7 +28,7 @@ _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 def first_id(uid: int) -> int:
-    """Where the container's ids begin on the host. No two vms of a node share a uid, so none of its first 40,000 share
+    """Where the container's ids begin on the host. No two vms of a node share a uid, so none of its first 11,000 share
     these."""
     return _FIRST_ID + uid % _RANGES * IDS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nubila.drivers import DriverError, Leftover, Scan
-from nubila.drivers.hypervisor.base import Capabilities, Domain, DomainDisk, Hypervisor, Observed, Shaped
+from nubila.drivers.hypervisor.base import Capabilities, Domain, DomainDisk, DomainNic, Hypervisor, Observed, Shaped
 
 
 class Several:
@@ -86,6 +86,12 @@ class Several:
 
     def read_console(self, vm_id: str, max_bytes: int) -> bytes:
         return self._having(vm_id).read_console(vm_id, max_bytes)
+
+    def attach_nic(self, vm_id: str, nic: DomainNic) -> None:
+        self._having(vm_id).attach_nic(vm_id, nic)
+
+    def detach_nic(self, vm_id: str, mac: str) -> bool:
+        return self._having(vm_id).detach_nic(vm_id, mac)
 
     def attach_disk(self, vm_id: str, disk: DomainDisk) -> None:
         self._having(vm_id).attach_disk(vm_id, disk)
