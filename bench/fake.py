@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from bench import cpu
+from bench import cpu, reports
 from bench.installation import Installation, installation
 
 
@@ -128,6 +128,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         out: dict[str, Any] = asyncio.run(floor(str((made.top / "run/postgresql").resolve())))
         out |= creates(made, quick)
         out |= wakeups(made, quick)
+        out |= reports.measure(made, postmaster(made), quick)
         out["wakeup_over_raw"] = out["wakeup_p50_ms"] / out["raw_notify_p50_ms"]
         return out
 

@@ -11,41 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from bench.installation import Installation
-from nubila.agent import enrol
+from bench.node import Node
 from nubila.client.transport import Transport
-from nubila.protocol import Hello, Wanted, Welcome
-
-HELLO = Hello(
-    protocol=1,
-    agent_version="bench",
-    fqdn="wake",
-    boot_id="b",
-    kernel="k",
-    cores=4096,
-    memory_mib=1 << 24,
-    disk_gib=1 << 20,
-    virt_methods=("wake",),
-    drivers={"hypervisor": {"wake": {}}},
-)
 
 
 def main(config: dict[str, Any]) -> list[float]:
     made = Installation.__new__(Installation)
     made.top, made.ports = Path(config["top"]), config["ports"]
     operator, user = config["tokens"]["operator"], config["tokens"]["user"]
-    directory = made.top / "wake-node"
-    directory.mkdir(mode=0o700)
-    token = directory / "join"
-    token.write_text(made.call(1, "POST", "/v1/join-tokens", {}, operator)["token"] + "\n")
-    url = f"https://127.0.0.1:{made.ports[2]}"
-    identity = enrol.enrol(directory / "identity", url, token, "wake")
-    wire = Transport(url, ca=made.ca, certificate=identity.certificate, timeout_s=60)
-    session = msgspec.json.decode(
-        wire.request("POST", "/internal/v1/sessions", body=msgspec.json.encode(HELLO)).body, type=Welcome
-    ).session
+    node = Node(made, operator, "wake")
     made.call(0, "POST", "/v1/vms", {"name": "wake", "flavor": "tiny", "image": "mini", "virt_method": "wake"}, user)
     arrived: list[tuple[int, float]] = []
     rounds = config["rounds"]
@@ -53,11 +29,8 @@ def main(config: dict[str, Any]) -> list[float]:
     def poll() -> None:
         since = 0
         while len(arrived) <= rounds:
-            answer = wire.request(
-                "GET", "/internal/v1/wanted", query={"since": since, "session": session, "wait": 20}, timeout_s=40
-            )
+            wanted = node.wanted(since, 20)
             at = time.time()
-            wanted = msgspec.json.decode(answer.body, type=Wanted)
             since = max(since, wanted.revision)
             arrived.extend((v.generation, at) for v in wanted.vms)
 

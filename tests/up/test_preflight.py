@@ -242,13 +242,21 @@ def test_what_will_change_on_the_host_is_told_before() -> None:
         replace(
             FINE,
             sysctls=(("net.ipv4.ip_forward", "0", "1"),),
+            bridge_filter=False,
             users_to_add=("nubila", "nubila-pg"),
             packages=("postgresql-15",),
         )
     )
     text = show(found)
-    for words in ("net.ipv4.ip_forward from 0 to 1", "nubila, nubila-pg", "postgresql-15", "/var/lib/nubila"):
+    for words in (
+        "net.ipv4.ip_forward from 0 to 1",
+        "nubila, nubila-pg",
+        "postgresql-15",
+        "/var/lib/nubila",
+        "br_netfilter",
+    ):
         assert words in text
+    assert "br_netfilter" not in show(check(FINE))
 
 
 def test_nothing_is_announced_that_will_not_be_done() -> None:

@@ -68,6 +68,7 @@ class Facts:
     other_port: int = 9440  # three from here are free, and the network is nobody's: for proposals
     other_subnet4: str = "10.78.0.0/24"
     sysctls: tuple[tuple[str, str, str], ...] = ()  # name, value now, value wanted; only those that differ
+    bridge_filter: bool = True  # the kernel module br_netfilter is loaded
     packages: tuple[str, ...] = ()  # to be installed
     kvm: bool = False
 
@@ -112,6 +113,7 @@ def gather(ask: Asked, var_dir: Path) -> Facts:
         other_port=_other_port(set(listening)),
         other_subnet4=_other_subnet4(routes),
         sysctls=tuple((k, now, v) for k, v in _sysctls().items() if (now := _sysctl(k)) not in (v, "")),
+        bridge_filter=bool(_sysctl("net.bridge.bridge-nf-call-iptables")),
         packages=tuple(packages.missing()),
         kvm=os.path.exists("/dev/kvm"),
     )

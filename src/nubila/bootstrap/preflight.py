@@ -198,6 +198,11 @@ def _changes(f: Facts) -> Iterator[str]:
         yield f"System users to be added: {', '.join(f.users_to_add)}"
     for key, now, wanted in f.sysctls:
         yield f"Kernel setting of the whole host: {key} from {now} to {wanted}"
+    if not f.bridge_filter:
+        yield (
+            "Kernel module of the whole host, for security groups: br_netfilter, with its switches for other bridges "
+            "(net.bridge.bridge-nf-call-*) at 0; it stays loaded until the next boot"
+        )
     if not f.state_exists:
         yield f"Directories to be made: {f.var_dir}, /run/{f.name}"
 

@@ -26,7 +26,8 @@ class HostSettings:
 
     def listing(self) -> tuple[tuple[str, str, str], ...]:
         """(name, wanted, now) of all that this driver may change on the machine, for the preflight."""
-        wishes = [(FORWARD4, "1"), (FORWARD6, "1"), *_advertisements()]
+        filters = [(n, "0") for n in BRIDGED if _read(n) is None]  # they come with the module that is loaded
+        wishes = [(FORWARD4, "1"), (FORWARD6, "1"), *_advertisements(), *filters]
         return tuple([(n.replace("/", "."), wanted, _read(n) or "") for n, wanted in wishes])
 
     def ensure_forwarding(self, version: int) -> None:
