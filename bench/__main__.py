@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any
 
-from bench import fake, past, real
+from bench import fake, log, past, real, rules
 from bench.installation import ROOT
 
 # name -> (unit, what it is, aim, not acceptable beyond); a number with '>' must be larger
@@ -27,6 +27,17 @@ GOALS: dict[str, tuple[str, str, str, str]] = {
     "as_of_project_page_ms": ("ms", "?as_of=, a project of 100 among 100,000 VMs", "100", "300"),
     "present_page_ms": ("ms", "peer: the same page of the present", "", ""),
     "present_project_page_ms": ("ms", "peer: the same of the project", "", ""),
+    "reports_changed_cores": ("cores", "1,000 VMs reported each second, each time something new", "0.1", "1"),
+    "reports_same_cores": ("cores", "the same, everything as it was", "0.02", "0.5"),
+    "reports_peer_cores": ("cores", "peer: the same rows changed by one statement, unlogged", "", ""),
+    "log_cpu_ms_per_vm": ("ms", "CPU of the change log per create", "1", ""),
+    "seal_cpu_ms_per_vm": ("ms", "CPU of sealing it", "1", ""),
+    "unlogged_cpu_ms_per_vm": ("ms", "peer: PostgreSQL's CPU of the same create without the log", "", ""),
+    "log_bytes_per_vm": ("B", "bytes of the log and its indexes per create", "8000", ""),
+    "rules_1000_ports_s": ("s", "rules of 1,000 ports loaded by an agent that starts", "2", ""),
+    "rule_1000_ports_ms": ("ms", "a rule more in a group of 1,000 ports", "100", "1000"),
+    "nft_f_1000_ports_s": ("s", "peer: nft -f of the same rules", "", ""),
+    "ports_1000_new_s": ("s", "1,000 ports made with their taps, 8 at a time", "", ""),
     "control_pss_mib": ("MiB", "two control-plane processes", "512", ""),
     "agent_pss_mib": ("MiB", "agent with libvirt, lxml, TLS and netlink", "60", "80"),
 }
@@ -49,6 +60,8 @@ def main() -> int:
     results |= fake.run(quick)
     results |= real.run(quick)
     results |= past.run(quick)
+    results |= log.run(quick)
+    results |= rules.run(quick)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench.json").write_text(json.dumps(results, indent=2) + "\n")
     print(

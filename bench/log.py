@@ -45,7 +45,7 @@ async def _measure(socket: str, count: int) -> dict[str, Any]:
     postmaster = int((Path(socket) / "data/postmaster.pid").read_text().split()[0])
     world = World(socket, "nubila", database)
     try:
-        await world.fill(0)
+        await world.fill(0, "10.9.0.0/16")
         await world.add_node(cores=1 << 16, memory_mib=1 << 24, disk_gib=1 << 16)
         await database.execute("update quota set amount = 1000000 where class = any($1)", [c.value for c in QuotaClass])
         await database.execute("update inventory set total = 1 << 28")

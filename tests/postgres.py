@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,8 +43,9 @@ def _as_user() -> list[str]:
 class Server:
     """One server over one data directory. `kill` is a crash: nothing is flushed, no one is told."""
 
-    def __init__(self, top: Path):
-        self.top, self.data, self._bins = top, top / "data", binaries()
+    def __init__(self, top: Path, more: Mapping[str, str] | None = None):
+        """`more`: settings beside the usual ones."""
+        self.top, self.data, self._bins, self._settings = top, top / "data", binaries(), SETTINGS | dict(more or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
@@ -55,7 +56,7 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers; after a crash it recovers first."""
-        options = [word for k, v in SETTINGS.items() for word in ("-c", f"{k}={v}")]
+        options = [word for k, v in self._settings.items() for word in ("-c", f"{k}={v}")]
         command = [*_as_user(), str(self._bins / "postgres"), "-D", str(self.data), "-k", str(self.top), *options]
         for _ in range(300):
             if (
@@ -83,12 +84,13 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
+def server(more: Callable[[Path], Mapping[str, str]] | None = None) -> Iterator[Server]:
+    """`more`: settings beside the usual ones, made from the server's own directory."""
     # Short, since a socket's path may have 107 characters only.
     top = Path(tempfile.mkdtemp(prefix="nbpg-", dir="/tmp"))
     if os.getuid() == 0:
         shutil.chown(top, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
-    made = Server(top)
+    made = Server(top, more(top) if more else None)
     try:
         made.create()
         made.start()

@@ -75,7 +75,7 @@ class World:
         assert isinstance(done, Done)
         return done
 
-    async def fill(self, nodes: int = 1) -> None:
+    async def fill(self, nodes: int = 1, cidr: str = "10.9.0.0/24") -> None:
         done = await self.do(
             lambda a: catalog.create_project(catalog.ProjectCreate(name="p"), a), project_id=None, operator=True
         )
@@ -94,7 +94,7 @@ class World:
             lambda a: image.fill(row, a, image.Arrived(sha256=SHA, size_bytes=4096, virtual_bytes=4096)),
             project_id=None,
         )
-        body = network.NetworkCreate(name="default", subnets=[network.SubnetCreate(cidr="10.9.0.0/24")])
+        body = network.NetworkCreate(name="default", subnets=[network.SubnetCreate(cidr=cidr)])
         await self.do(lambda a: network.create(body, a))
         for _ in range(nodes):
             await self.add_node()

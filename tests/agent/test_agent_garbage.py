@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
@@ -36,17 +37,26 @@ async def test_restored_database_kills_nothing(
     monkeypatch.setattr(garbage, "GRACE_S", dict.fromkeys(garbage.GRACE_S, 0.2))
     monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.1)
     known, forgotten = vm(), vm()
-    control.wish(known, forgotten)
-    await until(lambda: on(control, known)() and on(control, forgotten)())
-    with control.changed:  # back to a time when one of them did not exist
+    moved = msgspec.structs.replace(vm(), epoch=2)
+    control.wish(known, forgotten, moved)
+    await until(lambda: on(control, known)() and on(control, forgotten)() and on(control, moved)())
+    # back to a time when one of them did not exist, and one's right to act was elsewhere, and ended
+    with control.changed:
+        control.vms[moved.vm_id] = msgspec.structs.replace(moved, epoch=1, generation=1, power="off", gone=True)
+        control.revision_of[moved.vm_id] = 1
         control.fabric_epoch, control.revision, control.timeline = 2, 1, 1
         del control.vms[forgotten.vm_id]
         control.revision_of[known.vm_id] = 1
         control.changed.notify_all()
-    await until(lambda: any(forgotten.vm_id in p.foreign for p in control.posts), 15.0)
+    for parked in (forgotten, moved):
+        await until(lambda parked=parked: any(parked.vm_id in p.foreign for p in control.posts), 15.0)  # type: ignore[misc]
     await asyncio.sleep(0.6)
-    assert machine.running(forgotten.vm_id)
-    assert machine.boots(forgotten.vm_id) == 1
+    for parked in (forgotten, moved):
+        assert machine.running(parked.vm_id)
+        assert machine.boots(parked.vm_id) == 1
+    # the right to act comes back to it under a newer epoch, and then the wish holds
+    control.wish(msgspec.structs.replace(moved, epoch=2, generation=3, power="off", stop_mode="hard"))
+    await until(lambda: not machine.running(moved.vm_id), 15.0)
 
 
 async def test_garbage_is_removed_after_its_grace_and_foreign_things_never(

@@ -78,6 +78,7 @@ class Node:
                 "port": [p.port_id for p in wires.ports],
                 "network": [n.network_id for n in wires.networks],
                 "group": list(wires.groups),
+                "export": list(disks.exports),
                 "volume": [v.volume_id for v in disks.volumes],
                 "image": list(disks.images),
                 "directory": self.rooms.found(),
@@ -166,7 +167,9 @@ def leftovers(node: Node, living: Living) -> tuple[set[tuple[str, str]], subproc
     node.network.ensure_group(Group(group_id=group_id, rules=(Rule(direction="in", ports=(22, 22), protocol="tcp"),)))
     (node.place / "disks" / "images" / ("ab" * 32)).write_bytes(b"x")
     (node.place / "disks" / "tmp" / "tmphalf").write_bytes(b"half")
-    planted |= {("group", group_id), ("image", "ab" * 32), ("temporary", "tmphalf")}
+    export_id = an_id("image", 2)  # and the bytes of a volume on their way to an image that nobody makes any more
+    (node.place / "disks" / "exports" / export_id).write_bytes(b"x")
+    planted |= {("export", export_id), ("group", group_id), ("image", "ab" * 32), ("temporary", "tmphalf")}
     # 14, 15: a network with its DHCP, and a tap on it
     network_id = an_id("network", 2)
     blue = [msgspec.structs.replace(s, cidr=s.cidr.replace("91", "92"), gateway=s.gateway.replace("91", "92")) for s in NETWORK.subnets]  # fmt: skip
@@ -261,7 +264,7 @@ def test_each_of_twenty_leftovers_is_found_and_none_of_twenty_foreign_things_is_
         assert {t for t in found if t[0] != "process"} == planted
         (process,) = [name for kind, name in found if kind == "process"]
         assert process.split(".")[0] == str(qemu.pid)
-        assert len(found) == 20
+        assert len(found) == 21
         assert {kind for kind, _ in found} == set(garbage.ORDER)  # of every kind that there is
         assert shown <= seen_foreign(node)
         for _ in range(4):  # a network goes once its ports are gone

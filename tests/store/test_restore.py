@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests import postgres
 from tests.postgres import Server, binaries
@@ -19,7 +21,8 @@ from nubila.reconcile.retention import Trimmer
 from nubila.store.adopt import adopt, is_foreign
 from nubila.store.audit import Anchor, AuditStore
 from nubila.store.change import ChangeStore, Cursor
-from nubila.store.database import Database
+from nubila.store.database import Database, Record
+from nubila.store.migrate import migrate
 from nubila.store.past import Moment, PastDatabase
 from nubila.store.resource import Filter, ResourceStore
 from nubila.store.retention import Trimmed, trim
@@ -96,73 +99,110 @@ async def test_a_dump_loaded_into_a_new_server_is_adopted_and_nothing_is_skipped
             await database.close()
 
 
+def archived(top: Path) -> dict[str, str]:
+    """Settings of a server that keeps its WAL, as one that can be restored to a point in time must."""
+    (top / "wal").mkdir()
+    (top / "wal").chmod(0o777)
+    return {"archive_mode": "on", "archive_command": f"cp %p {top}/wal/%f", "wal_level": "replica"}
+
+
 @contextmanager
-def set_back(source: Server | Path, tmp: Path) -> Iterator[Server]:
-    """A server on a base backup, brought to a consistent end by its WAL and promoted: what a restore is."""
-    top, made = tmp, Server(tmp)
-    run(
-        binaries() / "pg_basebackup",
-        "-h",
-        source if isinstance(source, Path) else source.top,
-        "-U",
-        "nubila",
-        "-D",
-        made.data,
-        "-X",
-        "stream",
-        "-c",
-        "fast",
-    )
+def set_back(source: Server, backup: Path, to: datetime) -> Iterator[Server]:
+    """A server on the base backup, brought to a moment by the archived WAL and promoted: a point-in-time restore."""
+    made = Server(backup)
     (made.data / "recovery.signal").touch()
     with (made.data / "postgresql.auto.conf").open("a") as file:
-        file.write("restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n")
-    for path in [top, *top.rglob("*")]:
+        file.write(f"restore_command = 'cp {source.top}/wal/%f %p'\n")
+        file.write(f"recovery_target_time = '{to.isoformat()}'\nrecovery_target_action = 'promote'\n")
+    for path in [backup, *backup.rglob("*")]:
         shutil.chown(path, "nobody", "nogroup")
     try:
+        made.start()
         yield made
     finally:
         made.stop()
 
 
-async def test_a_restore_to_a_point_in_time_takes_back_what_was_and_says_so(world: World) -> None:
-    import tempfile
+async def opened(server: Server, name: str = "nubila") -> Database:
+    """Once it takes writes; while it recovers it refuses them, and a warm connection is one."""
+    for _ in range(300):
+        done = subprocess.run(
+            [binaries() / "psql", "-h", server.top, "-U", "nubila", "-tAc", "select pg_is_in_recovery()", name],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+        if done.stdout.strip() == "f":
+            break
+        await asyncio.sleep(0.1)
+    return await Database.open(host=str(server.top), database=name, size=3)
 
-    await world.create_vm("kept")
-    await seal_all(world.database)
+
+async def test_a_restore_to_a_point_in_time_takes_back_what_was_and_says_so() -> None:
     top = Path(tempfile.mkdtemp(prefix="nbpg-", dir="/tmp"))
     try:
-        with set_back(Path(world.socket), top) as server:
+        with postgres.server(archived) as source:
+            run(binaries() / "createdb", "-h", source.top, "-U", "nubila", "nubila")
+            await migrate(str(source.top), "r")
+            database = await Database.open(host=str(source.top), size=3)
+            world = World(str(source.top), "nubila", database)
+            await world.fill()
+            await world.create_vm("before")
+            run(
+                binaries() / "pg_basebackup",
+                "-h",
+                source.top,
+                "-U",
+                "nubila",
+                "-D",
+                top / "data",
+                "-X",
+                "none",
+                "-c",
+                "fast",
+            )
+            await world.create_vm("replayed")  # after the backup: only the WAL has it
+            await seal_all(database)
+            reader = (await ChangeStore(database).read(Cursor(1, 0, 0), limit=1000))[-1]
+            moment: datetime = await database.value("select clock_timestamp()")
             await world.create_vm("lost")
-            await seal_all(world.database)
-            seen = await anchors(world.database)
-            lost = await ChangeStore(world.database).read(Cursor(1, 0, 0), limit=1000)
-            server.start()
-            database = await Database.open(host=str(top), database=world.name, size=3)
-            try:
-                # without an adoption a node's anchor tells that the end is missing
-                assert {f.what for f in (await AuditStore(database).verify(1, seen)).findings} == {"tail-cut"}
-                assert (await adopt(database, world.mint())).fabric_epoch == 2
-                made = World(str(top), world.name, database)
-                made.project_id = world.project_id
-                await made.create_vm("new")
-                await seal_all(database)
-                verdict = await AuditStore(database).verify(2, seen)
-                assert {f.what for f in verdict.findings} == {"restored"}
-                assert verdict.sound
-                # a reader from the lost future would have skipped what came instead; its epoch tells
-                ahead = Cursor(1, lost[-1]["xid"], lost[-1]["seq"])
-                assert ahead.fabric_epoch != 2
-                fresh = await ChangeStore(database).read(Cursor(2, 0, 0), limit=1000)
-                assert "new" in {
-                    r["content"].partition('"name": "')[2].partition('"')[0] for r in fresh if r["kind"] == "vm"
-                }
-                assert await names(database, Moment()) == ["kept", "new"]
-                assert await database.value("select pg_walfile_name(pg_current_wal_lsn()) like '00000002%'")
-                await made.close()
-            finally:
-                await database.close()
+            await seal_all(database)
+            seen, log = await anchors(database), await ChangeStore(database).read(Cursor(1, 0, 0), limit=1000)
+            ended = await database.value("select pg_walfile_name(pg_switch_wal())")
+            async with asyncio.timeout(30):
+                while not (source.top / "wal" / ended).exists():
+                    await asyncio.sleep(0.1)
+            await database.close()
+            with set_back(source, top, moment) as server:
+                await after_restore(server, world, seen, log, reader)
     finally:
         shutil.rmtree(top, ignore_errors=True)
+
+
+async def after_restore(server: Server, was: World, seen: list[Anchor], log: list[Record], reader: Record) -> None:
+    database = await opened(server)
+    try:
+        assert await names(database, Moment()) == ["before", "replayed"]
+        # without an adoption a node's anchor tells that the end is missing
+        assert {f.what for f in (await AuditStore(database).verify(1, seen)).findings} == {"tail-cut"}
+        assert (await adopt(database, was.mint())).fabric_epoch == 2
+        made = World(str(server.top), "nubila", database)
+        made.project_id = was.project_id
+        await made.create_vm("new")
+        await seal_all(database)
+        verdict = await AuditStore(database).verify(2, seen)
+        assert {f.what for f in verdict.findings} == {"restored"}
+        assert verdict.sound
+        # a reader from the lost future is told by its epoch, and starts anew
+        lost = [r for r in log if (r["xid"], r["seq"]) > (reader["xid"], reader["seq"])]
+        assert Cursor(1, lost[-1]["xid"], lost[-1]["seq"]).fabric_epoch != 2
+        again = await ChangeStore(database).read(Cursor(2, 0, 0, of=0), limit=1000)
+        kept = [(r["xid"], r["seq"]) for r in log if r not in lost]
+        assert [(r["xid"], r["seq"]) for r in again][: len(kept)] == kept
+        assert {"new"} == {msgspec.json.decode(r["content"])["name"] for r in again[len(kept) :] if r["kind"] == "vm"}
+        assert await names(database, Moment()) == ["before", "replayed", "new"]
+        assert await database.value("select pg_walfile_name(pg_current_wal_lsn()) like '00000002%'")
+        await made.close()
+    finally:
+        await database.close()
 
 
 async def test_trimmed_the_log_answers_for_every_moment_since(world: World) -> None:
