@@ -78,6 +78,11 @@ def foreign(kind: str, names: Iterable[str]) -> list[Drift]:
     ]
 
 
+def parked(thing: str, why: str) -> Drift:
+    kind = "volume" if thing.startswith("vol-") else "domain"
+    return Drift(kind=kind, thing=thing, field="parked", wished="", observed=why[:SHOWN_MAX], cause="foreign")
+
+
 def missing(vm_id: str, volume_ids: Iterable[str]) -> list[Drift]:
     return [
         Drift(kind="volume", thing=v, field="there", wished="there", observed="", cause="missing", vm_id=vm_id)

@@ -19,7 +19,7 @@ class News:
     def __init__(self, wishes: Wishes, added: Callable[[Vm], None], log: Any):
         """`added` is told of each vm whose wish is new."""
         self._wishes, self._added, self._log = wishes, added, log
-        self.parked: set[str] = set()  # known to a database that was since replaced by an older copy of itself
+        self.parked: dict[str, str] = {}  # what a restored database forgot, and how it is known
 
     def take(self, wanted: Wanted) -> list[Vm]:
         """Keep what is new. Returns the vms that the answer may speak for."""
@@ -28,7 +28,7 @@ class News:
             if self._is_news(vm, wanted.fabric_epoch):
                 self._wishes.put(vm, wanted.fabric_epoch)
                 self._added(vm)
-                self.parked.discard(vm.vm_id)
+                self.parked.pop(vm.vm_id, None)
         for volume in wanted.volumes:
             if self._is_volume_news(volume, wanted.fabric_epoch):
                 self._wishes.put_volume(volume, wanted.fabric_epoch)
@@ -42,7 +42,7 @@ class News:
             if vm_id in held:
                 continue
             if entry.fabric_epoch < wanted.fabric_epoch and not entry.vm.gone:
-                self.parked.add(vm_id)
+                self.parked[vm_id] = FORGOTTEN
                 self._log.warning("vm.parked", vm_id=vm_id, reason=FORGOTTEN)
             else:
                 out.append(vm_id)
@@ -55,7 +55,7 @@ class News:
             if volume_id in held:
                 continue
             if entry.fabric_epoch < wanted.fabric_epoch and not entry.volume.gone:
-                self.parked.add(volume_id)
+                self.parked[volume_id] = FORGOTTEN
                 self._log.warning("volume.parked", volume_id=volume_id, reason=FORGOTTEN)
             else:
                 out.append(volume_id)
@@ -81,7 +81,7 @@ class News:
         if known is None or vm.epoch >= known.vm.epoch:
             return False
         if vm.vm_id not in self.parked:
-            self.parked.add(vm.vm_id)
             reason = f"it runs here under epoch {known.vm.epoch}, and the restored database says {vm.epoch}"
+            self.parked[vm.vm_id] = reason
             self._log.warning("vm.parked", vm_id=vm.vm_id, reason=reason)
         return True

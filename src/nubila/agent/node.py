@@ -184,6 +184,7 @@ class Agent:
                 self._drop(vm_id)
             for volume_id in self.news.unwanted_volumes(wanted):
                 self._drop_volume(volume_id)
+        self.watch.on_parked(self.news.parked)
         if first:
             self.lanes.kick_all()
             self.volumes.kick_all()
@@ -230,7 +231,9 @@ class Agent:
 
     def _post(self, batch: tuple[Report, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
-        foreign = tuple(sorted({f for names in self._foreign.values() for f in names} | self.news.parked)[:FOREIGN_MAX])
+        foreign = tuple(
+            sorted({f for names in self._foreign.values() for f in names} | self.news.parked.keys())[:FOREIGN_MAX]
+        )
         floor, drifts = self.wishes.floor, self.watch.ledger.news()
 
         def answered(reported: Reported | None) -> None:

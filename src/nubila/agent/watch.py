@@ -51,6 +51,10 @@ class Watch:
         found = [f for scan in seen.values() for f in scan.foreign]
         self.ledger.look("scan", [d for kind, name in found for d in drift.foreign(kind, [name])], at_once=True)
 
+    def on_parked(self, parked: Mapping[str, str]) -> None:
+        """What a restored database does not know, or knows to be elsewhere: left alone, and shown with the reason."""
+        self.ledger.look("parked", [drift.parked(thing, why) for thing, why in parked.items()], at_once=True)
+
     def on_orphans(self, things: Iterable[tuple[str, str]]) -> None:
         orphans = [
             Drift(kind=kind, thing=name, field="there", wished="", observed="there", cause="orphan")
