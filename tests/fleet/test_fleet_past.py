@@ -250,6 +250,8 @@ def test_the_history_names_who_when_which_request_and_what(cloud: Installation, 
     place = next(n for n, i in enumerate(items) if i["request"] == patched.headers["x-request-id"])
     labelled = items[place]
     assert labelled["actor"].startswith("user:usr-")
+    assert (labelled["actor_name"], labelled["reason"]) == (tenant.user, "vm.change")
+    assert not [i for i in items if i["actor"] == "node" and i["actor_name"]]
     assert [c for c in labelled["changes"] if c["field"].startswith("labels")] == [
         {"field": "labels.tier", "was": None, "is_now": "web"}
     ]

@@ -259,3 +259,4 @@ class _Secret:
 
 
 history.of(user, "user", "users", plane="operator")
+history.of(operator, "operator", "operators", plane="operator")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import flow
+from nubila.cli import flow, history
 from nubila.cli.options import Common, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
@@ -94,3 +94,6 @@ def list_orphans(*, node: OnNode = None, options: Listing = Listing()) -> int:
         options,
         "operator",
     )
+
+
+history.of(app, "drift", "drifts", plane="operator")

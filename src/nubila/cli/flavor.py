@@ -62,4 +62,4 @@ def delete(flavor: Annotated[str, named("flavor")], /, *, options: Write = Write
     )
 
 
-history.of(app, "flavor", "flavors")
+history.of(app, "flavor", "flavors", plane="operator")

@@ -38,7 +38,9 @@ def of(app: App, kind: str, plural: str, *, plane: Plane | None = None) -> None:
 
             print_json({"items": items, "next": None})
         else:
-            print("\n".join(part for item in items for part in _change(item, full=full)))
+            # what changed nothing that can be seen, as a node's word that it took the wish up, says nothing here
+            told = [i for i in items if full or i.get("changes") or i.get("action") != "update"]
+            print("\n".join(part for item in told for part in _change(item, full=full)))
         return exits.OK
 
     history.__doc__ = f"Show who changed what of {'an' if kind[0] in 'aeiou' else 'a'} {kind}, newest first."
@@ -65,7 +67,7 @@ def _change(item: Json, *, full: bool) -> Iterator[str]:
     what = WORDS.get(str(item.get("action")), line(item.get("action")))
     why = f", {line(item['reason'])}" if item.get("reason") else ""
     request = f"  {line(item['request'])}" if item.get("request") else ""
-    head = f"{moment(item.get('at'))}  {what} by {line(item.get('actor'))}{why}{request}"
+    head = f"{moment(item.get('at'))}  {what} by {_who(item)}{why}{request}"
     if item.get("actor") == "changed in the database by hand":
         head = f"{moment(item.get('at'))}  {line(item['actor'])}: {what}"
     yield paint(head, "bold")
@@ -73,6 +75,13 @@ def _change(item: Json, *, full: bool) -> Iterator[str]:
     if item.get("action") in ("insert", "baseline") and not full:
         told = [c for c in told if c.get("field") in ("name", "state")]
     yield from _fields(told)
+
+
+def _who(item: Json) -> str:
+    """'user ada'; the id where nobody has a name for it."""
+    if item.get("actor_name"):
+        return f"{line(str(item.get('actor')).partition(':')[0])} {line(item['actor_name'])}"
+    return line(item.get("actor"))
 
 
 def _fields(told: list[Json]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values
+from nubila.cli import flow, history, values
 from nubila.cli.options import Common, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
@@ -118,3 +118,6 @@ def unassign(
     """Take an address from a port, on a running VM at once."""
     session = Session(options)
     return flow.change(lambda how: session.user.unassign_address(port, address, how), options, session, "changed")
+
+
+history.of(app, "port", "ports", plane="user")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nubila.cli import exits, flow, values
+from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
 from nubila.cli.options import Common, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
@@ -143,3 +143,6 @@ def _described(found: Json) -> str:
     given = found.get("spec") or {}
     spec = {**given, "rules": [said(r) for r in given.get("rules") or ()]}
     return flow.describe({**found, "spec": spec})
+
+
+history.of(app, "security-group", "security-groups", plane="user")

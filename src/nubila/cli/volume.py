@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nubila.cli import flow, values
+from nubila.cli import flow, history, values
 from nubila.cli.options import Either, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
@@ -176,3 +176,7 @@ def delete_snapshot(snapshot: Snapshot, /, *, options: Write = Write()) -> int:
     """Delete a snapshot. Its volume stays as it is."""
     session = Session(options)
     return flow.change(lambda how: session.user.delete_snapshot(snapshot, how), options, session, "deleted")
+
+
+history.of(app, "volume", "volumes")
+history.of(snapshot, "snapshot", "snapshots")

@@ -128,7 +128,7 @@ class Carrier:
                 project_id=caller.project_id,
                 account_id=caller.account_id,
                 operator=caller.operator,
-                reason=caller.reason,
+                reason=caller.reason or caller.action,  # a verb says why, unless somebody says more
             )
 
         outcome = await attempt(asking)

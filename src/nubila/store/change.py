@@ -37,6 +37,11 @@ select {COLUMNS} from change
  where object_id = $1 and kind = $2 and seq < $3 and ($4::uuid is null or project_id = $4)
  order by seq desc limit $5
 """
+NAMES = """
+select 'user' as kind, id, name from "user" where id = any($1)
+union all select 'operator', id, name from operator where id = any($1)
+union all select 'node', id, name from node where id = any($1)
+"""
 # what was answered then can only be asked for a moment that is over, and that the log still covers
 MOMENT = """
 select now() as now, (select max(at) from seal where digests is null) as kept_since,
@@ -88,6 +93,10 @@ class ChangeStore:
         """The rows of one object, newest first, below the sequence `before`."""
         below = LAST_SEQ if before is None else before
         return await self._db.fetch(OBJECT, object_id, kind, below, project_id, limit)
+
+    async def names(self, ids: list[UUID]) -> dict[tuple[str, UUID], str]:
+        """What those who acted are called today: (kind, id) -> name."""
+        return {(r["kind"], r["id"]): r["name"] for r in await self._db.fetch(NAMES, ids)} if ids else {}
 
     async def moment(self, cursor: Cursor | None) -> tuple[datetime, datetime | None, datetime | None]:
         """The present, since when the log is whole (None: from the beginning), and the time of the cursor's row."""

@@ -13,7 +13,7 @@ from nubila import errors
 from nubila.api.context import ApiCall, is_operator, project_of, ref
 from nubila.api.noun.change import actor_shown, content_shown, cursor_of
 from nubila.api.route import LOGGED, Answer, Handler, Route
-from nubila.model.ids import PREFIX, text
+from nubila.model.ids import PREFIX, parse, text
 from nubila.represent import difference
 from nubila.represent.page import foreign, next_link
 from nubila.store.change import ChangeStore
@@ -46,11 +46,26 @@ def historian(kind: str) -> Handler:
             raise _unknown(kind, call.params[kind])
         older: Iterable[Record | None] = [*rows[1:], None][: len(rows)]
         items = [_shown(call, row, was) for row, was in zip(rows, older, strict=True)][:limit]
+        await _named(changes, items)
         link = next_link(call.path, call.query_text, (rows[limit - 1]["seq"],)) if len(rows) > limit else None
         return Answer(body={"id": text(kind, object_id), "kind": kind, "items": items, "next": link})
 
     handler.__doc__ = f"The changes of {'an' if kind[0] in 'aeiou' else 'a'} {kind.replace('_', ' ')}, newest first."
     return handler
+
+
+async def _named(changes: ChangeStore, items: list[dict[str, Any]]) -> None:
+    """Beside each actor's id what it is called; a tenant is shown users only."""
+    acted = {i["actor"]: found for i in items if (found := _actor(i["actor"])) is not None}
+    names = await changes.names([object_id for _, object_id in acted.values()])
+    for item in items:
+        item["actor_name"] = names.get(acted[item["actor"]]) if item["actor"] in acted else None
+
+
+def _actor(shown: str) -> tuple[str, UUID] | None:
+    kind, _, value = shown.partition(":")
+    object_id = parse(kind, value) if kind in ("user", "operator", "node") else None
+    return None if object_id is None else (kind, object_id)
 
 
 async def _object(call: ApiCall, kind: str, value: str) -> UUID:
