@@ -25,6 +25,7 @@ from tests.fleet import plan_cases
 from tests.fleet.caller import Caller
 from tests.fleet.installation import Installation
 from tests.fleet.puppet import puppet_of
+from tests.fleet.rig import Rig
 from tests.fleet.tenant import Tenant, refused
 
 MUTATIONS = 200
@@ -142,7 +143,7 @@ def made_at(path: str) -> datetime:
     return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
 
 
-def mutate(rig: plan_cases.Rig, plane: Reads, route: str) -> list[str]:
+def mutate(rig: Rig, plane: Reads, route: str) -> list[str]:
     """A call of one verb with random arguments, after those that make what it needs; the ids of what it was about."""
     path, body = plane.cases[route](rig)
     reply = plane.caller.call(route.partition(" ")[0], path, body)
@@ -160,7 +161,7 @@ def deck(planes: list[Reads], draw: random.Random) -> Iterator[tuple[Reads, str]
 def test_two_hundred_random_mutations_are_answered_as_they_were(cloud: Installation, recorder: Recorder) -> None:
     draw = random.Random(20261121)
     with puppet_of(cloud) as puppet:
-        rig = plan_cases.Rig(cloud, puppet, 4711)
+        rig = Rig(cloud, puppet, 4711)
         puppet.silent_for(-3600)  # for an hour it counts as heard from: how long it is silent is not in the log
         planes = [
             Reads(Plane.USER, rig.owner, USER, plan_cases.USER),

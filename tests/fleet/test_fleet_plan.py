@@ -28,8 +28,8 @@ from tests.fleet import plan_cases
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.hostile import VALID
 from tests.fleet.installation import Installation, until
-from tests.fleet.plan_cases import Rig
 from tests.fleet.puppet import puppet_of
+from tests.fleet.rig import Rig
 from tests.fleet.tenant import absent, refused
 
 TRIES = 6
