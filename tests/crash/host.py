@@ -225,6 +225,6 @@ def settled(cloud: Installation, host: Host, within_s: float = 20.0) -> None:
 def wait_node(cloud: Installation, name: str) -> None:
     until(
         lambda: any(n["name"] == name and n["state"] == "running" for n in cloud.operator().list("/v1/nodes")),
-        30,
+        60,
         why=f"{name} enrolled",
     )

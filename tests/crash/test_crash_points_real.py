@@ -52,6 +52,7 @@ def real_benches() -> Iterator[list[Bench]]:
             yield made
         finally:
             for bench in made:
+                print((cloud.logs / f"{bench.host.name}.log").read_text()[-4000:])
                 bench.host.close()
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
+import msgspec
+import pytest
 from tests.world import World
 
 from nubila.intent import report as reports
+from nubila.intent.asking import Asking
 from nubila.model.draft import Draft
 from nubila.model.ids import text
 from nubila.protocol import VmReport
-from nubila.reconcile.loop import Loop
-from nubila.store.work import WorkStore
+from nubila.reconcile import operation, parked
+from nubila.reconcile.loop import NOUNS, Loop
+from nubila.reconcile.parked import TRIES
+from nubila.store.work import SNAPSHOT, WorkStore
 
 
 async def reported(world: World, name: str, **said: object) -> None:
@@ -62,3 +68,92 @@ async def test_a_passed_deadline_is_marked_once_and_the_work_goes_on(world: Worl
     assert await loop.once() == 0
     await reported(world, "late")
     assert await world.database.value("select state from operation where name like '%late'") == "done"
+
+
+async def two_late(world: World) -> Loop:
+    """Two VMs whose operations are late, and the loop that is to say so."""
+    await world.create_vm("bad")
+    await world.create_vm("good")
+    await world.database.execute("update operation set deadline_at = now() - interval '1 second'")
+    return Loop(world.carrier, WorkStore(world.database), "test")
+
+
+async def overdue(world: World, name: str) -> bool:
+    return bool(
+        await world.database.value(
+            "select (status->>'overdue')::boolean from operation where name like '%' || $1", name
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "spoilt"),
+    [("status", '"no object"'), ("status", '{"overdue": false, "reason": [1]}')],
+    ids=["the step raises", "the draft raises"],
+)
+async def test_f16_a_poisoned_object_is_parked_with_a_reason_and_others_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, column: str, spoilt: str
+) -> None:
+    loop = await two_late(world)
+    await world.database.execute(f"update operation set {column} = '{spoilt}' where name like '%bad'")
+    bad = ("operation", str(await world.database.value("select id from operation where name like '%bad'")))
+    assert await loop.once() == 1
+    assert await overdue(world, "good")
+    for _ in range(TRIES - 1):
+        assert await loop.once() == 0
+    assert loop.parked.of("operation") == [bad[1]]
+    reason = loop.parked.reason(bad)
+    assert reason and "Error" in reason
+    await world.database.execute("update operation set status = null where name like '%bad'")
+    assert await loop.once() == 0  # left alone for its time
+    monkeypatch.setattr(parked, "PARKED_S", 0.0)
+    loop.parked.failed(bad, reason)
+    assert await loop.once() == 1
+    assert await overdue(world, "bad")
+    assert loop.parked.reason(bad) is None
+
+
+async def test_f16_more_poisoned_objects_than_a_batch_starve_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = await two_late(world)
+    await world.database.execute("update operation set status = '\"x\"' where name like '%bad'")
+    monkeypatch.setitem(SNAPSHOT, "operation", SNAPSHOT["operation"].replace("limit 200", "limit 1"))
+    done = [await loop.once() for _ in range(TRIES + 1)]
+    assert sum(done) == 1
+    assert await overdue(world, "good")
+
+
+async def test_f16_an_object_whose_commit_hangs_delays_no_other(world: World, postgres_socket: str) -> None:
+    loop = await two_late(world)
+    async with world.database.pool.acquire() as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("select from operation where name like '%bad' for update")
+        assert await loop.once() == 1
+        assert await overdue(world, "good")
+        assert await loop.once() == 0  # it is under way, and is not begun a second time
+        await transaction.rollback()
+    for _ in range(100):
+        if await overdue(world, "bad"):
+            break
+        await asyncio.sleep(0.05)
+    assert await overdue(world, "bad")
+
+
+async def test_f16_an_object_that_needs_more_memory_than_there_is_is_parked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an allocation over the process's limit raises is treated as any other fault of that object."""
+    loop = await two_late(world)
+    drafted = operation.draft
+
+    def greedy(command: operation.Alarm, asking: Asking) -> Draft:
+        if command.operation["name"].endswith("bad"):
+            bytes(1 << 60)
+        return drafted(command, asking)
+
+    nouns = tuple(msgspec.structs.replace(n, draft=greedy) if n.name == "operation" else n for n in NOUNS)
+    monkeypatch.setattr("nubila.reconcile.loop.NOUNS", nouns)
+    assert [await loop.once() for _ in range(TRIES)] == [1, 0, 0]
+    assert len(loop.parked.of("operation")) == 1

@@ -1,15 +1,18 @@
 """The one loop of background work: woken by a hint, run by the clock; reads a snapshot, asks the pure step, commits.
 
 One process at a time holds the lease and works. What a step wants is committed as a draft like anybody's: should two
-work all the same, the slower one's draft finds its facts changed. An object that cannot be worked on delays no other.
+work all the same, the slower one's draft finds its facts changed. An object that cannot be worked on delays no other:
+what raises is parked after a few tries, what hangs is waited for by nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -18,12 +21,15 @@ from nubila.intent.asking import Asking
 from nubila.intent.carry import Carrier
 from nubila.model.draft import Draft, Row
 from nubila.reconcile import drift, operation, vm
+from nubila.reconcile.parked import PARKED_S, Parked, Thing
 from nubila.store.database import Retry
 from nubila.store.work import WorkStore
 from nubila.telemetry import log
 
 PERIOD_S = 2.0
 LEASE_S = 10.0
+ALONGSIDE = 4  # commits under way at once, of the process's few connections
+PATIENCE_S = 1.0  # without anything coming to its end; then the pass goes on without what is under way
 HOUSEKEEPING_EVERY = 150  # periods
 
 
@@ -48,6 +54,9 @@ class Loop:
         self._work = work
         self._holder = holder
         self._round = 0
+        self.parked = Parked(time.monotonic)
+        self._under_way: dict[Thing, asyncio.Task[int]] = {}
+        self._places = asyncio.Semaphore(ALONGSIDE)
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -67,12 +76,56 @@ class Loop:
         """One pass over all nouns; returns how many commands were carried out."""
         done = 0
         for noun in NOUNS:
-            for command in noun.step(await self._work.snapshot(noun.name), await self._work.now()):
-                done += await self._carry(noun, command)
+            left_alone = [*self.parked.of(noun.name), *(i for n, i in self._under_way if n == noun.name)]
+            rows = await self._work.snapshot(noun.name, [UUID(i) for i in left_alone])
+            now = await self._work.now()
+            done += await self._all([(noun, command) for row in rows for command in self._commands(noun, row, now)])
         self._round += 1
         if self._round % HOUSEKEEPING_EVERY == 1:
             await self._carrier.ledger.forget()
         return done
+
+    def _commands(self, noun: Noun, row: Row, now: datetime) -> list[Any]:
+        """Row by row, so that one which cannot be read spoils no other."""
+        try:
+            return noun.step([row], now)
+        except Exception as e:
+            self._failed((noun.name, str(row["id"])), e)
+            return []
+
+    async def _all(self, commands: Sequence[tuple[Noun, Any]]) -> int:
+        tasks: set[asyncio.Task[int]] = set()
+        for noun, command in commands:
+            thing = noun.name, str(getattr(command, noun.name)["id"])
+            task = self._under_way[thing] = asyncio.create_task(self._in_turn(noun, command, thing))
+            task.add_done_callback(lambda _, thing=thing: self._under_way.pop(thing, None))  # type: ignore[misc]
+            tasks.add(task)
+        done = 0
+        while tasks:
+            ended, tasks = await asyncio.wait(tasks, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not ended:
+                break
+            done += sum(task.result() for task in ended)
+        return done
+
+    async def _in_turn(self, noun: Noun, command: Any, thing: Thing) -> int:
+        async with self._places:
+            try:
+                done = await self._carry(noun, command)
+            except Retry:
+                return 0
+            except Exception as e:
+                self._failed(thing, e)
+                return 0
+        self.parked.succeeded(thing)
+        return done
+
+    def _failed(self, thing: Thing, e: Exception) -> None:
+        reason = f"{type(e).__name__}: {e}"[:500]
+        if self.parked.failed(thing, reason):
+            log.get().error("reconcile.parked", noun=thing[0], id=thing[1], reason=reason, again_s=PARKED_S)
+        else:
+            log.get().warning("reconcile.poisoned", noun=thing[0], id=thing[1], reason=reason)
 
     async def _carry(self, noun: Noun, command: Any) -> int:
         asking = Asking(
@@ -83,14 +136,8 @@ class Loop:
             reason="reconcile",
             operator=True,
         )
-        try:
-            draft = noun.draft(command, asking)
-            await self._carrier.database.commit(draft)
-        except Retry:
-            return 0
-        except Exception:
-            log.get().exception("reconcile.poisoned", noun=noun.name)
-            return 0
+        draft = noun.draft(command, asking)
+        await self._carrier.database.commit(draft)
         if noun.say:
             log.get().warning(noun.say, **{noun.name: getattr(command, noun.name)["name"]})
         self._carrier.notifier.tell([f"node:{w['n']}" for w in draft.wake])

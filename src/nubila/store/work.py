@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -11,14 +13,14 @@ from nubila.store.database import Database
 
 BATCH = 200
 
-# noun -> its snapshot: what may need a step, at most a batch of it
+# noun -> its snapshot: what may need a step but for some ids, at most a batch of it
 SNAPSHOT: dict[str, str] = {
-    "vm": "select to_jsonb(v)::text as row from vm v where v.removed_at is null and v.state = 'stopped' and v.spec->>'power' = 'on' order by v.id limit 200",
-    "image": """select to_jsonb(i)::text as row from image i where i.state = 'pending' and i.spec->>'origin' in ('url', 'volume')
+    "vm": "select to_jsonb(v)::text as row from vm v where v.removed_at is null and not v.id = any($1) and v.state = 'stopped' and v.spec->>'power' = 'on' order by v.id limit 200",
+    "image": """select to_jsonb(i)::text as row from image i where i.state = 'pending' and not i.id = any($1) and i.spec->>'origin' in ('url', 'volume')
                  and i.removed_at is null order by i.id limit 200""",
-    "operation": """select to_jsonb(o)::text as row from operation o where o.ended_at is null and o.deadline_at < now()
+    "operation": """select to_jsonb(o)::text as row from operation o where o.ended_at is null and not o.id = any($1) and o.deadline_at < now()
                      and not coalesce((o.status->>'overdue')::boolean, false) order by o.deadline_at limit 200""",
-    "drift": """select to_jsonb(d)::text as row from drift d where d.removed_at is null and d.state = 'ignored'
+    "drift": """select to_jsonb(d)::text as row from drift d where d.removed_at is null and not d.id = any($1) and d.state = 'ignored'
                  and (d.spec->>'ignore_until')::timestamptz <= now() order by d.id limit 200""",
 }
 
@@ -40,8 +42,8 @@ class WorkStore:
     def __init__(self, database: Database):
         self._db = database
 
-    async def snapshot(self, noun: str) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(r["row"]) for r in await self._db.fetch(SNAPSHOT[noun])]
+    async def snapshot(self, noun: str, without: Sequence[UUID] = ()) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(r["row"]) for r in await self._db.fetch(SNAPSHOT[noun], list(without))]
 
     async def now(self) -> datetime:
         now: datetime = await self._db.value("select now()")
