@@ -34,6 +34,7 @@ COUNTED = (
     AGENT_KILLS,
     CANCELS,
     GENERATED,
+    INTERLEAVINGS,
 )
 # suite -> the kind of driver that it holds to its contract
 SUITES: dict[str, str] = {

@@ -20,6 +20,7 @@ from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
 from nubila.client.transport import Transport
 from nubila.drivers import Leftover
+from nubila.protocol import Hello
 from tests.crash.boundary import Boundary, Plan
 
 
@@ -68,9 +69,12 @@ async def live(directory: Path, url: str, kind: str, plan: Plan) -> None:
     if plan.grace_s < 1:
         node.SWEEP_S = observer.STORAGE_S = observer.NETWORK_S = observer.SCAN_S = 0.2
     over = asyncio.get_running_loop().create_future()
-    hello = host.hello(drivers, names, "test", directory.name, fake=not real)
     loop = asyncio.get_running_loop()
-    agent = Agent(loop, options, wire, boundary.drivers(drivers), lambda: hello, over.set_result)
+
+    def hello() -> Hello:
+        return host.hello(drivers, names, "test", directory.name, fake=not real)
+
+    agent = Agent(loop, options, wire, boundary.drivers(drivers), hello, over.set_result)
     boundary.journal(agent.wishes)
     agent.start()
     await over

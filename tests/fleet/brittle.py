@@ -23,6 +23,7 @@ from nubila import main
 from nubila.api.app import App
 from nubila.config import load
 from nubila.store.database import Database
+from nubila.telemetry import log
 
 HEADER = (b"x-brittle", b"1")
 _COUNTED: contextvars.ContextVar[bool] = contextvars.ContextVar("counted", default=False)
@@ -93,7 +94,9 @@ def run() -> int:
             os.dup2(2, 1)  # the log is not for whoever reads our answers
             try:
                 brittle(Points(int(line), record))
-                uvloop.run(main.run(load(None), ["user", "operator"]))
+                settings = load(None)
+                log.setup(settings.log_level)
+                uvloop.run(main.run(settings, ["user", "operator"]))
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()

@@ -139,6 +139,9 @@ class Carrier:
     async def _commit(self, caller: Caller, drafted: Drafted) -> Done:
         draft = drafted.draft
         if draft.is_empty():
+            # What was wished is so already; perhaps by this same call, carried out meanwhile for another connection.
+            if (done := await self._replay(caller)) is not None:
+                return done
             return Done(status=drafted.status, refers=drafted.refers, secret=drafted.secret)
         kind, object_id = next(iter(drafted.refers.items()), (None, None))
         draft.inserts(
