@@ -55,7 +55,7 @@ DRIVERS: tuple[tuple[str, str], ...] = (
     ("image_store", "s3"),
 )
 # Attacks and faults that have a test by their name in every whole run.
-NAMED = (*(f"A{n}" for n in (1, 2, 4, 5, 15, 16, 17, 18, 19, 20, 21, 22, 25, 26, 29, 31)), *(f"F{n}" for n in (2, 13, 14, 26, 31, 35)))  # fmt: skip
+NAMED = (*(f"A{n}" for n in (1, 2, 4, 5, 15, 16, 17, 18, 19, 20, 21, 22, 25, 26, 29, 31)), *(f"F{n}" for n in (1, 2, 8, 13, 14, 16, 26, 31, 32, 35)))  # fmt: skip
 _NAME = re.compile(r"::test_([afAF])(\d+)_")
 _COUNTS: Counter[str] = Counter()
 

@@ -43,6 +43,8 @@ def _as_user() -> list[str]:
 class Server:
     """One server over one data directory. `kill` is a crash: nothing is flushed, no one is told."""
 
+    within: tuple[str, ...] = ()  # what its programs are run by
+
     def __init__(self, top: Path, more: Mapping[str, str] | None = None):
         """`more`: settings beside the usual ones."""
         self.top, self.data, self._bins, self._settings = top, top / "data", binaries(), SETTINGS | dict(more or {})
@@ -51,13 +53,17 @@ class Server:
     def create(self) -> None:
         words = ["-D", str(self.data), "-U", "nubila", "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8"]
         subprocess.run(
-            [*_as_user(), str(self._bins / "initdb"), *words], check=True, stdout=subprocess.DEVNULL, timeout=60
+            [*self.within, *_as_user(), str(self._bins / "initdb"), *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
         )
 
     def start(self) -> None:
         """Returns when it answers; after a crash it recovers first."""
         options = [word for k, v in self._settings.items() for word in ("-c", f"{k}={v}")]
-        command = [*_as_user(), str(self._bins / "postgres"), "-D", str(self.data), "-k", str(self.top), *options]
+        program = [*self.within, *_as_user(), str(self._bins / "postgres")]
+        command = [*program, "-D", str(self.data), "-k", str(self.top), *options]
         for _ in range(300):
             if (
                 self._process is None or self._process.poll() is not None

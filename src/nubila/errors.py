@@ -190,6 +190,13 @@ class DatabaseAway(Transient):
     fix = "Repeat the request, with the same Idempotency-Key, after the time in Retry-After."
 
 
+class DatabaseFull(Transient):
+    """The database has no room left; nothing was changed."""
+
+    slug, status = "database-full", 507
+    fix = "Repeat the request, with the same Idempotency-Key, later; your operator has to make room where the database lies."
+
+
 class OutcomeUnknown(Transient):
     """The database did not confirm the change; it may or may not have been made."""
 

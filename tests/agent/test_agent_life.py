@@ -10,6 +10,9 @@ import pytest
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
+from nubila.drivers.hypervisor.base import Domain
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+
 
 @pytest.fixture
 def control() -> Control:
@@ -249,7 +252,9 @@ async def test_a_lost_volume_is_not_made_anew(machine: Machine, control: Control
 
 
 @pytest.mark.slow
-async def test_a_hung_call_delays_no_other(machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f16_a_hung_call_delays_no_other(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nubila.agent.hands.DEADLINE_S", 0.3)
     machine.domains.script.delay("start", 2.0, 6)
     hung = [vm() for _ in range(6)]  # more than workers
@@ -265,13 +270,35 @@ async def test_a_hung_call_delays_no_other(machine: Machine, control: Control, m
     await until(lambda: machine.agent.pool.lost == 0)  # type: ignore[union-attr]
 
 
-async def test_poisoned_vm_stops_no_other(machine: Machine, control: Control) -> None:
+async def test_f16_a_poisoned_vm_stops_no_other(machine: Machine, control: Control) -> None:
     bad = vm(nics=())
     bad = vm(vm_id="vm-not-an-id")
     good = vm()
     control.wish(bad, good)
     await until(on(control, good))
     await until(lambda: bad.vm_id in control.reports and control.reports[bad.vm_id].failing)
+
+
+async def test_f16_a_vm_that_needs_more_memory_than_there_is_stops_no_other(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An allocation that cannot be is a fault of that vm: it fails with its reason, and is tried again ever more rarely."""
+    bad, good = vm(), vm()
+    started = FakeHypervisor.start
+
+    def greedy(driver: FakeHypervisor, domain: Domain) -> None:
+        if domain.vm_id == bad.vm_id:
+            bytes(1 << 60)
+        started(driver, domain)
+
+    monkeypatch.setattr(FakeHypervisor, "start", greedy)
+    control.wish(bad, good)
+    await until(on(control, good))
+    await until(lambda: bad.vm_id in control.reports and control.reports[bad.vm_id].failing)
+    assert "MemoryError" in (control.reports[bad.vm_id].reason or "")
+    more = vm()
+    control.wish(more)
+    await until(on(control, more))
 
 
 async def test_console_is_answered_at_once(machine: Machine, control: Control) -> None:

@@ -40,7 +40,7 @@ NOT_TOO_LATE = {
 
 
 @pytest.mark.slow
-def test_every_side_effect_of_every_verb_may_be_the_last(benches: list[Bench]) -> None:
+def test_f2_every_side_effect_of_every_verb_may_be_the_last(benches: list[Bench]) -> None:
     points = [p for found in side_by_side(benches, SCENARIOS, recorded) for p in found]
     missing = effects() - {plan.effect for _, plan in points}
     assert not missing, f"side effects that no scenario has: {sorted(missing)}"

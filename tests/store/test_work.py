@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from uuid import UUID
 
 import msgspec
@@ -157,3 +161,18 @@ async def test_f16_an_object_that_needs_more_memory_than_there_is_is_parked(
     monkeypatch.setattr("nubila.reconcile.loop.NOUNS", nouns)
     assert [await loop.once() for _ in range(TRIES)] == [1, 0, 0]
     assert len(loop.parked.of("operation")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["before", "after", "twice"])
+async def test_f2_a_reconciler_killed_around_its_commits_does_each_once(world: World, mode: str) -> None:
+    loop = await two_late(world)
+    before = await world.database.fetch("select name, version from operation order by id")
+    words = [sys.executable, "-m", "tests.store.reconciler", world.socket, world.name, mode]
+    ended = await asyncio.to_thread(subprocess.run, words, cwd=Path(__file__).parents[2], timeout=60, check=False)
+    assert ended.returncode == (0 if mode == "twice" else -signal.SIGKILL)
+    await loop.once()
+    assert [await overdue(world, name) for name in ("bad", "good")] == [True, True]
+    after = await world.database.fetch("select name, version from operation order by id")
+    assert [r["version"] for r in after] == [r["version"] + 1 for r in before]
+    assert await loop.once() == 0

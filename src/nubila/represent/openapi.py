@@ -15,6 +15,7 @@ from nubila.errors import (
     BadRequest,
     Busy,
     Conflict,
+    DatabaseFull,
     Forbidden,
     Invalid,
     KeyReused,
@@ -197,5 +198,5 @@ def _common_errors(o: Operation) -> list[type[NubilaError]]:
     found += [] if o.open else [Unauthenticated, Forbidden]
     found += [NotFound] if "{" in o.path else []
     found += [UnsupportedMediaType] if o.upload or o.body is not None else []
-    found += [Conflict, PreconditionFailed, KeyReused] if o.writes else []
+    found += [Conflict, PreconditionFailed, KeyReused, DatabaseFull] if o.writes else []
     return found

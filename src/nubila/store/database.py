@@ -109,6 +109,8 @@ class Database:
             raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e
         except LOST as e:
             raise errors.DatabaseAway(inside=repr(e)) from e
+        except asyncpg.DiskFullError as e:
+            raise errors.DatabaseFull(inside=repr(e)) from e
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         async with self.connection() as c:
@@ -174,6 +176,8 @@ async def _warm(connection: asyncpg.Connection) -> None:
 
 def refusal(e: asyncpg.PostgresError) -> errors.NubilaError:
     """What a failed commit means, by SQLSTATE and constraint; unknown ones are inside errors."""
+    if isinstance(e, asyncpg.DiskFullError):
+        return errors.DatabaseFull(inside=repr(e))
     if e.sqlstate == STALE:
         changed: list[dict[str, Any]] = msgspec.json.decode(e.detail or "[]")
         claim = str(e.args[0])  # as text the error carries its detail too
