@@ -78,7 +78,7 @@ def test_f31_a_guest_whose_disk_is_full_stands_still_and_goes_on(vm: Guest, smal
         volumes.attach("full")
         device = volumes.device(made)
         write = f"yes {CANARY} | head -c 67108864 | dd of=/dev/{device} bs=1M conv=fsync 2>/dev/null; echo done"
-        vm.ssh(f"nohup sh -c '{write} > /tmp/wrote' > /dev/null 2>&1 &")
+        vm.ssh(f"sh -c '{write} > /tmp/wrote' > /dev/null 2>&1 < /dev/null &")
         shown = vm.until("failed", 60)
         assert (shown["status"]["power"], shown["status"]["paused"]) == ("on", "io-error")
         assert "full" in shown["status"]["reason"]
