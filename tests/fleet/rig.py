@@ -20,6 +20,7 @@ class Rig:
 
     def __init__(self, cloud: Installation, puppet: Puppet, seed: int):
         self.cloud, self.puppet, self.draw = cloud, puppet, random.Random(seed)
+        puppet.silent_for(-36000)  # it says nothing by itself, and counts as heard from all the same
         self.tenant, self.other = Tenant(cloud, quota={"images": 1000, "networks": 1000}), Tenant(cloud)
         self.owner, self.operator = self.tenant.owner, cloud.operator()
         self.owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
