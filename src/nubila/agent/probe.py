@@ -1,7 +1,8 @@
 """Which virt methods this machine really runs: found by starting one of each. Called by main before a session opens.
 
 A container is started as every other one, from an archive with the host's own shell in it, and must show from inside
-that it is root of a user namespace of its own. Answers are kept with the boot's id.
+that it is root of a user namespace of its own. A good answer is kept with the boot's id, a bad one until the agent starts
+anew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from nubila.agent.host import boot_id
 from nubila.drivers import DriverError
+from nubila.drivers.detached import start_time
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, Hypervisor
 from nubila.drivers.hypervisor.lxc_xml import IDS, METHOD, PROBE_ID, first_id
 from nubila.drivers.storage import tree
@@ -31,6 +33,7 @@ _PARTS = ("/bin/dash", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/lib
 
 class Answer(msgspec.Struct):
     boot_id: str
+    agent: str  # pid and start time of who asked
     usable: bool
     reason: str
 
@@ -44,7 +47,8 @@ def containers(driver: Hypervisor, lacks: str | None, directory: Path) -> tuple[
         known = msgspec.json.decode(kept.read_bytes(), type=Answer)
     except (FileNotFoundError, msgspec.MsgspecError):
         known = None
-    if known is not None and known.boot_id == boot_id() and known.usable:
+    agent = f"{os.getpid()} {start_time(os.getpid())}"
+    if known is not None and known.boot_id == boot_id() and (known.usable or known.agent == agent):
         return known.usable, known.reason
     try:
         usable, reason = _start(driver, directory)
@@ -52,7 +56,7 @@ def containers(driver: Hypervisor, lacks: str | None, directory: Path) -> tuple[
         usable, reason = False, f"a container did not start: {e}"
     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     new = kept.with_name(kept.name + ".new")
-    new.write_bytes(msgspec.json.encode(Answer(boot_id(), usable, reason)))
+    new.write_bytes(msgspec.json.encode(Answer(boot_id(), agent, usable, reason)))
     os.replace(new, kept)
     return usable, reason
 
