@@ -12,6 +12,7 @@ import driver_containers
 import driver_guests
 import msgspec
 import pytest
+from driver_containers import enter
 from driver_rigs import LxcRig, found, vm_id, wait_for
 
 from nubila.drivers import CapabilityMissing, DriverError
@@ -44,13 +45,6 @@ def status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
-def enter(pid: int, command: str) -> str:
-    """As root of the container."""
-    words = ["nsenter", "-t", str(pid), "-U", "-m", "-n", "-p", "-i", "-u", "--root", "--wd=/", "-S", "0", "-G", "0"]
-    done = subprocess.run([*words, "/bin/sh", "-c", command], capture_output=True, text=True, timeout=20, check=False)
-    return done.stdout + done.stderr
-
-
 def test_its_root_is_nobody_on_the_host(rig: LxcRig, running: Domain) -> None:
     pid, first = rig.pid(running.vm_id), lxc_xml.first_id(running.uid)
     assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", str(first), "65536"]
@@ -70,6 +64,34 @@ def test_what_its_root_may_not(rig: LxcRig, running: Domain) -> None:
     before = Path("/proc/sys/kernel/hostname").read_text()
     enter(pid, "hostname taken; echo 1 > /proc/sys/kernel/panic")
     assert Path("/proc/sys/kernel/hostname").read_text() == before
+
+
+def test_its_limits_are_not_its_own_to_lift_and_its_neighbours_not_its_to_see(rig: LxcRig, running: Domain) -> None:
+    other = rig.domain(2)
+    rig.driver.start(other)
+    pid = rig.pid(running.vm_id)
+    limits = [
+        p for d in cgroups(pid) for p in d.glob("*") if p.name in ("memory.limit_in_bytes", "memory.max", "cpu.max")
+    ]
+    before = {p: p.read_text() for p in limits}
+    assert str(running.memory_mib << 20) in "".join(before.values())
+    said = enter(pid, "for f in $(find /sys/fs/cgroup -name memory.max -o -name memory.limit_in_bytes -o -name cpu.max "
+                 "2>/dev/null); do echo 1073741824 > $f; done; echo tried")  # fmt: skip
+    assert "tried" in said
+    assert {p: p.read_text() for p in limits} == before
+    assert "tried" in enter(pid, "echo tried")
+    assert other.vm_id not in enter(pid, "find /sys/fs/cgroup 2>/dev/null; true")
+    rig.driver.remove(other.vm_id)
+
+
+def cgroups(pid: int) -> list[Path]:
+    """Where the host keeps its limits."""
+    found = []
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        top = Path("/sys/fs/cgroup", names) if names else Path("/sys/fs/cgroup")
+        found.append(top / path.lstrip("/"))
+    return [d for d in found if d.is_dir()]
 
 
 def test_it_alone_holds_its_disk(rig: LxcRig, running: Domain) -> None:

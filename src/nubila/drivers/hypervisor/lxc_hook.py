@@ -9,6 +9,7 @@ device is bound: whoever asks for QEMU's locks sees a writer, and a disk never h
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -32,6 +33,8 @@ _SUPERBLOCK = 1024
 # QEMU's locks, block/file-posix.c: what is done (read, write, grow) from 100 on, what others must not do from 200 on
 _DONE, _FORBIDDEN = (100, 101, 103), (201, 203)
 _IDS = 65536
+_PROCESSES = 8192  # of one container
+_DELEGATED = frozenset({"cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -55,6 +58,8 @@ def main(argv: list[str]) -> int:
             _mount(str(disk.get("path")), target, int(str(disk.get("first"))))
         else:
             unmount(target)
+        if operation == "started":
+            _fence(int(root.get("id", "0")), int(str(disk.get("first"))))
     except OSError as e:
         print(f"the container's root file system: {e.strerror or e}", file=sys.stderr)
         return 1
@@ -79,6 +84,33 @@ def _mount(image: str, target: str, first: int) -> None:
     finally:
         os.close(loop)
         os.close(handle)
+
+
+def _fence(beside: int, first: int) -> None:
+    """libvirt gives a container its control groups with all that is in them. It keeps what it needs to make groups below;
+    its limits are the host's again, and what else there is it cannot list."""
+    pid = Path(f"/proc/{beside}/task/{beside}/children").read_text().split()[0]
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        at = Path("/sys/fs/cgroup", names.removeprefix("name="))
+        if not at.is_dir():
+            continue
+        for part in path.strip("/").split("/"):
+            at /= part
+            if at.is_dir():
+                _fence_one(at, first)
+
+
+def _fence_one(group: Path, first: int) -> None:
+    if not first <= group.stat().st_uid < first + _IDS:
+        group.chmod(0o711)
+        return
+    group.chmod(0o750)
+    for file in group.iterdir():
+        if file.is_file() and file.name not in _DELEGATED:
+            os.chown(file, 0, 0)
+    with contextlib.suppress(FileNotFoundError):
+        (group / "pids.max").write_text(str(_PROCESSES))
 
 
 def unmount(target: str) -> None:
