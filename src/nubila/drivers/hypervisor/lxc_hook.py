@@ -92,19 +92,20 @@ def _fence(beside: int, first: int) -> None:
     pid = Path(f"/proc/{beside}/task/{beside}/children").read_text().split()[0]
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
-        at = Path("/sys/fs/cgroup", names.removeprefix("name="))
-        if not at.is_dir():
-            continue
-        for part in path.strip("/").split("/"):
-            at /= part
-            if at.is_dir():
-                _fence_one(at, first)
+        top = Path("/sys/fs/cgroup", names.removeprefix("name="))
+        groups = [top / path.lstrip("/"), *(top / path.lstrip("/")).parents]
+        own = [g for g in groups if g != top and top in g.parents and _is_of(g, first)]
+        for group in own:
+            _take_limits_back(group)
+        if own and own[-1].parent != top:
+            own[-1].parent.chmod(0o711)
 
 
-def _fence_one(group: Path, first: int) -> None:
-    if not first <= group.stat().st_uid < first + _IDS:
-        group.chmod(0o711)
-        return
+def _is_of(group: Path, first: int) -> bool:
+    return group.is_dir() and first <= group.stat().st_uid < first + _IDS
+
+
+def _take_limits_back(group: Path) -> None:
     group.chmod(0o750)
     for file in group.iterdir():
         if file.is_file() and file.name not in _DELEGATED:
