@@ -26,7 +26,7 @@ from nubila.drivers.storage import tree
 _WITHIN_S = 20.0
 _UID = 1_099_999_999  # no vm's
 _SIZE_BYTES = 32 << 20
-_INIT = "#!/bin/sh\nread -r inside outside count < /proc/self/uid_map\necho NUBILA-PROBE $inside $outside $count\n"
+_INIT = "#!/bin/sh\nread -r inside outside count < /proc/self/uid_map\necho NUBILA-PROBE $inside $outside $count\nread -r _\n"
 # of the host: a shell, and what it is linked with on Debian
 _PARTS = ("/bin/dash", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6")
 

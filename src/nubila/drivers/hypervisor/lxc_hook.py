@@ -89,8 +89,12 @@ def _mount(image: str, target: str, first: int) -> None:
 def _fence(beside: int, first: int) -> None:
     """libvirt gives a container its control groups with all that is in them. It keeps what it needs to make groups below;
     its limits are the host's again, and what else there is it cannot list."""
-    pid = Path(f"/proc/{beside}/task/{beside}/children").read_text().split()[0]
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    try:
+        pid = Path(f"/proc/{beside}/task/{beside}/children").read_text().split()[0]
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return  # it has ended already
+    for line in lines:
         _, names, path = line.split(":", 2)
         top = Path("/sys/fs/cgroup", names.removeprefix("name="))
         groups = [top / path.lstrip("/"), *(top / path.lstrip("/")).parents]
