@@ -34,21 +34,24 @@ def look(settings: Settings) -> Standing:
         if (vm_id := vm_of(p)) is not None:
             found.add(f"QEMU of {vm_id}")
             held |= taps_of(p.pid)
+        elif (vm_id := container_of(p)) is not None:
+            found.add(f"container of {vm_id}")
     rows = world.link_rows(settings)
     names = {r["ifindex"]: r["ifname"] for r in rows}
     for r in rows:
         if r.get("linkinfo", {}).get("info_kind") == "bridge":
             found |= {f"bridge {r['ifname']}"} if "UP" in r["flags"] else set()
-        elif "UP" in r["flags"] and (r.get("master") in names.values()) and r["ifname"] in held:
+        elif "UP" in r["flags"] and (r.get("master") in names.values()) and (r["ifname"] in held or _is_veth(r)):
             found.add(f"tap {r['ifname']}")
     return frozenset(found | {f"nft table {family} {name}" for family, name in world.tables(settings)})
 
 
 def needed(settings: Settings, vms: Iterable[Json], ports: Iterable[Json]) -> Standing:
     """What has to stand for the VMs that are wished running, and what serves them."""
-    on = {v["id"] for v in vms if v["spec"].get("power") == "on" and not v["spec"].get("gone")}
+    wished = [v for v in vms if v["spec"].get("power") == "on" and not v["spec"].get("gone")]
+    on = {v["id"] for v in wished}
     wires = [p for p in ports if p["vm_id"] in on]
-    need = {f"process {k.name}" for k in KINDS if not k.once} | {f"QEMU of {vm_id}" for vm_id in on}
+    need = {f"process {k.name}" for k in KINDS if not k.once} | {f"{_kind(v)} of {v['id']}" for v in wished}
     if on:
         need |= {"process libvirtd", "process virtlogd"}
     for p in wires:
@@ -70,6 +73,23 @@ def vm_of(process: Process) -> str | None:
     name = words[words.index("-name") + 1] if "-name" in words[:-1] else ""
     guest = next((w.removeprefix("guest=") for w in name.split(",") if w.startswith("guest=")), "")
     return guest.rpartition(".e")[0] or None
+
+
+def container_of(process: Process) -> str | None:
+    """The vm of a container, by libvirt's process beside it."""
+    words = process.argv
+    if process.program != "libvirt_lxc" or "--name" not in words[:-1]:
+        return None
+    return words[words.index("--name") + 1].rpartition(".e")[0] or None
+
+
+def _kind(vm: Json) -> str:
+    return "container" if vm["spec"].get("virt_method") == "lxc" else "QEMU"
+
+
+def _is_veth(row: Json) -> bool:
+    """Half of a pair whose other half is in a container, and goes with it."""
+    return bool(row.get("linkinfo", {}).get("info_kind") == "veth")
 
 
 def _is(process: Process, child: str, settings: Settings) -> bool:

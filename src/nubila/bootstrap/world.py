@@ -41,9 +41,25 @@ def running(settings: Settings) -> list[Process]:
         if p.pid == os.getpid() or not p.program.startswith(PROGRAMS):
             continue
         named = p.variable(processes.NAME_VARIABLE) == settings.name
-        if named or any(root in word for word in p.argv for root in roots) or _lives_in(p.pid, settings):
+        if (
+            named
+            or any(root in word for word in p.argv for root in roots)
+            or _lives_in(p.pid, settings)
+            or _is_beside(p, settings)
+        ):
             found.append(p)
     return [*found, *_contained(found)]
+
+
+def _is_beside(process: Process, settings: Settings) -> bool:
+    """libvirt's process beside a container has nothing of ours in its words, but sees our directory as libvirt's."""
+    if process.program != "libvirt_lxc":
+        return False
+    try:
+        seen, ours = os.stat(f"/proc/{process.pid}/root/run/libvirt"), os.stat(settings.node_run_dir / "libvirt")
+    except OSError:
+        return False
+    return (seen.st_dev, seen.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _contained(found: list[Process]) -> list[Process]:
