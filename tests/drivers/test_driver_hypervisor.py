@@ -21,9 +21,10 @@ def test_every_driver_is_tested() -> None:
     assert set(RIGS) == set(DRIVERS)
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(n, marks=pytest.mark.real if n != "fake" else ()) for n in DRIVERS]
-)
+MARKS: dict[str, list[pytest.MarkDecorator]] = {"fake": [], "lxc": [pytest.mark.real, pytest.mark.long]}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=MARKS.get(n, [pytest.mark.real])) for n in DRIVERS])
 def rig(request: pytest.FixtureRequest, place: Path) -> Iterator[Rig]:
     path = place / request.param
     path.mkdir(mode=0o711)

@@ -20,7 +20,7 @@ from nubila.drivers.hypervisor import lxc_xml
 from nubila.drivers.hypervisor.base import Domain, DomainDisk
 from nubila.drivers.storage import qemu_img
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 LIMIT_BYTES = 64 << 10
 
 
