@@ -17,12 +17,22 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ARP, IP4, IP6, VLAN, LLDP = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88CC
 
 
+def opened(name: str) -> int:
+    """A handle of a persistent tap, as QEMU has one."""
+    handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(handle, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
 class Tap:
     """Opens a persistent tap as QEMU does."""
 
     def __init__(self, name: str):
-        self._handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.ioctl(self._handle, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        self._handle = opened(name)
         limit = time.monotonic() + 5
         while b'"forwarding"' not in _link(name):  # the kernel tells the bridge of the carrier a little later
             assert time.monotonic() < limit, "the bridge does not forward for this tap"

@@ -185,6 +185,21 @@ def test_a_removed_ports_address_is_free_at_once(driver: BridgeNetwork) -> None:
     tap.close()
 
 
+def test_of_several_addresses_dhcp_gives_the_first_and_another_as_soon_as_that_is_unassigned(
+    driver: BridgeNetwork, a: Tap
+) -> None:
+    first, other, six = A.addresses[0], "10.91.0.5", A.addresses[1]
+    driver.ensure_port(port(1, addresses=(first, other, six)))
+    assert _lease(a, A.mac)[0] == f.ip(first)
+    driver.ensure_port(port(1, addresses=(other, six)))
+    assert driver.observe().leases == ()
+    assert _lease(a, A.mac)[0] == f.ip(other)
+    heir = port(9, addresses=(first,))
+    tap = Tap(driver.ensure_port(heir))
+    assert _lease(tap, heir.mac)[0] == f.ip(first)
+    tap.close()
+
+
 def test_dhcp_outlives_the_driver_and_is_made_again_when_dead(driver: BridgeNetwork, a: Tap) -> None:
     _lease(a, A.mac)
     process = driver._dhcp_of(NAT.network_id)._process
@@ -285,10 +300,14 @@ def test_the_host_reaches_its_guests(a: Tap) -> None:
 
 def test_overlapping_networks_are_refused_with_the_reason(driver: BridgeNetwork) -> None:
     twin = Network(network_id="net-01k9xg2m4n5p6q7r8s9t0v1wtw", name="t", mtu=1500, nat=True, subnets=NAT.subnets)
+    driver.ensure_port(A)
     with pytest.raises(DriverError) as error:
         driver.ensure_network(twin)
     assert "overlaps" in error.value.reason
     assert {n.network_id for n in driver.observe().networks} == {NAT.network_id, INNER.network_id}
+    driver.remove_port(A.port_id)
+    driver.ensure_network(twin)  # what nothing is on is in nobody's way
+    assert {n.network_id for n in driver.observe().networks} == {twin.network_id, INNER.network_id}
 
 
 def test_foreign_tables_and_interfaces_stay(driver: BridgeNetwork, a: Tap) -> None:

@@ -278,3 +278,37 @@ def test_a_cancelled_port_leaves_by_itself(cloud: Installation, tenant: Tenant) 
         node.report(node.as_wished(vm_id, ports_gone=[told])).ok()
         assert tenant.owner.get(f"/v1/operations/{removal['id']}").ok()["state"] == "done"
         assert len(ports(tenant)) == 1
+
+
+BRIDGES = {"hypervisor": {"fake": {}}, "network": {"bridge": {"overlapping_ranges": False}}}
+
+
+def test_two_networks_of_one_range_are_not_placed_on_one_node_of_bridges(cloud: Installation, tenant: Tenant) -> None:
+    """Refused with the reason, before anything changes; a node whose wires can do it takes both."""
+    other = Tenant(cloud)
+    with puppet_of(cloud) as node:
+        node.open(drivers=BRIDGES)
+        cloud.operator().get("/v1/nodes")
+        first = node.running(tenant, "a")
+
+        def asked() -> bool:  # the fleet is looked at once a second
+            return other.owner.post("/v1/vms?plan=1", other.wish("b", virt_method=node.method)).status == 507
+
+        until(asked, 10)
+        with cloud.nothing_written("decision"):
+            refused(other.owner.post("/v1/vms", other.wish("b", virt_method=node.method)), 507, "no-capacity")
+        (kept,) = cloud.sql("select answer::text as kept from decision where node_id is null order by id desc limit 1")
+        said = json.loads(kept["kept"])["refusal"]["filters"]
+        assert {f["filter"]: f["refused"] for f in said}["ranges"] == 1
+        other.owner.post("/v1/networks", {"name": "apart", "subnets": [{"cidr": "10.55.0.0/24"}]}).ok()
+        apart = other.owner.post("/v1/vms", other.wish("b", virt_method=node.method, networks=["apart"])).ok()["vm"]
+        node.fulfil(apart["id"])
+        refusal = refused(other.owner.post("/v1/vms/b/ports", {"network": "default"}), 409, "conflict")
+        assert "overlaps" in refusal["detail"]
+        both = other.wish("c", virt_method=node.method, networks=["apart", "twin"])
+        other.owner.post("/v1/networks", {"name": "twin", "subnets": [{"cidr": "10.55.0.0/16"}]}).ok()
+        refused(other.owner.post("/v1/vms", both), 507, "no-capacity")
+        tenant.owner.delete("/v1/vms/a").ok()
+        node.fulfil(first)
+        other.owner.post("/v1/vms/b/ports", {"network": "default"}).ok()  # nobody is in its way any more
+    other.running("d")  # a node that can have both, and says so

@@ -28,6 +28,7 @@ node = st.builds(
     free_cores=st.integers(0, 16),
     free_memory_mib=st.integers(0, 4096),
     free_disk_gib=st.integers(0, 50),
+    overlapping_ranges=st.booleans(),
 )
 request_ = st.builds(
     Request,
@@ -49,6 +50,7 @@ def oracle(r: Request, n: Node) -> dict[str, int]:
         "virt-method": 0
         if (set(n.virt_methods) - {"lxc"} if r.virt_method is None else r.virt_method in n.virt_methods)
         else 1,
+        "ranges": 1 if n.id in r.crowded and not n.overlapping_ranges else 0,
         "physical-cores": max(0, r.cores - n.physical_cores),
         "cores": max(0, r.cores - n.free_cores),
         "memory": max(0, r.memory_mib - n.free_memory_mib),
@@ -98,6 +100,7 @@ def would_fit(r: Request, nodes: list[Node]) -> dict[str, int]:
 @settings(max_examples=300, deadline=None)
 @given(request_, st.lists(node, max_size=50))
 def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
+    r = msgspec.structs.replace(r, crowded=frozenset(n.id for n in nodes if n.id.int % 4 == 0))
     short = [oracle(r, n) for n in nodes]
     fitting = [i for i, s in enumerate(short) if not s]
     answer = decide(r, Nodes(nodes))

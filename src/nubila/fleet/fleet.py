@@ -60,4 +60,5 @@ def _node(row: Record) -> Node:
         free_disk_gib=free["disk_gib"],
         total_cores=inventory.get("cores", (0, 0))[0],
         total_memory_mib=inventory.get("memory_mib", (0, 0))[0],
+        overlapping_ranges=all(d.get("overlapping_ranges", False) for d in status.drivers.get("network", {}).values()),
     )

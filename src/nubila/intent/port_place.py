@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from uuid import UUID
 
 from nubila import errors
@@ -10,6 +11,7 @@ from nubila.intent.asking import Asking, builtins
 from nubila.model import network
 from nubila.model.draft import Draft, Effect, Row
 from nubila.model.ids import text
+from nubila.placement.nodes import Nodes
 
 
 def ports(
@@ -61,6 +63,17 @@ def place(
         "groups": [g["name"] for g in groups],
     }
     return Effect(action="create", kind="port", id=text("port", port_id), name=name, details=details)
+
+
+def crowded(networks: list[Row], known: list[list[str]], nodes: Nodes) -> frozenset[UUID]:
+    """The nodes on which ranges are in each other's way: of these networks and those that a node has (`known`: network
+    and node), or of these among themselves."""
+    ranges = [(n["id"], ipaddress.ip_network(s["cidr"])) for n in networks for s in n["subnets"]]
+    for (mine, a), (theirs, b) in itertools.combinations(ranges, 2):
+        if mine != theirs and a.version == b.version and a.overlaps(b):
+            return frozenset(n.id for n in nodes.rows)
+    chosen = {n["id"] for n in networks}
+    return frozenset(UUID(node_id) for network_id, node_id in known if network_id in chosen)
 
 
 def hold(draft: Draft, network_id: str, subnet_id: str, port_id: UUID, address: str) -> None:

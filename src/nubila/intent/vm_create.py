@@ -72,7 +72,10 @@ def create(
     cores, memory_mib = flavor["spec"]["cores"], flavor["spec"]["memory_mib"]
     disk_gib = body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"])
     method = body.virt_method or (next(iter(vm.CONTAINERS)) if _is_root(picture) else None)
-    request = Request(cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=method, seed=seed)
+    clashes = port_place.crowded(networks, view.get("crowded") or [], nodes)
+    request = Request(
+        cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=method, crowded=clashes, seed=seed
+    )
     needs = {"vms": 1, "cores": cores, "memory_mib": memory_mib, "volumes": 1, "disk_gib": disk_gib}
     over = over_quota(needs, view["quota"] or {})
     if over is not None:

@@ -53,6 +53,12 @@ def virt_method(request: Request, nodes: Nodes) -> Ints:
     return _missing(nodes.virt.get(request.virt_method, nodes.none()))
 
 
+def ranges(request: Request, nodes: Nodes) -> Ints:
+    if not request.crowded:
+        return np.zeros(len(nodes), dtype=np.int64)
+    return _missing([n.overlapping_ranges or n.id not in request.crowded for n in nodes.rows])
+
+
 def cores_of_one_node(request: Request, nodes: Nodes) -> Ints:
     return np.maximum(0, request.cores - nodes.physical_cores)
 
@@ -85,6 +91,11 @@ FILTERS: tuple[Filter, ...] = (
     Filter(
         "virt-method", "do not offer the virt method", "", virt_method,
         one="does not offer the virt method", fix="Leave the virt method out: the best that a node offers is taken.",
+    ),
+    Filter(
+        "ranges", "have another network with an overlapping range", "", ranges,
+        one="has another network whose range overlaps that of a network asked for",
+        fix="Ask for networks with other ranges, or try again when the other network has left that node.",
     ),
     Filter(
         "physical-cores", "have fewer physical cores than the VM asks for", "cores", cores_of_one_node, "cores",

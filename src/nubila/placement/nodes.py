@@ -24,6 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     disk_gib: int
     virt_method: str | None = None  # None: the best of those that boot a disk
     zone: str | None = None
+    crowded: frozenset[UUID] = frozenset()  # nodes with a network whose range overlaps one that is asked for
     seed: int = 0  # of the draft: ties are broken the same way each time the draft is made
 
 
@@ -42,6 +43,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     free_disk_gib: int
     total_cores: int = 0
     total_memory_mib: int = 0
+    overlapping_ranges: bool = True  # it can have networks with one range side by side, or does not say
 
 
 class Nodes:

@@ -35,7 +35,11 @@ select now() as now,
    from network n where n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as networks,
  (select jsonb_agg(jsonb_build_object('id', g.id, 'name', g.name, 'generation', g.generation)) from security_group g
    where g.project_id = $1 and g.removed_at is null)::text as groups,
- (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken
+ (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken,
+ (select jsonb_agg(distinct jsonb_build_array(n.id, p.node_id)) from network n join subnet s on s.network_id = n.id and s.removed_at is null
+    join subnet o on o.cidr && s.cidr and o.network_id <> n.id and o.removed_at is null
+    join port p on p.network_id = o.network_id and p.removed_at is null
+   where $13 and n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as crowded
 """
 )
 
@@ -94,14 +98,16 @@ class VmStore:
         networks: tuple[list[str], list[UUID]] | None,
         keys: tuple[list[str], list[UUID]],
         random: Sequence[int],
+        crowding: bool = True,
     ) -> dict[str, Any]:
-        """Everything that create decides on. `networks` None asks for all of the project's."""
+        """Everything that create decides on. `networks` None asks for all of the project's. `crowding`: and on which
+        nodes other networks are in the way of which of them."""
         names, ids = networks or ([], [])
         row = await self._db.row(
-            CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name
+            CREATE, project_id, *flavor, *image, names, ids, *keys, list(random), networks is None, name, crowding
         )
         assert row is not None
-        return decode(row, "project", "quota", "flavor", "image", "keys", "networks", "groups")
+        return decode(row, "project", "quota", "flavor", "image", "keys", "networks", "groups", "crowded")
 
     async def one_view(self, project_id: UUID | None, vm_id: UUID | None, name: str) -> dict[str, Any] | None:
         """By id, or by name within a project."""

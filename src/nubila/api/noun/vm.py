@@ -140,6 +140,7 @@ async def create_vm(call: ApiCall) -> Answer:
 
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         networks = None if body.networks is None else _split("network", body.networks)
+        nodes = await c.fleet.snapshot()
         view = await c.vms.create_view(
             project_id,
             name=body.name,
@@ -148,9 +149,9 @@ async def create_vm(call: ApiCall) -> Answer:
             networks=networks,
             keys=_split("keypair", body.keys),
             random=[c.random_int(62) for _ in range(16)],
+            crowding=not all(n.overlapping_ranges for n in nodes.rows),
         )
         seed, entropy = c.random_int(32), [c.random_int(40) for _ in range(8)]
-        nodes = await c.fleet.snapshot()
         asked = asking(view["now"])
         outcome = create(body, view, nodes, asked, seed=seed, sealed=sealed, entropy=entropy)
         if isinstance(outcome, errors.NoCapacity) and outcome.inside is not None:
@@ -256,7 +257,10 @@ async def placement(call: ApiCall) -> Answer:
         raise errors.NotFound("No decision is stored for this VM.")
     answer = msgspec.json.decode(made["answer"])
     if not is_operator(call):
-        answer = {"request": {k: v for k, v in answer["request"].items() if k != "seed"}, "placed": True}
+        request = {
+            k: v for k, v in answer["request"].items() if k not in ("seed", "crowded")
+        }  # of nodes they know nothing
+        answer = {"request": request, "placed": True}
     return Answer(body={"vm_id": text("vm", row["id"]), "decided_at": made["created_at"], **answer})
 
 

@@ -114,6 +114,9 @@ class BridgeNetwork:
             ready = self._ready.get(network.network_id) == network and self._base_loaded
             if ready and self._serving(network.network_id) and _there(name):
                 return name
+            for other in records.networks.all():
+                if overlap(network, [other]) is not None and not records.ports_of(other.network_id):
+                    self.remove_network(other.network_id)  # nothing is on it: it waits for its removal only
             refusal = overlap(network, records.networks.all()) or taken_range(network, self.ranges())
             if refusal is not None:
                 raise DriverError(refusal, again=False)
