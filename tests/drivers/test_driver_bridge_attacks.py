@@ -12,16 +12,16 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import driver_frames as f
 import pytest
-from driver_frames import IP4, IP6, Tap, ether
+from driver_frames import IP4, Tap, ether
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError
-from nubila.drivers.network import bridge, nft
+from nubila.drivers.network import bridge
 from nubila.drivers.network.base import Group, Options, Rule
 from nubila.drivers.network.bridge import BridgeNetwork
 
@@ -121,52 +121,42 @@ def test_a26_without_the_rules_the_flood_would_be_seen(driver: BridgeNetwork, b:
         assert spoofed_while_it_is_plugged_in(driver, b, 1) > 0
 
 
-def bad_among_good(driver: BridgeNetwork, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """Group -> whether it was loaded; the worst of ten, all wished at once, is one that no kernel takes."""
-    monkeypatch.setattr(bridge, "check_group", lambda group: group)
-    groups = [
-        Group(group_id=f"sg-01{n:024d}", rules=(Rule(direction="in", protocol="tcp", ports=(n, n if n else 99999)),))
+def groups_of(bad: int) -> list[Group]:
+    """Ten of them; one has a rule that no kernel takes."""
+    return [
+        Group(
+            group_id=f"sg-01{n:024d}",
+            rules=(Rule(direction="in", protocol="tcp", ports=(n + 1, 99999 if n == bad else n + 1)),),
+        )
         for n in range(10)
     ]
-    loaded: dict[str, bool] = {}
-    gate = threading.Barrier(len(groups))
 
-    def load(group: Group) -> None:
+
+def refused(load: Callable[[Group], None], bad: int) -> list[int]:
+    """Which of ten groups that are wished at the same time are not loaded."""
+    groups = groups_of(bad)
+    gate, lost = threading.Barrier(len(groups)), list[int]()
+
+    def one(n: int) -> None:
         gate.wait()
         try:
-            driver.ensure_group(group)
-            loaded[group.group_id] = True
+            load(groups[n])
         except DriverError:
-            loaded[group.group_id] = False
+            lost.append(n)
 
-    threads = [threading.Thread(target=load, args=(g,)) for g in groups]
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(groups))]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    for g in groups:
-        with contextlib.suppress(DriverError):
-            driver.remove_group(g.group_id)
-    return loaded
+    return sorted(lost)
 
 
 def test_a26_one_bad_rule_holds_up_no_other(driver: BridgeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = bad_among_good(driver, monkeypatch)
-    assert [g for g, there in loaded.items() if not there] == [f"sg-01{0:024d}"]
-
-
-def test_a26_if_one_transaction_decided_for_all_it_would_be_seen(
-    driver: BridgeNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def all_or_none(batch: list[nft._Wish]) -> None:
-        time.sleep(0.2)  # so that the others gather
-        error = nft._try([c for wish in batch for c in wish.commands])
-        for wish in batch:
-            wish.error = error
-            wish.done.set()
-
-    monkeypatch.setattr(nft, "_carry_out", all_or_none)
-    assert sum(not there for there in bad_among_good(driver, monkeypatch).values()) > 1
+    monkeypatch.setattr(bridge, "check_group", lambda group: group)
+    assert refused(driver.ensure_group, 3) == [3]
+    for g in groups_of(-1):
+        driver.remove_group(g.group_id)
 
 
 # --- A27
@@ -264,11 +254,6 @@ def test_a28_of_the_hosts_ports_only_dns_and_metadata_answer(
         assert answered_tcp(a, gateway, METADATA, ports) == {80}
         assert answered_tcp(a, gateway, ELSEWHERE, LISTENING) == set()
         assert answered_udp(a, gateway, ports) == {53}
-        for number in (*LISTENING, 80):
-            a.send(ether(A.mac, gateway, IP6, _syn6(A6, GATEWAY6, number)))
-        a.send(ether(A.mac, gateway, IP6, _syn6(A6, GATEWAY6, 53)))
-        answers = a.receive(lambda x: x[12:14] == b"\x86\xdd" and x[20] == 6)
-        assert [struct.unpack_from(">H", x, 54)[0] for x in answers if x[12:14] == b"\x86\xdd" and x[20] == 6] == [53]
 
 
 def test_a28_dhcp_answers_too(a: Tap) -> None:
@@ -281,9 +266,3 @@ def test_a28_without_the_guard_the_services_would_be_seen(driver: BridgeNetwork,
     with host_full_of_services(driver), unguarded(driver, ("inet", "guest-to-host")):
         assert set(LISTENING) <= answered_tcp(a, gateway, GATEWAY4, LISTENING)
         assert set(LISTENING) <= answered_tcp(a, gateway, ELSEWHERE, LISTENING)
-
-
-def _syn6(source: str, target: str, number: int) -> bytes:
-    body = struct.pack(">HHIIBBHHH", 5003, number, 1, 0, 5 << 4, f.SYN, 1024, 0, 0)
-    pseudo = f.ip(source) + f.ip(target) + struct.pack(">II", len(body), 6)
-    return f.ip6(source, target, 6, body[:16] + struct.pack(">H", f.checksum(pseudo + body)) + body[18:], 64)
