@@ -73,7 +73,8 @@ class RealHost(Host):
             seen = look(path, path.stem, path.suffix[1:])
             if seen is not None:
                 found["volume"][path.stem] = {"size_gib": seen.size_gib, "snapshots": list(seen.snapshots)}
-        found["image"] = {p.name: {} for p in (disks / "images").glob("*")}
+        for kind in ("image", "export"):
+            found[kind] = {p.name: {} for p in (disks / f"{kind}s").glob("*")}
         for link in json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, check=True).stdout):
             table, kind, its_id = [*link.get("ifalias", "").split(":"), "", "", ""][:3]
             if table == self.name:

@@ -44,7 +44,7 @@ def real_benches() -> Iterator[list[Bench]]:
         try:
             for n in range(HOSTS):
                 host = RealHost(cloud, f"nbcrash{n}")
-                made.append(Bench(host, Tenant(cloud, cidr=f"10.9{n}.0.0/16")))
+                made.append(Bench(host, Tenant(cloud, cidr=f"10.9{n}.0.0/16", cidr6=f"fd09:{n}::/64")))
                 host.start()
             for bench in made:
                 wait_node(cloud, bench.host.name)
@@ -52,7 +52,7 @@ def real_benches() -> Iterator[list[Bench]]:
             yield made
         finally:
             for bench in made:
-                print((cloud.logs / f"{bench.host.name}.log").read_text()[-4000:])
+                print((cloud.logs / f"{bench.host.name}.log").read_text()[-4000:])  # shown when it failed
                 bench.host.close()
 
 

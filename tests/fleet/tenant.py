@@ -23,6 +23,7 @@ class Tenant:
         name: str | None = None,
         *,
         cidr: str = "10.9.0.0/16",
+        cidr6: str = "fd09::/64",
         quota: dict[str, int] | None = None,
     ):
         self.cloud = cloud
@@ -33,7 +34,7 @@ class Tenant:
         self.user = f"{self.name}-owner"
         self.token = self.person(self.user, "owner")
         self.owner = cloud.caller("user", self.token)
-        body = {"name": "default", "subnets": [{"cidr": cidr}, {"cidr": "fd09::/64"}]}
+        body = {"name": "default", "subnets": [{"cidr": cidr}, {"cidr": cidr6}]}
         self.network_id: str = self.owner.post("/v1/networks", body).ok()["id"]
 
     def person(self, name: str, role: str) -> str:

@@ -46,7 +46,7 @@ class Disk:
         (self._top / "filler").unlink(missing_ok=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small() -> Iterator[tuple[Installation, Disk]]:
     nobody = pwd.getpwnam("nobody")
     top = Path(tempfile.mkdtemp(prefix="nbpg-", dir="/tmp"))

@@ -26,7 +26,7 @@ from tests.fleet.tenant import Tenant
 
 pytestmark = pytest.mark.slow
 EXHAUSTIVE = os.environ.get("NUBILA_EXHAUSTIVE") == "1"
-SAMPLE, SEED = 25, 20261121
+SAMPLE, SEED = 16, 20261121
 _NUMBER = itertools.count(1)
 
 
