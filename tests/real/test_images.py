@@ -11,11 +11,12 @@ import pytest
 
 from tests.fleet.installation import until
 from tests.real.conftest import Cloud, Guest
-from tests.real.test_volumes import Volumes
+from tests.real.test_volumes import Volumes, read, write
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
 CANARY = "canary-71c2"
+MARK_MIB = 900  # of a boot disk of 1 GiB
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +37,22 @@ def image(source: Guest, name: str, **body: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_guest_booted_from_the_image_of_another_has_its_files(vm: Guest, cloud: Cloud) -> None:
-    """First of the running one, then of the same one stopped, with what it wrote in between."""
-    vm.ssh(f"echo {CANARY}-running > /root/mark; sync")
+def test_a_guest_booted_from_the_image_of_another_has_its_bytes(vm: Guest, cloud: Cloud) -> None:
+    """First of the running one, then of the same one stopped, with what it wrote in between to the end of its boot disk:
+    its files are in memory."""
+    write(vm, "vda", f"{CANARY}-running", MARK_MIB)
     image(vm, "live", vm="source")
-    vm.ssh(f"echo {CANARY}-stopped > /root/mark; sync")
+    write(vm, "vda", f"{CANARY}-stopped", MARK_MIB)
     vm.verb("POST", "/stop", {"timeout_s": 60})
     image(vm, "cold", vm="source")
     for name, mark in (("cold", "stopped"), ("live", "running")):
         copy = cloud.create(f"from-{name}", image=name)
         copy.reachable()
-        assert copy.ssh("cat /root/mark") == f"{CANARY}-{mark}"
+        assert read(copy, "vda", MARK_MIB) == f"{CANARY}-{mark}"
         copy.verb("DELETE")
     vm.verb("POST", "/start")
     vm.reachable()
-    assert vm.ssh("cat /root/mark") == f"{CANARY}-stopped"
+    assert read(vm, "vda", MARK_MIB) == f"{CANARY}-stopped"
     assert not list((Path(vm.cloud.top) / "var").glob("node/disks/exports/*"))
 
 

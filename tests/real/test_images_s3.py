@@ -14,6 +14,8 @@ from bench.real import guest
 from obstore.store import S3Store
 
 from tests.real.conftest import Cloud
+from tests.real.test_images import MARK_MIB
+from tests.real.test_volumes import read, write
 from tests.rgw import gateway, settings
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
@@ -42,7 +44,7 @@ def test_a_guest_boots_from_radosgw_and_its_own_image_goes_there(remote: tuple[C
     assert f"images/{mini['sha256']}" in stored(bucket)
     vm = cloud.create("first")
     vm.reachable()
-    vm.ssh("echo through-the-bucket > /root/mark; sync")
+    write(vm, "vda", "through-the-bucket", MARK_MIB)
     vm.verb("POST", "/stop", {"timeout_s": 60})
     body = {"name": "second", "format": "qcow2", "vm": "first"}
     answer = cloud.made.call(0, "POST", "/v1/images?wait=120", body, user)
@@ -51,4 +53,4 @@ def test_a_guest_boots_from_radosgw_and_its_own_image_goes_there(remote: tuple[C
     assert f"images/{made['sha256']}" in stored(bucket)
     again = cloud.create("again", image="second")
     again.reachable()
-    assert again.ssh("cat /root/mark") == "through-the-bucket"
+    assert read(again, "vda", MARK_MIB) == "through-the-bucket"
