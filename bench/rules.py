@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if "--inside" in sys.argv:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of what cleans up
         print(json.dumps(inside(int(sys.argv[-1]))))
     else:
         print(run("--quick" in sys.argv))
