@@ -32,6 +32,9 @@ GRACE_S: dict[str, float] = {
     "network": 30.0,
     "image": 86400.0,
     "process": 60.0,
+    "container-process": 60.0,
+    "container": 60.0,
+    "container-log": 86400.0,
     "console": 60.0,
     "log": 86400.0,  # QEMU's last words are read when something went wrong
     "chain": 60.0,
@@ -42,6 +45,9 @@ ORDER = tuple(GRACE_S)  # a domain before what it uses, ports before their netwo
 # What is no object itself, by the driver that finds and removes it.
 LEFTOVERS: dict[str, str] = {
     "process": "hypervisor",
+    "container-process": "hypervisor",
+    "container": "hypervisor",
+    "container-log": "hypervisor",
     "console": "hypervisor",
     "log": "hypervisor",
     "chain": "network",

@@ -263,6 +263,7 @@ def _probe(settings: Settings, drivers: Drivers) -> None:
     """Which virt methods really boot a guest here. It may take seconds once per boot of the host, so it runs in the
     link's thread before a session opens, and delays no adopting and serving."""
     from nubila.agent import probe
+    from nubila.drivers import DriverError
     from nubila.drivers.hypervisor.kvm import probe_kvm
     from nubila.drivers.hypervisor.lxc_xml import METHOD
     from nubila.drivers.hypervisor.several import Several
@@ -280,7 +281,11 @@ def _probe(settings: Settings, drivers: Drivers) -> None:
     if usable:
         several.drivers["libvirt"].use_methods(("kvm", "qemu"))  # type: ignore[attr-defined]
     lxc: Any = several.drivers["lxc"]
-    usable, reason = probe.containers(lxc, lxc.lacks(), settings.node_dir / "lxc")
+    try:
+        lacks = lxc.lacks()
+    except DriverError as e:  # our libvirtd does not answer now: machines have to wait too
+        lacks = e.reason
+    usable, reason = probe.containers(lxc, lacks, settings.node_dir / "lxc")
     LOG.info("lxc.probed", usable=usable, reason=reason)
     lxc.use_methods((METHOD,) if usable else (), "" if usable else reason)
 

@@ -40,8 +40,9 @@ class Leftovers:
                 if known == left:
                     os.kill(pid, signal.SIGKILL)
             return
-        directory = {"console": self._daemons.console_dir, "log": self._daemons.directory / "log" / "qemu"}[left.kind]
-        if vm_of(left.name, left.kind) == left.owner:
+        places = {"console": self._daemons.console_dir, "log": self._daemons.directory / "log" / "qemu"}
+        directory = places.get(left.kind)  # other kinds are other drivers'
+        if directory is not None and vm_of(left.name, left.kind) == left.owner:
             (directory / left.name).unlink(missing_ok=True)
 
     def _processes(self) -> Iterator[tuple[Leftover, int]]:

@@ -39,7 +39,7 @@ class Leftovers:
             for known, pid in self._processes():  # looked for again: a pid may be another's by now
                 if known == left:
                     os.kill(pid, signal.SIGKILL)
-        elif _owner(left.kind, left.name) == left.owner:
+        elif left.kind in ("container", "container-log") and _owner(left.kind, left.name) == left.owner:
             if left.kind == "container":
                 self._places.remove(left.name)
             else:
