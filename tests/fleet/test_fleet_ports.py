@@ -312,3 +312,23 @@ def test_two_networks_of_one_range_are_not_placed_on_one_node_of_bridges(cloud: 
         node.fulfil(first)
         other.owner.post("/v1/vms/b/ports", {"network": "default"}).ok()  # nobody is in its way any more
     other.running("d")  # a node that can have both, and says so
+
+
+def test_where_nothing_is_plugged_while_a_vm_runs_it_is_refused_and_works_when_it_is_off(
+    cloud: Installation, tenant: Tenant
+) -> None:
+    with puppet_of(cloud) as node:
+        node.open(drivers={"hypervisor": {"fake": {"nic_hotplug": False}}})
+        vm_id = node.running(tenant, "a")
+        (own,) = ports(tenant)
+        refused(tenant.owner.post("/v1/vms/a/ports", {"network": "second"}), 422, "unsupported")
+        tenant.owner.post("/v1/vms/a/stop", {"mode": "hard"}).ok()
+        node.fulfil(vm_id)
+        added = tenant.owner.post("/v1/vms/a/ports", {"network": "second"}).ok()
+        told = [{"port_id": n["port_id"], "epoch": 1, "held": True} for n in node.wish(vm_id)["nics"]]
+        node.report(node.as_wished(vm_id, ports=told, repairs=node.wish(vm_id)["repairs"])).ok()
+        assert tenant.owner.get(f"/v1/operations/{added['operation']['id']}").ok()["state"] == "done"
+        tenant.owner.post("/v1/vms/a/start").ok()
+        node.fulfil(vm_id)
+        refused(tenant.owner.delete(f"/v1/ports/{own['id']}"), 422, "unsupported")
+        assert len(ports(tenant)) == 2

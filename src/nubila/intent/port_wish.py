@@ -75,7 +75,7 @@ def create(body: PortCreate, view: View, place: View, groups: list[Row], asking:
 
 def remove(port: Row, view: View, asking: Asking) -> Outcome:
     row, spec = opened(view)
-    fault = barred(row, spec) or leaving(port) or _last(port, view)
+    fault = barred(row, spec) or leaving(port) or _last(port, view) or _fixed(row, view)
     if fault is not None:
         return fault
     draft = asking.draft()
@@ -264,11 +264,15 @@ def _no_room(row: Row, view: View) -> errors.NubilaError | None:
             f"VM '{row['name']}' has {len(view['ports'])} ports, and {network.PORTS_MAX} is the most.",
             fix="Remove one of them first.",
         )
-    if _runs(row) and not view["capabilities"].get("nic_hotplug", True):
-        return errors.Unsupported(
-            f"The hypervisor of VM '{row['name']}' cannot plug a port in while it runs.", fix="Stop the VM first."
-        )
-    return None
+    return _fixed(row, view)
+
+
+def _fixed(row: Row, view: View) -> errors.Unsupported | None:
+    if not _runs(row) or view["capabilities"].get("nic_hotplug", True):
+        return None
+    return errors.Unsupported(
+        f"The hypervisor of VM '{row['name']}' plugs no port in or out while it runs.", fix="Stop the VM first."
+    )
 
 
 def _last(port: Row, view: View) -> errors.Conflict | None:

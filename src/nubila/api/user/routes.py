@@ -248,7 +248,7 @@ ROWS: tuple[Route, ...] = (
         held=True,
         errors=VERBS,
     ),
-    Route("DELETE", f"{V}/ports/{{port}}", "port.remove", port.remove_port, status=202, held=True, errors=CLAIMS),
+    Route("DELETE", f"{V}/ports/{{port}}", "port.remove", port.remove_port, status=202, held=True, errors=VERBS),
     Route(
         "POST",
         f"{V}/ports/{{port}}/addresses",
