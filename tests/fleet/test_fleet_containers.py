@@ -145,10 +145,11 @@ ASKED: dict[str, list[Ask]] = {
 
 def test_every_missing_capability_is_skipped_by_the_suite_or_refused_by_name(tmp_path: Path) -> None:
     missing = {k for k, v in msgspec.to_builtins(says(tmp_path)).items() if v is False}
-    assert missing == set(ASKED)
+    by_kernel = {"crash", "suspend"}  # there on some machines; the verb of the second is refused as for every driver
+    assert missing - by_kernel == set(ASKED)
     skipped = set(re.findall(r"pytest\.skip\(\"capability (\w+)\"\)", SUITE.read_text()))
     beside = {"more_disks", "disk_limits", "live_copies"}  # tried in the cases of disk_hotplug and live_snapshots
-    assert missing - beside <= skipped
+    assert (missing | by_kernel) - beside <= skipped
 
 
 @pytest.mark.parametrize("capability", ASKED)

@@ -39,6 +39,7 @@ _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "crashed",
 }
 _NEEDED = Path(lxc_xml.EMULATOR)
+_FREEZER = Path("/sys/fs/cgroup/freezer")  # libvirt 9.0 freezes by cgroups of version 1 only
 PACKAGE = "libvirt-daemon-driver-lxc"
 _NO = "a container cannot do that"
 
@@ -86,6 +87,7 @@ class LxcHypervisor:
             virt_methods=self._methods,
             reason=self._reason,
             crash=self._tells_ends,
+            suspend=_FREEZER.is_dir(),
             panic=False,
             live_resize=False,
             media=False,
