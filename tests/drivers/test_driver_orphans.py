@@ -36,6 +36,7 @@ from nubila.model import ids
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("netns")]
 TABLE = "orphantest"
+CONTAINERS = frozenset(k for k in garbage.ORDER if k.startswith("container"))  # left by the driver `lxc` alone
 THEIRS = ("bridge named like ours", "bridge", "table of our name", "table", "chain in our table", "domain")
 
 
@@ -265,7 +266,7 @@ def test_each_of_twenty_leftovers_is_found_and_none_of_twenty_foreign_things_is_
         (process,) = [name for kind, name in found if kind == "process"]
         assert process.split(".")[0] == str(qemu.pid)
         assert len(found) == 21
-        assert {kind for kind, _ in found} == set(garbage.ORDER)  # of every kind that there is
+        assert {kind for kind, _ in found} == set(garbage.ORDER) - CONTAINERS  # of every kind that there is
         assert shown <= seen_foreign(node)
         for _ in range(4):  # a network goes once its ports are gone
             node.sweep()
