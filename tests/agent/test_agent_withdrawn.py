@@ -142,7 +142,7 @@ EVENTS: dict[str, Any] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=30))
 def test_a_number_is_given_once_and_what_is_done_was_done_for_it(events: list[str]) -> None:
     """Mutants: a cancel that counts one back, and a number that is the next after what is wished: each fails here."""

@@ -12,6 +12,8 @@ import pytest
 from bench.installation import Installation, installation
 from bench.real import guest
 
+USER_DATA = "#!/bin/sh\necho user-data-ran > /run/marker\n"
+
 
 class Guest:
     """A vm seen from inside."""
@@ -97,7 +99,15 @@ class Cloud:
         return Guest(self.made, name, self.key)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
+def vm(cloud: Cloud) -> Guest:
+    """The guest that verbs are tried on, one after the other: each test leaves it running."""
+    made = cloud.create("verbs", user_data=USER_DATA, boot_string="boot=me")
+    made.reachable()
+    return made
+
+
+@pytest.fixture(scope="package")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     key = tmp_path_factory.mktemp("key") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)

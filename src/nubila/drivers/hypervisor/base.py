@@ -108,12 +108,9 @@ LIMITS = (
 
 
 def limits_text(limits: tuple[int, ...]) -> str:
-    """For people; '' where nothing is limited."""
-    return (
-        " ".join(f"{name}={value}" for name, value in zip(LIMITS, limits, strict=True) if value)
-        if any(limits[:-1])
-        else ""
-    )
+    """For people; '' where nothing is limited. How long a burst may last says nothing where there is none."""
+    shown = zip(LIMITS, limits if any(limits[4:8]) else limits[:4], strict=False)
+    return " ".join(f"{name}={value}" for name, value in shown if value)
 
 
 def held(disk: DomainDisk) -> Held:
