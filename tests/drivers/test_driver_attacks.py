@@ -1,4 +1,4 @@
-"""A24: what tenants may say reaches XML, packet rules and DHCP as the value of one leaf, or not at all.
+"""A24 (and a part of A26): what tenants may say reaches XML, packet rules and DHCP as the value of one leaf, or not at all.
 
 500 strings, each in each place. A value that is taken makes the same configuration as a harmless one, but for itself. The
 twins take the guard away and show that the judge would have seen it.
@@ -21,7 +21,7 @@ from test_driver_libvirt_xml import DOMAIN, LEAVES, build
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError
-from nubila.drivers.network import bridge_groups, bridge_nft
+from nubila.drivers.network import bridge_groups, bridge_nft, nft
 from nubila.drivers.network.base import Group, Network, Port, Rule
 from nubila.drivers.network.bridge_dhcp import _config, _host_lines
 from nubila.drivers.network.bridge_wish import check_group, check_network, check_port
@@ -214,3 +214,16 @@ def test_a24_names_that_reach_a_host_are_refused_at_the_door() -> None:
                 continue
             assert re.fullmatch("[a-z0-9]([a-z0-9.-]*[a-z0-9])?", taken), value
         assert getattr(msgspec.convert({**good, field: "web-1"}, VmCreate), field) == "web-1"
+
+
+def test_a26_what_is_bad_is_found_among_many_with_few_tries() -> None:
+    tries: list[int] = []
+
+    def taken(some: list[int]) -> bool:
+        tries.append(len(some))
+        return not {17, 600} & set(some)
+
+    assert nft.sound(list(range(1000)), taken) == [n for n in range(1000) if n not in (17, 600)]
+    assert len(tries) < 50
+    assert nft.sound([17], taken) == []
+    assert nft.sound([], taken) == []

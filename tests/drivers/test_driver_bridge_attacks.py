@@ -17,11 +17,11 @@ from pathlib import Path
 
 import driver_frames as f
 import pytest
-from driver_frames import IP4, Tap, ether
+from driver_frames import IP4, IP6, Tap, ether
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError
-from nubila.drivers.network import bridge
+from nubila.drivers.network import bridge, bridge_groups, nft
 from nubila.drivers.network.base import Group, Options, Rule
 from nubila.drivers.network.bridge import BridgeNetwork
 
@@ -155,6 +155,26 @@ def refused(load: Callable[[Group], None], bad: int) -> list[int]:
 def test_a26_one_bad_rule_holds_up_no_other(driver: BridgeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "check_group", lambda group: group)
     assert refused(driver.ensure_group, 3) == [3]
+    assert {g.group_id for n, g in enumerate(groups_of(3)) if n != 3} <= set(driver.observe().groups)
+    for g in groups_of(-1):
+        driver.remove_group(g.group_id)
+
+
+def test_a26_if_one_transaction_decided_for_all_it_would_be_seen(
+    driver: BridgeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_or_none(batch: list[nft._Wish]) -> None:
+        time.sleep(0.3)  # so that the others gather
+        error = nft._try([c for wish in batch for c in wish.commands])
+        for wish in batch:
+            wish.error = error
+            wish.done.set()
+
+    loader = nft.Loader()
+    load = lambda group: loader.load(bridge_groups.group(TABLE, group))  # noqa: E731
+    assert refused(load, 3) == [3]
+    monkeypatch.setattr(nft, "_carry_out", all_or_none)
+    assert any(len(refused(load, bad)) > 1 for bad in range(4))  # whoever comes first is alone
     for g in groups_of(-1):
         driver.remove_group(g.group_id)
 
@@ -254,6 +274,13 @@ def test_a28_of_the_hosts_ports_only_dns_and_metadata_answer(
         assert answered_tcp(a, gateway, METADATA, ports) == {80}
         assert answered_tcp(a, gateway, ELSEWHERE, LISTENING) == set()
         assert answered_udp(a, gateway, ports) == {53}
+        known = ["ip", "-6", "neigh", "replace", A6, "lladdr", A.mac, "dev", driver.observe().networks[0].bridge]
+        subprocess.run(known, check=True)
+        for number in (*LISTENING, 80):
+            a.send(ether(A.mac, gateway, IP6, _syn6(A6, GATEWAY6, number)))
+        a.send(ether(A.mac, gateway, IP6, _syn6(A6, GATEWAY6, 53)))
+        answers = a.receive(lambda x: x[12:14] == b"\x86\xdd" and x[20] == 6)
+        assert [struct.unpack_from(">H", x, 54)[0] for x in answers if x[12:14] == b"\x86\xdd" and x[20] == 6] == [53]
 
 
 def test_a28_dhcp_answers_too(a: Tap) -> None:
@@ -266,3 +293,9 @@ def test_a28_without_the_guard_the_services_would_be_seen(driver: BridgeNetwork,
     with host_full_of_services(driver), unguarded(driver, ("inet", "guest-to-host")):
         assert set(LISTENING) <= answered_tcp(a, gateway, GATEWAY4, LISTENING)
         assert set(LISTENING) <= answered_tcp(a, gateway, ELSEWHERE, LISTENING)
+
+
+def _syn6(source: str, target: str, number: int) -> bytes:
+    body = struct.pack(">HHIIBBHHH", 5003, number, 1, 0, 5 << 4, f.SYN, 1024, 0, 0)
+    pseudo = f.ip(source) + f.ip(target) + struct.pack(">II", len(body), 6)
+    return f.ip6(source, target, 6, body[:16] + struct.pack(">H", f.checksum(pseudo + body)) + body[18:], 64)

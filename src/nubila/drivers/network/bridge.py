@@ -36,7 +36,7 @@ from nubila.drivers.network.bridge_links import Link, Links, have_bridge
 from nubila.drivers.network.bridge_records import Records
 from nubila.drivers.network.bridge_rule import Json, bridge_name, prefix, tap_name
 from nubila.drivers.network.bridge_wish import check_group, check_id, check_network, check_port, check_table, overlap
-from nubila.drivers.network.nft import Loader
+from nubila.drivers.network.nft import Loader, sound
 from nubila.drivers.places import require_searchable
 
 
@@ -284,9 +284,10 @@ class BridgeNetwork:
         groups, ports = records.groups.all(), records.ports.all()
         try:
             self._nft.load(rules.whole(self._table, networks, groups, ports, port))
-        except DriverError:  # one of them is bad: each for itself, then
-            self._nft.load(rules.whole(self._table, networks, [], [], port))
-            groups, ports = [], []
+        except DriverError:  # some of them are bad: all but those, so that nobody else's rules are lost
+            groups = sound(groups, lambda some: self._nft.takes(rules.whole(self._table, networks, some, [], port)))
+            ports = sound(ports, lambda some: self._nft.takes(rules.whole(self._table, networks, groups, some, port)))
+            self._nft.load(rules.whole(self._table, networks, groups, ports, port))
         self._groups = {g.group_id: g for g in groups}
         self._loaded = {p.port_id: p for p in ports}
         self._base_loaded = True

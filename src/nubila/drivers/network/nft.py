@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -11,6 +13,7 @@ from nubila.drivers import DriverError
 from nubila.drivers.network.bridge_rule import Json
 
 _TIMEOUT_S = 20.0
+T = TypeVar("T")
 
 
 class _Wish:
@@ -45,6 +48,10 @@ class Loader:
         if wish.error is not None:
             raise wish.error
 
+    def takes(self, commands: list[Json]) -> bool:
+        """Whether the kernel would take them; nothing is changed."""
+        return _nft(["-c", "-f", "-"], msgspec.json.encode({"nftables": commands})).returncode == 0
+
     def names_in_map(self, table: str, name: str, chain: str) -> frozenset[str] | None:
         """The keys of a map in the bridge table; None when it, or that chain in the inet table, is not there."""
         answer = _nft(["list", "map", "bridge", table, name], b"")  # asked for both at once, nft 1.0.6 finds neither
@@ -65,6 +72,16 @@ class Loader:
         answer = _nft(["list", "tables"], b"")
         rows = msgspec.json.decode(answer.stdout)["nftables"] if answer.returncode == 0 else []
         return {o["table"]["family"] for o in rows if "table" in o and o["table"]["name"] == table}
+
+
+def sound(items: list[T], taken: Callable[[list[T]], bool]) -> list[T]:
+    """Those of which nothing is refused, by halves: a few bad ones among many cost a few tries."""
+    if not items or taken(items):
+        return items
+    if len(items) == 1:
+        return []
+    middle = len(items) // 2
+    return [*sound(items[:middle], taken), *sound(items[middle:], taken)]
 
 
 def _carry_out(batch: list[_Wish]) -> None:
