@@ -146,6 +146,7 @@ def test_it_outlives_the_daemons_and_its_console_its_reader(rig: LxcRig, running
     before = found(rig.driver, running.vm_id)
     for daemon in (rig.driver.daemons._libvirtd, rig.driver.daemons._virtlogd, rig.reader(running)):
         assert daemon.signal(signal.SIGKILL)
+    wait_for(lambda: not rig.driver.daemons.running())
     wait_for(lambda: found(rig.driver, running.vm_id) == before)
     assert wait_for(rig.reader(running).pid)
     enter(rig.pid(running.vm_id), "echo SAID AFTERWARDS > /dev/console")

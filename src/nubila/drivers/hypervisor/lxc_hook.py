@@ -100,8 +100,9 @@ def _fence(beside: int, first: int) -> None:
         own = [g for g in groups if g != top and top in g.parents and _is_of(g, first)]
         for group in own:
             _take_limits_back(group)
-        if own and own[-1].parent != top:
-            own[-1].parent.chmod(0o711)
+        outer = own[-1] if own else groups[0]  # some libvirt leaves to the host
+        if "lxc" in outer.name and outer.is_dir() and outer.parent != top:
+            outer.parent.chmod(0o711)
 
 
 def _is_of(group: Path, first: int) -> bool:
