@@ -90,6 +90,7 @@ class Puppet:
 
     def running(self, tenant: Tenant, name: str) -> str:
         """A VM that this node says it runs."""
+        self.revive()  # however long ago its last test was
         vm_id: str = tenant.create(name, virt_method=self.method)["vm"]["id"]
         self.fulfil(vm_id)
         assert tenant.vm(name)["state"] == "running"

@@ -82,6 +82,7 @@ class Rig:
         """An operation that goes on until somebody cancels it."""
         name = self.name()
         if self.draw.random() < 0.3:
+            self.puppet.revive()
             made: dict[str, Any] = self.tenant.create(name, virt_method=self.puppet.method)
             return str(made["operation"]["id"])
         self.puppet.running(self.tenant, name)
