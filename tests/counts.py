@@ -30,6 +30,7 @@ INTERLEAVINGS = "interleaved conflicting requests"
 COUNTED = (
     POINTS_FOUND,
     POINTS_RUN,
+    REAL_POINTS,
     KINDS,
     API_KILLS,
     AGENT_KILLS,
@@ -37,8 +38,6 @@ COUNTED = (
     GENERATED,
     INTERLEAVINGS,
 )
-# Printed where they were: `make long` has them.
-BESIDE = (REAL_POINTS,)
 # suite -> the kind of driver that it holds to its contract
 SUITES: dict[str, str] = {
     "test_driver_hypervisor.py": "hypervisor",
@@ -63,7 +62,7 @@ _COUNTS: Counter[str] = Counter()
 
 
 def add(what: str, number: int = 1) -> None:
-    assert what in (*COUNTED, *BESIDE), what
+    assert what in COUNTED, what
     _COUNTS[what] += number
 
 
@@ -122,7 +121,6 @@ def told(lines: list[str]) -> tuple[list[str], list[str]]:
         for name, more in whole["outcomes"].items():
             outcomes[name].update(more)
     out = ["", "What was tried:"] + [f"  {counts[what]:6} {what}" for what in COUNTED]
-    out += [f"  {counts[what]:6} {what}" for what in BESIDE if counts[what]]
     conformance = [f"{kind} {driver}" for kind, driver in DRIVERS]
     out += ["Conformance cases per driver:"] + [f"  {n:22} {_words(outcomes[n])}" for n in conformance]
     tried = sorted((n for n in outcomes if re.fullmatch(r"[AF]\d+", n)), key=lambda n: (n[0], int(n[1:])))

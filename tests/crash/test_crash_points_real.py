@@ -23,7 +23,7 @@ from tests.fleet.caller import Reply
 from tests.fleet.installation import Installation, installed
 from tests.fleet.tenant import Tenant
 
-pytestmark = [pytest.mark.real, pytest.mark.long]
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 HOSTS, SAMPLE, SEED = 2, 20, 7
 _NUMBER = itertools.count(1)
 
