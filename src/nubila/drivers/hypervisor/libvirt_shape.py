@@ -124,7 +124,9 @@ def _medium(root: etree._Element) -> str:
     for disk in root.iterfind("devices/disk[@device='cdrom']"):
         target, source = disk.find("target"), disk.find("source")
         if target is not None and target.get("dev") == libvirt_xml.DRIVE and source is not None:
-            return str(source.get("file", "?"))
+            return next(
+                (str(source.get(k)) for k in ("file", "dev", "name") if source.get(k)), ""
+            )  # an empty one has an index
     return ""
 
 
