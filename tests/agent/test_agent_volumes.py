@@ -163,3 +163,11 @@ def test_whoever_acts_on_a_volume_has_its_lock(tmp_path: Path) -> None:
     taken = bench.hands.holding([d.volume_id])
     with taken, pytest.raises(DriverError, match="worked on"), bench.hands.holding([d.volume_id], wait_s=0.01):
         pass
+
+
+def test_before_each_start_every_disk_is_made_the_vms_own_the_boot_disk_too() -> None:
+    """What was done to a disk on the host meanwhile, a copy of it above all, may have left it to somebody else."""
+    boot, data = disk(index=0), disk()
+    wanted = vm(disks=(boot, data))
+    facts = Facts(seen=True, volumes={boot.volume_id: "/x", data.volume_id: "/y"})
+    assert plan_disk.own(wanted, facts) == [p.Volume(boot), p.Volume(data)]

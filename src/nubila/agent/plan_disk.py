@@ -36,8 +36,9 @@ def rest(wanted: Vm, facts: Facts) -> list[Step]:
 
 
 def own(wanted: Vm, facts: Facts) -> list[Step]:
-    """Before a start: disks that are not here, and those that may have been another's before."""
-    return [Volume(d) for d in wanted.disks if d.volume_id not in facts.volumes or d.index > 0]
+    """Before a start: disks that are not here, and the ownership of all. A volume may have been another's before, and a copy
+    of a running one leaves it to nobody in particular."""
+    return [Volume(d) for d in wanted.disks]
 
 
 def lost(wanted: Vm, facts: Facts, made: tuple[str, ...]) -> str | None:
