@@ -127,8 +127,10 @@ DERIVED: dict[str, dict[str, str]] = {
     },
     "snapshot": {"volume_name": "(select d.name from volume d where d.id = snapshot.volume_id)"},
     "token": {
-        "account_name": 'coalesce((select u.name from "user" u where u.id = token.account_id), (select o.name from operator o where o.id = token.account_id))',
-        "project_name": "(select p.name from project p where p.id = token.project_id)",
+        # what was removed has no name any more: of then, too, after the log's end was cut
+        "account_name": """coalesce((select u.name from "user" u where u.id = token.account_id and u.removed_at is null),
+                                    (select o.name from operator o where o.id = token.account_id and o.removed_at is null))""",
+        "project_name": "(select p.name from project p where p.id = token.project_id and p.removed_at is null)",
     },
     "network": {
         "subnets": """(select jsonb_agg(jsonb_build_object('cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr)
