@@ -145,7 +145,9 @@ KEPT: dict[str, tuple[str, int]] = {
     "node/disks": ("root", 0o711),
     "node/disks/volumes": ("root", 0o711),
     "node/disks/images": ("root", 0o711),
-    "node/disks/tmp": ("root", 0o700),
+    "node/disks/copies": ("root", 0o711),
+    "node/disks/exports": ("root", 0o700),
+    "node/disks/tmp": ("root", 0o711),
 }
 
 
