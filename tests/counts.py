@@ -55,6 +55,8 @@ DRIVERS: tuple[tuple[str, str], ...] = tuple(
     )
     for driver in table
 )
+# Drivers whose cases take a target of their own, and which: containers are held to the contract by `make long`.
+ELSEWHERE: dict[str, str] = {"hypervisor lxc": "make long"}
 # Attacks and faults that have a test by their name in every whole run.
 NAMED = (*(f"A{n}" for n in (1, 2, 4, 5, 15, 16, 17, 18, 19, 20, 21, 22, 24, 25, 26, 27, 29, 31)), *(f"F{n}" for n in (1, 2, 8, 13, 14, 16, 26, 31, 32, 35)))  # fmt: skip
 _NAME = re.compile(r"::test_([afAF])(\d+)_")
@@ -122,12 +124,14 @@ def told(lines: list[str]) -> tuple[list[str], list[str]]:
             outcomes[name].update(more)
     out = ["", "What was tried:"] + [f"  {counts[what]:6} {what}" for what in COUNTED]
     conformance = [f"{kind} {driver}" for kind, driver in DRIVERS]
-    out += ["Conformance cases per driver:"] + [f"  {n:22} {_words(outcomes[n])}" for n in conformance]
+    out += ["Conformance cases per driver:"] + [
+        f"  {n:22} {_words(outcomes[n]) if outcomes[n] else ELSEWHERE.get(n, 'none')}" for n in conformance
+    ]
     tried = sorted((n for n in outcomes if re.fullmatch(r"[AF]\d+", n)), key=lambda n: (n[0], int(n[1:])))
     out += ["Attacks and faults by name:"] + [f"  {n:4} {_words(outcomes[n])}" for n in tried]
     out += ["Skipped:"] + ([f"  {why}" for why in sorted(skips)] or ["  nothing"])
     missing = [what for what in COUNTED if not counts[what]]
-    missing += [name for name in (*conformance, *NAMED) if not outcomes[name]["passed"]]
+    missing += [n for n in (*conformance, *NAMED) if not outcomes[n]["passed"] and n not in ELSEWHERE]
     return out, missing
 
 

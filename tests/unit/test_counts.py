@@ -33,6 +33,12 @@ def test_what_was_not_tried_or_did_not_pass_is_missed() -> None:
     assert counts.COUNTED[1] not in missing
 
 
+def test_what_another_target_tries_is_named_and_not_missed() -> None:
+    out, missing = counts.told([json.dumps({**(whole := json.loads(line())), "outcomes": {n: o for n, o in whole["outcomes"].items() if n not in counts.ELSEWHERE}})])  # fmt: skip
+    assert missing == []
+    assert any(n in row and target in row for row in out for n, target in counts.ELSEWHERE.items())
+
+
 def test_tests_are_known_by_their_names() -> None:
     assert counts.names("tests/fleet/test_x.py::test_a1_a_thing") == ["A1"]
     assert counts.names("tests/fleet/test_x.py::test_F14_a_thing[raw]") == ["F14"]
