@@ -202,10 +202,16 @@ class BridgeNetwork:
     def remove_all(self) -> None:
         """Everything of this installation gone, the machine's settings as before: a node is being destroyed."""
         found, records = self.observe(), self._open()
-        for port_id in {p.port_id for p in found.ports} | {p.port_id for p in records.ports.all()}:
-            self.remove_port(port_id)
-        for group in records.groups.all():
-            self.remove_group(group.group_id)
+        ports = {p.port_id for p in found.ports} | {p.port_id for p in records.ports.all()}
+        for port_id in ports:
+            self._remove_link(tap_name(self._table, port_id), "port", port_id)
+        self._nft.load(rules.remove_tables(self._table))  # at once: one port after another costs each the whole table
+        with self._lock:
+            self._forget_loaded()
+            for port_id in ports:
+                records.drop_port(port_id)
+            for group in records.groups.all():
+                records.groups.drop(group.group_id)
         for network_id in {n.network_id for n in found.networks} | {n.network_id for n in records.networks.all()}:
             self.remove_network(network_id)
         self._nft.load(rules.remove_tables(self._table))

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -197,8 +198,13 @@ def _config6(network: Network, subnet: Subnet, _tag: str, bridge: str, _lease_s:
 
 def given(port: Port, subnets: Iterable[Subnet]) -> tuple[str, ...]:
     """The addresses that DHCP gives a port: a client has one of a subnet, and sets further ones itself."""
+    return _first_of_each(port.addresses, tuple(subnets))
+
+
+@lru_cache(maxsize=1 << 14)  # asked of every port of a network whenever one of them changes
+def _first_of_each(addresses: tuple[str, ...], subnets: tuple[Subnet, ...]) -> tuple[str, ...]:
     first: dict[str, str] = {}
-    for address in port.addresses:
+    for address in addresses:
         value = ipaddress.ip_address(address)
         for subnet in subnets:
             if value.version == 4 and value in ipaddress.ip_network(subnet.cidr):
