@@ -13,6 +13,7 @@ WORDS: dict[str, str] = {
     "serve": "nubila.main:serve",
     "migrate": "nubila.main:migrate",
     "database": "nubila.database:main",
+    "fetcher": "nubila.drivers.image_store.fetcher:main",
     "agent": "nubila.agent.main:main",
     "supervise": "nubila.bootstrap.main:supervise",
     "up": "nubila.bootstrap.main:up",

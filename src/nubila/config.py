@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import tomllib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,10 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
 )
 
+
+FIRST_UID = 1_100_000_000  # from here on no system account has a number
+UIDS = 65536  # of one installation
+INSTALLATIONS = 4096
 
 Days = Annotated[int, msgspec.Meta(ge=0, le=36500)]
 
@@ -105,6 +110,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def pg_user(self) -> str:
         return f"{self.name}-pg"
 
+    # --- numbers of OS users without an account: the lowest are the VMs' (agent/directory.py), the last two are helpers'
+    @property
+    def first_uid(self) -> int:
+        return first_uid(self.name)
+
+    @property
+    def helper_uid(self) -> int:
+        """Whose programs are that read on a node what strangers made."""
+        return self.first_uid + UIDS - 1
+
+    @property
+    def fetch_uid(self) -> int:
+        """Who fetches images by address."""
+        return self.first_uid + UIDS - 2
+
+    @property
+    def fetch_socket(self) -> Path:
+        """Where the one who fetches is asked; only the control plane's group may enter the directory."""
+        return self.run_dir / "fetch" / "socket"
+
     # --- where it is reached
     @property
     def listens_everywhere(self) -> bool:
@@ -130,6 +155,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def _url(self, port: int, host: str = "") -> str:
         host = host or EVERYWHERE.get(self.listen, self.listen)
         return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def first_uid(installation: str) -> int:
+    slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
+    return FIRST_UID + slot * UIDS
 
 
 class BadSettings(ValueError):

@@ -135,7 +135,7 @@ class Importer:
             own_ports=self._own_ports,
         )
         got, looked_s, told = 0, 0.0, -1.0
-        async for piece in fetch(task, sizes.append):
+        async for piece in fetch(self._c.settings.fetch_socket, task, sizes.append):
             if time.monotonic() - looked_s > LOOK_S:
                 looked_s = time.monotonic()
                 part = round(got / sizes[-1], 1) if sizes[-1] else None

@@ -89,6 +89,7 @@ class Installation:
             (self.var / "control", 0o700),
             (self.var / "public", 0o755),
             (self.run, 0o755),
+            (self.run / "fetch", 0o700),
             (self.logs, 0o755),
         ):
             path.mkdir(mode=mode)
@@ -97,6 +98,7 @@ class Installation:
         subprocess.run(
             self._command("migrate"), env=self._environment("core"), check=True, timeout=60, stdout=subprocess.DEVNULL
         )
+        self._spawn("fetcher", "fetcher")
         self.start(*PROCESSES)
         secret = self.settings.first_operator_file.read_text().strip()
         self.operator_token = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 
 from nubila.bootstrap import packages, processes, supervisor
 from nubila.bootstrap.journal import Journal
+from nubila.config import Settings
 from tests.up.foreign import present
 from tests.up.snapshot import differences, take
 
@@ -68,6 +70,7 @@ def test_up_down_up_destroy_leave_the_machine_as_it_was(clones: Path) -> None:
         shown = json.loads((one / "build" / "up.json").read_text())
         assert shown["ssh"] in said.splitlines()
         boot_id = first_look(one, shown)
+        who_fetches_may_read_nothing()
         nothing_changes(one, shown, boot_id)
         what_would_change_nothing_is_refused(one)
         a_killed_supervisor_is_replaced(one, shown, boot_id)
@@ -92,6 +95,23 @@ def first_look(clone: Path, shown: dict[str, Any]) -> str:
     for file in ("up.json", "contexts.json", "ssh/id_ed25519"):
         assert (clone / "build" / file).stat().st_mode & 0o777 == 0o600
     return boot_id
+
+
+def who_fetches_may_read_nothing() -> None:
+    """The control plane's keys are closed to it, and open to the control plane, which alone may ask it."""
+    settings = Settings(name=NAME)
+    fetcher = processes.marked(settings.run_dir / "fetcher.process")
+    assert fetcher is not None
+    control = pwd.getpwnam(NAME)
+    status = dict(x.split(":", 1) for x in Path(f"/proc/{fetcher.pid}/status").read_text().splitlines())
+    assert status["Uid"].split() == [str(settings.fetch_uid)] * 4
+    assert (status["Groups"].split(), status["CapEff"].strip(), status["NoNewPrivs"].strip()) == ([], "0" * 16, "1")
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(settings.fetch_socket)!r})"
+    for argv in (("cat", str(settings.control_dir / "vault.key")), ("/usr/bin/python3", "-c", connect)):
+        for user, may in ((settings.fetch_uid, argv[0] != "cat"), (settings.helper_uid, False), (control.pw_uid, True)):
+            group = control.pw_gid if user == control.pw_uid else user
+            done = subprocess.run(argv, user=user, group=group, extra_groups=[], capture_output=True, check=False)
+            assert (done.returncode == 0) == may, (argv, user, done.stderr)
 
 
 def nothing_changes(clone: Path, shown: dict[str, Any], boot_id: str) -> None:

@@ -11,25 +11,13 @@ import os
 import shutil
 import stat
 import threading
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from nubila.config import UIDS, first_uid
 from nubila.model import ids
 
-FIRST_UID = 1_100_000_000
-UIDS = 65536  # of one installation
-INSTALLATIONS = 4096
-
-
-def first_uid(installation: str) -> int:
-    slot = 0 if installation == "nubila" else zlib.crc32(installation.encode()) % (INSTALLATIONS - 1) + 1
-    return FIRST_UID + slot * UIDS
-
-
-def helper_uid(installation: str) -> int:
-    """Whose programs are that read what strangers made: the installation's last one, which no vm gets."""
-    return first_uid(installation) + UIDS - 1
+HELPERS = 2  # of an installation's numbers: see Settings
 
 
 class Room(NamedTuple):
@@ -115,7 +103,7 @@ class Rooms:
         slot = self._next
         while self._first_uid + slot in self._taken:
             slot += 1
-        if slot >= UIDS - 1:  # the last one is the helper's
+        if slot >= UIDS - HELPERS:
             raise OSError("no OS user id is free for another vm on this node")
         self._next = slot + 1
         self._taken.add(self._first_uid + slot)

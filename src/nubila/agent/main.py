@@ -21,7 +21,6 @@ from typing import Any
 import msgspec
 
 from nubila.agent import enrol, host
-from nubila.agent.directory import helper_uid
 from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
 from nubila.client.answers import ConnectionFailed, ProblemError
@@ -250,7 +249,7 @@ def _real(settings: Settings) -> tuple[Drivers, dict[str, str]]:
             }
         ),
         storage=registry.load(STORAGES, "directory")(
-            storage.Options(directory=str(directory / "disks"), helper_uid=helper_uid(settings.name))
+            storage.Options(directory=str(directory / "disks"), helper_uid=settings.helper_uid)
         ),
         network=registry.load(NETWORKS, "bridge")(
             network.Options(table=settings.name, directory=str(directory / "network"))

@@ -49,6 +49,10 @@ def _database(s: Settings) -> str:
     return s.pg_user
 
 
+def _fetch(s: Settings) -> str:
+    return str(s.fetch_uid)
+
+
 def _root(s: Settings) -> str:
     return "root"
 
@@ -57,6 +61,7 @@ def _root(s: Settings) -> str:
 KINDS: tuple[Kind, ...] = (
     Kind("database", (), _database, None, signal.SIGINT, 30.0),
     Kind("migrate", ("migrate",), _control, "database", signal.SIGTERM, 60.0, once=True),
+    Kind("fetcher", ("fetcher",), _fetch, None, signal.SIGTERM, 5.0),
     Kind("control-internal", ("serve", "internal", "reconcile"), _control, "migrate", signal.SIGTERM, 15.0),
     Kind("control-public", ("serve", "user", "operator"), _control, "migrate", signal.SIGTERM, 15.0),
     Kind("agent", ("agent",), _root, None, signal.SIGTERM, 15.0),

@@ -129,6 +129,7 @@ STATE: dict[str, tuple[str, int]] = {
 RUN: dict[str, tuple[str, int]] = {
     ".": ("root", 0o755),
     "postgresql": ("database", 0o2750),  # its group, the control plane's, may come in
+    "fetch": ("fetch", 0o2750),  # likewise
     "node": ("root", 0o711),
 }
 
@@ -189,6 +190,7 @@ def _owner(settings: Settings, who: str) -> tuple[int, int]:
     owners = {
         "control": (control.pw_uid, control.pw_gid),
         "database": (database.pw_uid, control.pw_gid),
+        "fetch": (settings.fetch_uid, control.pw_gid),
         "database-alone": (database.pw_uid, database.pw_gid),
     }
     return owners[who]

@@ -1,24 +1,21 @@
-"""Fetching an image's content from an address, by a helper process that may do little (see fetch_child.py).
+"""Fetching an image's content from an address, by the process that may do little else (see fetcher.py).
 
-The control plane never opens such a connection itself: what a stranger's server sends is parsed over there, with limits
-on memory and processor, without files, and without the environment of this process.
+The control plane never opens such a connection itself: what a stranger's server sends is parsed over there, under
+another user, with limits on memory and processor, and without files.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from nubila.drivers import DriverError
+from nubila.drivers.image_store.fetch_child import DATA, FRAME
 
-CHILD = Path(__file__).with_name("fetch_child.py")
-PIECE_BYTES = 1 << 20
+FRAME_MAX_BYTES = 1 << 20
 SILENCE_S = 60.0
 _WORDS_MAX = 200
 
@@ -40,59 +37,41 @@ class _Word(msgspec.Struct):
     done: bool = False
 
 
-async def fetch(task: Task, size: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def fetch(socket: Path, task: Task, size: Callable[[int], None]) -> AsyncIterator[bytes]:
     """The bytes behind an address; `size` is told how many there will be. Raises DriverError, also in the middle."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        str(CHILD),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-        cwd="/",
-        limit=PIECE_BYTES,
-        start_new_session=True,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    last = _Word(error="the helper ended without a word")
-    words = asyncio.create_task(_listen(child.stderr, size))
     try:
-        child.stdin.write(msgspec.json.encode(task) + b"\n")
-        await child.stdin.drain()
-        child.stdin.close()
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError as e:
+        raise DriverError("the process that fetches images is away") from e
+    try:
+        writer.write(msgspec.json.encode(task) + b"\n")
+        await writer.drain()
         while True:
             async with asyncio.timeout(SILENCE_S):
-                piece = await child.stdout.read(PIECE_BYTES)
-            if not piece:
-                break
-            yield piece
-        last = await words or last
-        if not last.done:
-            raise DriverError((last.error or "the helper failed")[:_WORDS_MAX], again=last.again)
+                kind, length = FRAME.unpack(await reader.readexactly(FRAME.size))
+                if length > FRAME_MAX_BYTES:
+                    raise DriverError("the helper sent what is no part of a content")
+                piece = await reader.readexactly(length)
+            if kind == DATA:
+                yield piece
+            elif _heard(piece, size):
+                return
     except TimeoutError as e:
         raise DriverError(f"nothing came for {SILENCE_S:g} s") from e
-    except (BrokenPipeError, ConnectionResetError) as e:
+    except (asyncio.IncompleteReadError, OSError) as e:
         raise DriverError("the helper ended too soon") from e
     finally:
-        words.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
+        writer.close()
 
 
-async def _listen(stream: Any, size: Callable[[int], None]) -> _Word | None:
-    """The helper's last word. What is no word of its protocol is dropped: a stranger may have a hand in it."""
-    last = None
-    while line := await stream.readline():
-        try:
-            word = msgspec.json.decode(line, type=_Word)
-        except msgspec.DecodeError:
-            continue
-        if word.size_bytes is not None:
-            size(word.size_bytes)
-        if word.error is not None or word.done:
-            last = word
-    return last
+def _heard(line: bytes, size: Callable[[int], None]) -> bool:
+    """Whether that was all. What is no word of the protocol is dropped: a stranger may have a hand in it."""
+    try:
+        word = msgspec.json.decode(line, type=_Word)
+    except msgspec.DecodeError:
+        return False
+    if word.size_bytes is not None:
+        size(word.size_bytes)
+    if word.error is not None:
+        raise DriverError(word.error[:_WORDS_MAX], again=word.again)
+    return word.done

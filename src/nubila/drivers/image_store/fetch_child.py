@@ -1,8 +1,9 @@
-"""Fetches one address, as a process of its own that may do little: stdin has the task as JSON, stdout gets the bytes.
+"""Fetches one address, as a process of its own that may do little (fetcher.py forks it for each connection).
 
-What it has to say goes to stderr, a JSON object per line. It must not reach anything that is not on the open internet:
+On the connection come the task, as a line of JSON, and nothing after it; back go frames: a letter, a length, and the
+content's bytes or a JSON object that says how it goes. It must not reach anything that is not on the open internet:
 every name is resolved once, all of its addresses are judged, the connection goes to one that was judged, and each
-redirect begins anew. Standard library only; run with `-I`.
+redirect begins anew. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import os
 import resource
 import socket
 import ssl
-import sys
+import struct
+import threading
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -31,7 +33,11 @@ LIMITS = (
     (resource.RLIMIT_FSIZE, 0),
     (resource.RLIMIT_NOFILE, 32),
     (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_NPROC, 0),
 )
+FRAME = struct.Struct("!cI")
+DATA, WORD = b"d", b"w"
+TASK_BYTES = 1 << 16
 # prefixes in which an IPv4 address is hidden, and how far from the right it stands
 _EMBEDDED = ((ipaddress.IPv6Network("64:ff9b::/96"), 0), (ipaddress.IPv6Network("2002::/16"), 80))
 
@@ -172,31 +178,52 @@ def _copy(answer: http.client.HTTPResponse, limit: int, out: Any, say: Any) -> N
         raise Failed(f"the connection ended after {got} of {size} bytes")
 
 
-def main() -> int:
+class Frames:
+    """What is written goes back as content."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection = connection
+
+    def write(self, piece: bytes) -> None:
+        self._connection.sendall(FRAME.pack(DATA, len(piece)) + piece)
+
+    def flush(self) -> None:
+        pass
+
+    def say(self, words: dict[str, Any]) -> None:
+        line = json.dumps(words).encode()
+        self._connection.sendall(FRAME.pack(WORD, len(line)) + line)
+
+
+def serve(connection: socket.socket) -> None:
+    """Read the task, fetch, and tell how it ended. Ends the process when nobody waits for it any more."""
+    with connection.makefile("rb") as asked:
+        line = asked.readline(TASK_BYTES)
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     for what, limit in LIMITS:
         resource.setrlimit(what, (limit, limit))
-    task = json.loads(sys.stdin.buffer.readline())
-
-    def say(words: dict[str, Any]) -> None:
-        os.write(2, json.dumps(words).encode() + b"\n")
-
+    frames = Frames(connection)
     try:
-        fetch(task, sys.stdout.buffer, say)
+        fetch(json.loads(line), frames, frames.say)
     except Refused as e:
-        say({"error": str(e), "again": False})
+        frames.say({"error": str(e), "again": False})
     except Failed as e:
-        say({"error": str(e), "again": True})
+        frames.say({"error": str(e), "again": True})
     except BrokenPipeError:
-        return 1
+        return
     except ssl.SSLCertVerificationError:
-        say({"error": "the server's certificate is not valid for its name", "again": False})
+        frames.say({"error": "the server's certificate is not valid for its name", "again": False})
     except (OSError, http.client.HTTPException) as e:
-        say({"error": f"the connection failed: {type(e).__name__}", "again": True})
+        frames.say({"error": f"the connection failed: {type(e).__name__}", "again": True})
     else:
-        say({"done": True})
-        return 0
-    return 1
+        frames.say({"done": True})
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _end_with(connection: socket.socket) -> None:
+    """A server that sends a byte a minute would keep this process for ever."""
+    try:
+        while connection.recv(1):
+            pass
+    except OSError:
+        pass
+    os._exit(1)
