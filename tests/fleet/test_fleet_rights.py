@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from tests.fleet.installation import PUBLIC_KEY, Installation, until
 from tests.fleet.puppet import Puppet
@@ -69,11 +71,15 @@ def test_a_join_token_can_be_taken_back(cloud: Installation) -> None:
     assert (shown["state"], shown["spec"]["name"], shown["node"]) == ("open", "never", None)
     assert made["token"] not in str(shown)
     assert [t["state"] for t in operator.list("/v1/join-tokens")].count("used") >= 2
+    then = quote(datetime.now(UTC).isoformat())
     operator.delete(f"/v1/join-tokens/{made['id']}").ok()
     body = {"token": made["token"], "csr_pem": "x", "fqdn": "never.example"}
     assert cloud.caller("internal").post("/internal/v1/enrol", body).status in (401, 422)
     assert made["id"] not in {t["id"] for t in operator.list("/v1/join-tokens")}
     refused(operator.delete(f"/v1/join-tokens/{made['id']}"), 404, "not-found")
+    assert {t["id"]: t for t in operator.list(f"/v1/join-tokens?as_of={then}")}[made["id"]] == shown
+    told = {t["id"]: t["action"] for t in operator.list(f"/v1/join-tokens?as_of={then}&until=now")}
+    assert told[made["id"]] == "gone"
 
 
 def test_a_retired_node_is_a_node_no_more(cloud: Installation, tenant: Tenant) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome
+from nubila.intent.asking import Asking, Outcome, stamp
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.ids import text
 
@@ -51,9 +51,11 @@ def remove_member(project: Row, user: Row, present: str | None, tokens: list[Row
 
 
 def remove_join_token(row: Row, asking: Asking) -> Outcome:
-    """Its row goes too: what is not there lets nobody in."""
+    """What lets a machine in goes; the row stays for those who ask about the past."""
     draft = asking.draft()
-    draft.deletes("join_token", id=row["id"])
+    draft.rests_on("join_token", row, compare=False)
+    spec = {**row["spec"], "removed_at": stamp(asking.now)}
+    draft.update.setdefault("join_token", []).append({"id": row["id"], "spec": spec})
     draft.deletes("credential", id=row["id"])
     ident = text("join_token", UUID(row["id"]))
     effect = Effect(action="remove", kind="join_token", id=ident, details={"used": row["used_at"] is not None})

@@ -61,6 +61,7 @@ def enrol(fqdn: str, token: Row, asking: Asking, node_id: UUID, name: str, key_s
     spec = node.Spec(roles=tuple(node.Role(r) for r in token["spec"]["roles"]), zone=token["spec"]["zone"])
     draft = asking.draft()
     draft.rests_on("join_token", token, compare=False)
+    draft.rests_on("credential", token, compare=False)  # it goes when the token is taken back
     draft.inserts(
         "node", id=node_id, name=name, labels={}, spec=builtins(spec), generation=1, state=node.State.ENROLLING.value
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from nubila.store.database import Database, Record
+from nubila.store.past import CLOCK
 
 OF = """
 select (select jsonb_agg(to_jsonb(m) || jsonb_build_object('project', p.name) order by p.name)
@@ -16,9 +17,10 @@ select (select jsonb_agg(to_jsonb(m) || jsonb_build_object('project', p.name) or
        (select jsonb_agg(to_jsonb(o) order by o.id) from operator o
          where o.id <> $1 and o.removed_at is null and not (o.spec->>'suspended')::boolean)::text as others
 """
-JOIN_TOKENS = """
-select j.id, j.spec::text as spec, j.expires_at, j.expires_at < now() as expired, j.used_at, j.node_id, n.name as node_name, j.created_at
-  from join_token j left join node n on n.id = j.node_id where ($1::uuid is null or j.id > $1) order by j.id limit $2
+JOIN_TOKENS = f"""
+select j.id, j.spec::text as spec, j.expires_at, j.expires_at < ({CLOCK}) as expired, j.used_at, j.node_id, n.name as node_name, j.created_at
+  from join_token j left join node n on n.id = j.node_id
+ where ($1::uuid is null or j.id > $1) and not j.spec ? 'removed_at' order by j.id limit $2
 """
 
 

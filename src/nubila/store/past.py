@@ -23,6 +23,12 @@ SET = """select set_config('search_path', 'past, public', true), set_config('nub
 # Another text is another prepared statement: planned once for the past, and once for the present.
 MARK = " -- as of"
 BIGGEST = str(2**63 - 1)
+# The time of a read: now, or that of the moment that is asked for; of a cursor, that of the last row up to it.
+CLOCK = """select case coalesce(current_setting('nubila.as_of', true), '') when '' then now()
+    when 'infinity' then (select at from change where (fabric_epoch, xid, seq) <= (nullif(current_setting('nubila.as_of_epoch', true), '')::bigint,
+        nullif(current_setting('nubila.as_of_xid', true), '')::xid8, nullif(current_setting('nubila.as_of_seq', true), '')::bigint)
+        order by fabric_epoch desc, xid desc, seq desc limit 1)
+    else current_setting('nubila.as_of')::timestamptz end"""
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -337,7 +337,7 @@ class AccountStore:
     """
     MEMBERS = """select m.role, u.id, u.name from member m join "user" u on u.id = m.user_id and u.removed_at is null where m.project_id = $1 order by u.name"""
     ROLE = "select role from member where project_id = $1 and user_id = $2"
-    JOIN = "select to_jsonb(j)::text as token, c.sha256, j.expires_at < now() as expired, j.used_at is not null as used, now() as now from join_token j left join credential c on c.id = j.id where j.id = $1"
+    JOIN = "select to_jsonb(j)::text as token, c.sha256, j.expires_at < now() as expired, j.used_at is not null as used, now() as now from join_token j left join credential c on c.id = j.id where j.id = $1 and not j.spec ? 'removed_at'"
     NODE_ROWS = """select now() as now, to_jsonb(n)::text as node,
         (select jsonb_agg(to_jsonb(m)) from virt_method m where m.node_id = n.id)::text as methods,
         (select jsonb_agg(to_jsonb(i)) from inventory i where i.node_id = n.id)::text as inventory from node n where n.id = $1"""

@@ -226,7 +226,7 @@ ROWS: tuple[Route, ...] = (
         status=201,
         plans=False,
     ),
-    Route("GET", f"{V}/join-tokens", "join_token.read", account.list_join_tokens, listing=True, past=False),
+    Route("GET", f"{V}/join-tokens", "join_token.read", account.list_join_tokens, listing=True),
     Route(
         "DELETE",
         f"{V}/join-tokens/{{join_token:join_token}}",
