@@ -155,6 +155,13 @@ class NoCapacity(Terminal):
     fix = "Ask for the change named in 'would_fit', or ask your operator for more capacity."
 
 
+class NoAddress(NoCapacity):
+    """No address is free in this subnet."""
+
+    slug = "no-address"
+    fix = "Remove ports or VMs from the network, unassign addresses of its ports, or use another, larger network."
+
+
 class Unsupported(Terminal):
     """What was asked is not supported by the chosen driver."""
 

@@ -123,6 +123,7 @@ def test_refusal_shows_its_numbers(cli: Cli, fake: Fake) -> None:
         (500, "internal", 1),
         (503, "database-away", 6),
         (507, "no-capacity", 1),
+        (507, "no-address", 1),
     ],
 )
 def test_exit_codes(cli: Cli, fake: Fake, status: int, slug: str, code: int) -> None:

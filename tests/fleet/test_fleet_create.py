@@ -160,6 +160,9 @@ def test_s5_a_vm_too_big_is_refused_at_once_with_the_numbers(cloud: Installation
     for secret in [n["name"] for n in nodes] + [n["id"] for n in nodes] + ["refusal", '"nodes"']:
         assert secret not in reply.raw.decode()
     assert tenant.owner.list("/v1/vms") == []
+    kept = operator.get("/v1/decisions?refused=true&limit=1").ok()["items"][0]
+    assert (kept["project"], kept["vm_id"], kept["node"]) == (tenant.name, None, None)
+    assert kept["refusal"]["nearest"]["short"] == told["short_of"]
 
     fitting = {**huge, "name": f"fits-{tenant.name}", **told["would_fit"]}
     operator.post("/v1/flavors", fitting).ok()
@@ -170,4 +173,13 @@ def test_s5_a_vm_too_big_is_refused_at_once_with_the_numbers(cloud: Installation
     whole = operator.get(f"/v1/vms/{vm['id']}/placement").ok()
     assert whole["nodes"] == len(nodes)
     assert whole["ranking"][0]["node"] in [n["name"] for n in nodes]
+    newest = operator.get("/v1/decisions?limit=2").ok()["items"]
+    assert [(d["project"], d["vm_id"], d["node"]) for d in newest] == [
+        (tenant.name, vm["id"], whole["ranking"][0]["node"]),
+        (tenant.name, None, None),
+    ]
+    assert newest[0]["ranking"] == whole["ranking"]
+    assert operator.get("/v1/decisions?limit=1&refused=false").ok()["items"] == newest[:1]
+    following = operator.get("/v1/decisions?limit=1").ok()["next"]
+    assert operator.get(following).ok()["items"] == newest[1:]
     tenant.owner.delete("/v1/vms/big?wait=20").ok()

@@ -76,7 +76,7 @@ def check(caller: Caller, request: Request) -> int:
         assert not request.certain, (request.why, reply)
         return reply.status
     # 507 says that no node has the room; it is as final as a 4xx.
-    assert reply.status < 500 or reply.slug == "no-capacity", (request.why, reply)
+    assert reply.status < 500 or reply.slug in ("no-capacity", "no-address"), (request.why, reply)
     refused(reply, reply.status, reply.slug)
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.headers["x-request-id"] == reply.body["request_id"]

@@ -221,9 +221,24 @@ def test_a_network_that_is_full_gives_no_port_and_no_address(tenant: Tenant, clo
     for _ in range(4):
         tenant.owner.post(f"/v1/ports/{port['id']}/addresses?wait=20", {}).ok()
     assert len(claimed(tenant)) == 6
-    refused(tenant.owner.post(f"/v1/ports/{port['id']}/addresses", {}), 507, "no-capacity")
-    refused(tenant.owner.post("/v1/vms/a/ports", {"network": "second"}), 507, "no-capacity")
+    for reply in (
+        tenant.owner.post(f"/v1/ports/{port['id']}/addresses", {}),
+        tenant.owner.post("/v1/vms/a/ports", {"network": "second"}),
+        tenant.owner.post("/v1/vms", tenant.wish("b", networks=["second"])),
+    ):
+        told = refused(reply, 507, "no-address")
+        cidr = told["subnet"]["cidr"]
+        assert told["title"] == "No address is free in this subnet."
+        assert told["subnet"] == {"network": "second", "cidr": cidr, "addresses": 6, "used": 6}
+        assert (
+            told["detail"]
+            == f"Network 'second' has no free address left in {cidr}: all 6 are used, one by its gateway."
+        )
+        assert "unassign" in told["fix"]
     assert len(ports(tenant)) == 2
+    given = tenant.owner.get(f"/v1/ports/{port['id']}").ok()["addresses"][-1]
+    tenant.owner.delete(f"/v1/ports/{port['id']}/addresses/{given}?wait=20").ok()
+    tenant.create("b", networks=["second"])  # as the answer said
 
 
 def test_a_vm_has_at_most_eight_ports(tenant: Tenant) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nubila.model.ids import parse
 from tests.fleet.caller import Caller
 from tests.fleet.installation import PUBLIC_KEY, Installation, until
 from tests.fleet.tenant import Tenant, refused
@@ -231,3 +232,31 @@ def test_a_client_that_hangs_up_costs_nothing(cloud: Installation, tenant: Tenan
         time.sleep(2)
         assert cloud.cpu_s("front1") - before < 0.5
     assert tenant.owner.get(f"/v1/operations/{operation}?wait=20").ok()["state"] == "done"
+
+
+def test_f16_what_background_work_has_set_aside_is_shown_to_operators(cloud: Installation, tenant: Tenant) -> None:
+    """In a list of its own, and where they look why an operation does not end. A tenant learns that it rests, not why."""
+    operator, reason = cloud.operator(), "ValueError: poisoned"
+    assert operator.get("/v1/parked").ok()["items"] == []
+    with cloud.paused("agent"):
+        made = tenant.create("a")
+        about = {"vm": made["vm"]["id"], "operation": made["operation"]["id"]}
+        why = f"/v1/operations/{about['operation']}/why"
+        assert "Nubila's own work" not in operator.get(why).ok()["summary"]
+        for kind, ident in about.items():
+            text = (
+                "insert into parked (kind, object_id, reason, until) values ($1, $2, $3, now() + interval '10 minutes')"
+            )
+            cloud.sql(text, kind, parse(kind, ident), reason)
+            items = operator.get("/v1/parked").ok()["items"]
+            assert [(i["kind"], i["id"], i["reason"]) for i in items] == [(kind, ident, reason)]
+            assert items[0]["name"] == made[kind]["name"]
+            assert items[0]["since"] < items[0]["next_attempt_at"]
+            told = operator.get(why).ok()
+            assert reason in told["summary"]
+            assert "Nubila's own work" in told["chain"][-1]["waits_for"]
+            mine = tenant.owner.get(why).ok()
+            assert "tried again in" in mine["summary"]
+            assert "poisoned" not in str(mine)
+            cloud.sql("delete from parked")
+    refused(tenant.owner.get("/v1/parked"), 404, "not-found")

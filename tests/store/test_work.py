@@ -6,6 +6,8 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -15,12 +17,11 @@ from tests.world import World
 
 from nubila.intent import report as reports
 from nubila.intent.asking import Asking
-from nubila.model.draft import Draft
+from nubila.model.draft import Draft, Row
 from nubila.model.ids import text
 from nubila.protocol import VmReport
-from nubila.reconcile import operation, parked
-from nubila.reconcile.loop import NOUNS, Loop
-from nubila.reconcile.parked import TRIES
+from nubila.reconcile import operation
+from nubila.reconcile.loop import NOUNS, TRIES, Loop
 from nubila.store.work import SNAPSHOT, WorkStore
 
 
@@ -96,25 +97,59 @@ async def overdue(world: World, name: str) -> bool:
     ids=["the step raises", "the draft raises"],
 )
 async def test_f16_a_poisoned_object_is_parked_with_a_reason_and_others_go_on(
-    world: World, monkeypatch: pytest.MonkeyPatch, column: str, spoilt: str
+    world: World, column: str, spoilt: str
 ) -> None:
-    loop = await two_late(world)
+    loop, work = await two_late(world), WorkStore(world.database)
     await world.database.execute(f"update operation set {column} = '{spoilt}' where name like '%bad'")
-    bad = ("operation", str(await world.database.value("select id from operation where name like '%bad'")))
+    bad = await world.database.value("select id from operation where name like '%bad'")
     assert await loop.once() == 1
     assert await overdue(world, "good")
     for _ in range(TRIES - 1):
+        assert await work.parked() == []
         assert await loop.once() == 0
-    assert loop.parked.of("operation") == [bad[1]]
-    reason = loop.parked.reason(bad)
-    assert reason and "Error" in reason
+    (told,) = await work.parked()
+    assert (told["kind"], told["object_id"]) == ("operation", bad)
+    assert "Error" in told["reason"]
+    assert told["name"].endswith("bad")
+    await world.database.execute("update parked set until = now()")
+    assert await loop.once() == 0  # tried again, and parked again by that
+    (again,) = await work.parked([bad])
+    assert again["since"] == told["since"]
+    assert again["until"] > told["until"]
     await world.database.execute("update operation set status = null where name like '%bad'")
-    assert await loop.once() == 0  # left alone for its time
-    monkeypatch.setattr(parked, "PARKED_S", 0.0)
-    loop.parked.failed(bad, reason)
-    assert await loop.once() == 1
+    other = Loop(world.carrier, work, "the next to lead")
+    assert [await loop.once(), await other.once()] == [0, 0]  # left alone for its time, whoever leads
+    await world.database.execute("update parked set until = now()")
+    assert await other.once() == 1
     assert await overdue(world, "bad")
-    assert loop.parked.reason(bad) is None
+    assert await work.resting() == {}
+
+
+async def test_f16_mutant_that_parks_nothing_tries_at_each_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard removed: the poisoned one is worked on for ever, and nobody is told."""
+    loop, work = await two_late(world), WorkStore(world.database)
+    await world.database.execute("update operation set status = '\"x\"' where name like '%bad'")
+    tried: list[object] = []
+
+    def step(rows: Sequence[Row], now: datetime) -> list[operation.Alarm]:
+        tried.extend(r["id"] for r in rows if r["name"].endswith("bad"))
+        return operation.step(rows, now)
+
+    nouns = tuple(msgspec.structs.replace(n, step=step) if n.name == "operation" else n for n in NOUNS)
+    monkeypatch.setattr("nubila.reconcile.loop.NOUNS", nouns)
+    for _ in range(TRIES + 2):
+        await loop.once()
+    assert len(tried) == TRIES
+    await world.database.execute("delete from parked")
+
+    async def parks_nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(loop._work, "park", parks_nothing)
+    for _ in range(TRIES + 2):
+        await loop.once()
+    assert len(tried) == TRIES + TRIES + 2
+    assert await work.parked() == []
 
 
 async def test_f16_more_poisoned_objects_than_a_batch_starve_no_other(
@@ -160,7 +195,7 @@ async def test_f16_an_object_that_needs_more_memory_than_there_is_is_parked(
     nouns = tuple(msgspec.structs.replace(n, draft=greedy) if n.name == "operation" else n for n in NOUNS)
     monkeypatch.setattr("nubila.reconcile.loop.NOUNS", nouns)
     assert [await loop.once() for _ in range(TRIES)] == [1, 0, 0]
-    assert len(loop.parked.of("operation")) == 1
+    assert len(await WorkStore(world.database).parked()) == 1
 
 
 @pytest.mark.slow

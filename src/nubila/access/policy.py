@@ -149,6 +149,7 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "drift.repair": Rule(OPERATORS),
     "drift.adopt": Rule(OPERATORS),
     "drift.ignore": Rule(OPERATORS),
+    "parked.read": Rule(OPERATORS),
     "network.read": Rule(OPERATORS),
     "network.remove": Rule(OPERATORS),
     "volume.read": Rule(OPERATORS),

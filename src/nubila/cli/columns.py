@@ -87,6 +87,15 @@ def _rules(found: Json) -> int:
     return len(table.pick(found, "rules") or [])
 
 
+def _decided(found: Json) -> str:
+    """How many nodes could have it, or what the nearest one was short of."""
+    refusal = found.get("refusal")
+    if not isinstance(refusal, dict):
+        return f"{found.get('passed')} of {found.get('nodes')} nodes could have it"
+    short = (refusal.get("nearest") or {}).get("short") or {}
+    return "short of " + ", ".join(f"{k} {v}" for k, v in short.items()) if short else "there is no node"
+
+
 def _size_mib(found: Json) -> object:
     size = table.pick(found, "size_bytes")
     return f"{size / (1 << 20):.1f}" if isinstance(size, (int, float)) and size else None
@@ -211,6 +220,22 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("NODE", "node"),
         Column("IGNORED UNTIL", "ignore_until", wide=True),
         Column("WHY", "ignore_reason", wide=True),
+    ),
+    "decision": (
+        ID,
+        Column("DECIDED", "decided_at"),
+        Column("PROJECT", "project|project_id"),
+        Column("NODE", "node"),
+        Column("VM", "vm_id"),
+        Column("WHY", _decided),
+    ),
+    "parked": (
+        ID,
+        Column("KIND", "kind"),
+        NAME,
+        Column("SINCE", "since"),
+        Column("NEXT ATTEMPT", "next_attempt_at"),
+        Column("REASON", "reason"),
     ),
     "node": (
         NAME,

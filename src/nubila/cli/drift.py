@@ -1,4 +1,4 @@
-"""`nubila drift` and `nubila orphans`: what hosts have that nobody wishes, or the reverse. For operators."""
+"""`nubila drift`, `orphans` and `parked`: what is not as it is wished, and what nobody works on. For operators."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from nubila.cli import flow, history
-from nubila.cli.options import Common, Listing, Write, named, noun, verb
+from nubila.cli.options import Common, Listed, Listing, Write, named, noun, verb
 from nubila.cli.session import Session
 
 app = noun("drift", "What hosts have and nobody wishes, or the reverse, field by field (operators).")
 orphans = noun("orphans", "What Nubila left on hosts and nobody wishes any more (operators).")
+parked = noun("parked", "What background work was set aside, with the reason (operators).")
 
 Drift = Annotated[str, named("drift")]
 Cause = Literal["changed-outside", "next-start", "missing", "foreign", "orphan"]
@@ -94,6 +95,12 @@ def list_orphans(*, node: OnNode = None, options: Listing = Listing()) -> int:
         options,
         "operator",
     )
+
+
+@verb(parked, "list", "nubila parked list", "nubila parked list --json")
+def list_parked(*, options: Listed = Listed()) -> int:
+    """List objects on which Nubila's own background work failed: why, since when, and when it is tried again."""
+    return flow.listing("parked", lambda: Session(options).operator.parked(options.find()), options, "operator")
 
 
 history.of(app, "drift", "drifts", plane="operator")

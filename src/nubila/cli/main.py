@@ -37,6 +37,8 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "node": ("node:app", "machines: list show change retire", "Operators"),
     "drift": ("drift:app", "what hosts have and nobody wishes: list show repair adopt ignore heed", "Operators"),
     "orphans": ("drift:orphans", "what was left on hosts: list", "Operators"),
+    "decision": ("decision:app", "where VMs were placed, or why not: list", "Operators"),
+    "parked": ("drift:parked", "what background work was set aside: list", "Operators"),
     "join-token": ("node:join_token", "let a machine join: create list delete", "Operators"),
     "user": ("account:user", "people: create list show change delete token", "Operators"),
     "operator": ("account:operator", "who operates: create list show delete token", "Operators"),

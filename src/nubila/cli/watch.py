@@ -23,7 +23,7 @@ Items = Callable[[], Iterable[Json]]
 
 # noun -> the kinds whose changes show in its list, beside its own
 ALSO: dict[str, tuple[str, ...]] = {"vm": ("port",), "network": ("subnet",)}
-UNLOGGED = frozenset({"plan"})
+UNLOGGED = {"plan": "plans are", "decision": "decisions are", "parked": "what is parked is"}
 # changes by itself, which is no news
 QUIET = frozenset({"AGE", "LAST REPORT s"})
 
@@ -31,7 +31,7 @@ QUIET = frozenset({"AGE", "LAST REPORT s"})
 def watched(noun: str, items: Items, options: Listed, plane: Plane) -> int:
     """Until Ctrl-C, or until the API ends the stream."""
     if noun in UNLOGGED or options.as_of is not None or options.until is not None:
-        what = "the past does not change" if noun not in UNLOGGED else "plans are not in the change log"
+        what = "the past does not change" if noun not in UNLOGGED else f"{UNLOGGED[noun]} not in the change log"
         raise Failure(f"--watch cannot be used here: {what}.", code=exits.USAGE)
     shown = Shown(noun, options, plane)
     for _ in _news(Session(options), noun, plane):

@@ -395,6 +395,13 @@ class OperatorApi(Shared):
         """`only`: cause, node and vm narrow the list."""
         return self.pages("/v1/drifts", find, **only)
 
+    def decisions(self, find: Find = ALL, **only: str | None) -> Iterator[Json]:
+        return self.pages("/v1/decisions", find, **only)
+
+    def parked(self, find: Find = ALL) -> Iterator[Json]:
+        """All of it. The list is short and has no pages."""
+        return iter(self.get("/v1/parked")["items"][: find.limit])
+
     def drift(self, drift: str) -> Json:
         return self._one(f"/v1/drifts/{s(drift)}")
 

@@ -37,7 +37,7 @@ def place(
     for subnet in net["subnets"]:
         address = _first(subnet, spec.mac, random)
         if address is None:
-            return full(net["name"], subnet["cidr"])
+            return full(net["name"], subnet)
         addresses.append(address)
         hold(draft, net["id"], subnet["id"], port_id, address)
     name = f"{machine['name']}-{spec.index}-{text('port', port_id)[-6:]}"
@@ -107,7 +107,7 @@ def another(net: Row, family: int | None, random: int) -> tuple[str, Row] | erro
             return _random6(subnet["cidr"], random), subnet
         if subnet["free"]:
             return str(subnet["free"][random % len(subnet["free"])]), subnet
-    return full(net["name"], mine[0]["cidr"])
+    return full(net["name"], mine[0])
 
 
 def named(net: Row, address: str) -> tuple[str, Row] | errors.NubilaError:
@@ -126,9 +126,12 @@ def named(net: Row, address: str) -> tuple[str, Row] | errors.NubilaError:
     return errors.Invalid(f"{value} is not in network '{net['name']}', which has {ranges}.", field="address")
 
 
-def full(name: str, cidr: str) -> errors.NoCapacity:
-    return errors.NoCapacity(
-        f"Network '{name}' has no free address left in {cidr}.", fix="Remove VMs, or create a larger network."
+def full(name: str, subnet: Row) -> errors.NoAddress:
+    """Of an IPv4 subnet that the view found no free address in."""
+    addresses = ipaddress.ip_network(subnet["cidr"]).num_addresses - 2
+    return errors.NoAddress(
+        f"Network '{name}' has no free address left in {subnet['cidr']}: all {addresses} are used, one by its gateway.",
+        subnet={"network": name, "cidr": subnet["cidr"], "addresses": addresses, "used": addresses},
     )
 
 

@@ -18,6 +18,14 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     since_s: float | None = None
 
 
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """Background work on it failed and rests. `reason` is operators'."""
+
+    reason: str | None
+    since_s: float
+    again_in_s: float
+
+
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     state: str
@@ -40,6 +48,7 @@ def explain(
     now: datetime,
     node_name: str | None,
     cancel_means: str,
+    parked: Parked | None = None,
 ) -> Why:
     """`node_name` None hides the node from the viewer."""
     where = "Nubila" if spec.resource_kind == "image" else f"node {node_name}" if node_name else "its node"
@@ -65,6 +74,10 @@ def explain(
         if vm_reason:
             chain.append(Wait(who=where, waits_for=vm_reason))
             summary += f" It says: {vm_reason}."
+        if parked is not None:
+            words = f"Nubila's own work on it, which failed and is tried again in {max(0.0, parked.again_in_s):.0f} s"
+            chain.append(Wait(who=who, waits_for=words, since_s=parked.since_s))
+            summary += f" It waits for {words}" + (f": {parked.reason}." if parked.reason else ".")
         if left < 0:
             summary += f" The deadline passed {-left:.0f} s ago; the work goes on, and operators were alarmed."
     return Why(

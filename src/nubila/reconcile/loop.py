@@ -8,7 +8,7 @@ what raises is parked after a few tries, what hangs is waited for by nobody.
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,6 @@ from nubila.intent.asking import Asking
 from nubila.intent.carry import Carrier
 from nubila.model.draft import Draft, Row
 from nubila.reconcile import drift, operation, vm
-from nubila.reconcile.parked import PARKED_S, Parked, Thing
 from nubila.store.database import Retry
 from nubila.store.work import WorkStore
 from nubila.telemetry import log
@@ -31,6 +30,10 @@ LEASE_S = 10.0
 ALONGSIDE = 4  # commits under way at once, of the process's few connections
 PATIENCE_S = 1.0  # without anything coming to its end; then the pass goes on without what is under way
 HOUSEKEEPING_EVERY = 150  # periods
+TRIES = 3
+PARKED_S = 600.0  # then one more try: what was wrong may have been repaired
+
+Thing = tuple[str, str]  # noun, id
 
 
 class Noun(msgspec.Struct, frozen=True):
@@ -54,7 +57,8 @@ class Loop:
         self._work = work
         self._holder = holder
         self._round = 0
-        self.parked = Parked(time.monotonic)
+        self._tries: dict[Thing, int] = {}
+        self._parked: dict[Thing, bool] = {}  # as of this pass -> whether it rests
         self._under_way: dict[Thing, asyncio.Task[int]] = {}
         self._places = asyncio.Semaphore(ALONGSIDE)
 
@@ -75,22 +79,24 @@ class Loop:
     async def once(self) -> int:
         """One pass over all nouns; returns how many commands were carried out."""
         done = 0
+        self._parked = await self._work.resting()
         for noun in NOUNS:
-            left_alone = [*self.parked.of(noun.name), *(i for n, i in self._under_way if n == noun.name)]
+            alone = {*self._under_way, *(thing for thing, rests in self._parked.items() if rests)}
+            left_alone = [i for n, i in alone if n == noun.name]
             rows = await self._work.snapshot(noun.name, [UUID(i) for i in left_alone])
             now = await self._work.now()
-            done += await self._all([(noun, command) for row in rows for command in self._commands(noun, row, now)])
+            done += await self._all([(noun, c) for row in rows for c in await self._commands(noun, row, now)])
         self._round += 1
         if self._round % HOUSEKEEPING_EVERY == 1:
             await self._carrier.ledger.forget()
         return done
 
-    def _commands(self, noun: Noun, row: Row, now: datetime) -> list[Any]:
+    async def _commands(self, noun: Noun, row: Row, now: datetime) -> list[Any]:
         """Row by row, so that one which cannot be read spoils no other."""
         try:
             return noun.step([row], now)
         except Exception as e:
-            self._failed((noun.name, str(row["id"])), e)
+            await self._failed((noun.name, str(row["id"])), e)
             return []
 
     async def _all(self, commands: Sequence[tuple[Noun, Any]]) -> int:
@@ -115,17 +121,23 @@ class Loop:
             except Retry:
                 return 0
             except Exception as e:
-                self._failed(thing, e)
+                await self._failed(thing, e)
                 return 0
-        self.parked.succeeded(thing)
+        if self._tries.pop(thing, 0) >= TRIES or thing in self._parked:
+            with contextlib.suppress(NubilaError):
+                await self._work.unpark(thing[0], UUID(thing[1]))
         return done
 
-    def _failed(self, thing: Thing, e: Exception) -> None:
+    async def _failed(self, thing: Thing, e: Exception) -> None:
+        """Set aside after a few tries, with the reason, so that others go on; operators see it."""
         reason = f"{type(e).__name__}: {e}"[:500]
-        if self.parked.failed(thing, reason):
-            log.get().error("reconcile.parked", noun=thing[0], id=thing[1], reason=reason, again_s=PARKED_S)
-        else:
+        self._tries[thing] = self._tries.get(thing, 0) + 1
+        if self._tries[thing] < TRIES:
             log.get().warning("reconcile.poisoned", noun=thing[0], id=thing[1], reason=reason)
+            return
+        log.get().error("reconcile.parked", noun=thing[0], id=thing[1], reason=reason, again_s=PARKED_S)
+        with contextlib.suppress(NubilaError):  # then the next pass fails on it and says so again
+            await self._work.park(thing[0], UUID(thing[1]), reason, PARKED_S)
 
     async def _carry(self, noun: Noun, command: Any) -> int:
         asking = Asking(

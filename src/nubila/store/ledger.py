@@ -27,12 +27,13 @@ FORGET = (
     "delete from plan where expires_at < now()",
     "delete from idempotency where created_at < now() - interval '24 hours'",
     "delete from wanted w where not exists (select from vm v where v.id = w.vm_id and v.removed_at is null)\n       and not exists (select from volume d where d.id = w.vm_id and d.removed_at is null)\n       and not exists (select from security_group g where g.id = w.vm_id and g.removed_at is null)",
+    "delete from parked where until < now() - interval '1 hour'",
     "delete from question where asked_at < now() - interval '2 minutes'",
 )
 REFUSAL = "insert into decision (id, project_id, answer) values ($1, $2, $3::text::jsonb)"
 DECISIONS = """
-select d.id, d.created_at, d.project_id, d.vm_id, d.node_id, n.name as node_name, d.answer::text as answer
-  from decision d left join node n on n.id = d.node_id
+select d.id, d.created_at, d.project_id, d.vm_id, d.node_id, n.name as node_name, p.name as project_name, d.answer::text as answer
+  from decision d left join node n on n.id = d.node_id left join project p on p.id = d.project_id
  where ($1::uuid is null or d.id < $1) and ($2::boolean is null or (d.vm_id is null) = $2) order by d.id desc limit $3
 """
 QUOTA = "select class, amount, used from quota where project_id = $1 order by class"

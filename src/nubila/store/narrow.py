@@ -1,4 +1,4 @@
-"""Tables that are never in the change log: secrets, what was asked, who was heard from, who leads, what waits."""
+"""Tables that are never in the change log: secrets, what was asked, who was heard from, who leads, what waits or rests."""
 
 from __future__ import annotations
 
@@ -104,6 +104,15 @@ lease = sa.Table(
     sa.Column("holder", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("until", sa.TIMESTAMP(timezone=True), nullable=False),
+)
+parked = sa.Table(
+    "parked",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("object_id", UUID, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", sa.TIMESTAMP(timezone=True), nullable=False, server_default=NOW),
+    sa.Column("until", sa.TIMESTAMP(timezone=True), nullable=False),  # then background work tries once more
 )
 fabric = sa.Table(
     "fabric",

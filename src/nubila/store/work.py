@@ -9,9 +9,10 @@ from uuid import UUID
 
 import msgspec
 
-from nubila.store.database import Database
+from nubila.store.database import Database, Record
 
 BATCH = 200
+PARKED_SHOWN = 1000
 
 # noun -> its snapshot: what may need a step but for some ids, at most a batch of it
 SNAPSHOT: dict[str, str] = {
@@ -23,6 +24,24 @@ SNAPSHOT: dict[str, str] = {
     "drift": """select to_jsonb(d)::text as row from drift d where d.removed_at is null and not d.id = any($1) and d.state = 'ignored'
                  and (d.spec->>'ignore_until')::timestamptz <= now() order by d.id limit 200""",
 }
+
+# One that was parked before keeps the time since when.
+PARK = """
+insert into parked (kind, object_id, reason, until) values ($1, $2, $3, now() + make_interval(secs => $4))
+on conflict (kind, object_id) do update set reason = excluded.reason, until = excluded.until
+"""
+UNPARK = "delete from parked where kind = $1 and object_id = $2"
+RESTING = "select kind, object_id, until > now() as rests from parked"
+# Past its time and not tried again: nothing was left to do on it.
+PARKED = """
+select p.kind, p.object_id, coalesce(v.name, o.name, d.name) as name, p.reason, p.since, p.until, now() as now
+  from parked p
+  left join vm v on p.kind = 'vm' and v.id = p.object_id
+  left join operation o on p.kind = 'operation' and o.id = p.object_id
+  left join drift d on p.kind = 'drift' and d.id = p.object_id
+ where p.until > now() - interval '1 minute' and ($1::uuid[] is null or p.object_id = any($1))
+ order by p.since, p.kind, p.object_id limit $2
+"""
 
 # The fence grows when the lease moves to another holder.
 LEAD = """
@@ -48,6 +67,21 @@ class WorkStore:
     async def now(self) -> datetime:
         now: datetime = await self._db.value("select now()")
         return now
+
+    async def park(self, kind: str, object_id: UUID, reason: str, rest_s: float) -> None:
+        """Have an object left alone for so long, by whoever leads then."""
+        await self._db.execute(PARK, kind, object_id, reason, rest_s)
+
+    async def unpark(self, kind: str, object_id: UUID) -> None:
+        await self._db.execute(UNPARK, kind, object_id)
+
+    async def resting(self) -> dict[tuple[str, str], bool]:
+        """(kind, id) of all that is parked -> whether its time is not over."""
+        return {(r["kind"], str(r["object_id"])): r["rests"] for r in await self._db.fetch(RESTING)}
+
+    async def parked(self, of: Sequence[UUID] | None = None, limit: int = PARKED_SHOWN) -> list[Record]:
+        """What is parked, the longest first; `of`: of these objects."""
+        return await self._db.fetch(PARKED, None if of is None else list(of), limit)
 
     async def lead(self, name: str, holder: str, ttl_s: float) -> int | None:
         """Take or keep the lease for so long by the database's clock; its fence, or None while another holds it."""

@@ -104,8 +104,21 @@ async def why_operation(call: ApiCall) -> Answer:
         now=await c.accounts.now(),
         node_name=host["name"] if host and is_operator(call) else None,
         cancel_means=images.CANCELLING if of_image else intent.cancelling(spec),
+        parked=await _parked(call, row),
     )
     return Answer(body=body)
+
+
+async def _parked(call: ApiCall, row: Record) -> why.Parked | None:
+    found = await call.context.work.parked([row["id"], row["resource_id"]], 1)
+    if not found:
+        return None
+    reason, now = found[0]["reason"], found[0]["now"]
+    return why.Parked(
+        reason=reason if is_operator(call) else None,
+        since_s=(now - found[0]["since"]).total_seconds(),
+        again_in_s=(found[0]["until"] - now).total_seconds(),
+    )
 
 
 async def cancel_operation(call: ApiCall) -> Answer:

@@ -14,7 +14,6 @@ from nubila import errors
 from nubila.api.context import (
     CLOCK_S,
     ApiCall,
-    after_of,
     carried,
     etag_of,
     filtered,
@@ -262,26 +261,3 @@ async def placement(call: ApiCall) -> Answer:
         }  # of nodes they know nothing
         answer = {"request": request, "placed": True}
     return Answer(body={"vm_id": text("vm", row["id"]), "decided_at": made["created_at"], **answer})
-
-
-class DecisionQuery(msgspec.Struct, frozen=True):
-    refused: bool | None = None
-
-
-async def list_decisions(call: ApiCall) -> Answer:
-    """List placement decisions, newest first: where VMs went and why, and what found no node and by how much."""
-    after = after_of(call, "decision")
-    rows = await call.context.carrier.ledger.decisions(after, call.query.refused, call.page.limit + 1)
-    return listed(call, "decision", rows, _decision)
-
-
-def _decision(row: Record) -> dict[str, Any]:
-    return {
-        "id": text("decision", row["id"]),
-        "kind": "decision",
-        "decided_at": row["created_at"],
-        "project_id": text("project", row["project_id"]),
-        "vm_id": None if row["vm_id"] is None else text("vm", row["vm_id"]),
-        "node": row["node_name"],
-        **msgspec.json.decode(row["answer"]),
-    }

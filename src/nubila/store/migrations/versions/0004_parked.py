@@ -1,0 +1,10 @@
+"""What background work has set aside, for operators to see."""
+
+from nubila.store.migrate import run_file
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    run_file("0004_parked.sql")
