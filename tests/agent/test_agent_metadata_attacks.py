@@ -15,7 +15,7 @@ import pytest
 from agent_control import new_id, vm
 
 from nubila.agent.guests import Guests
-from nubila.agent.metadata import Metadata, Request, parse
+from nubila.agent.metadata import Metadata, Request, Tokens, parse
 from nubila.agent.wish import Wishes
 from nubila.protocol import Vm
 
@@ -53,8 +53,18 @@ def on(wish: Vm, network_id: str, *addresses: str) -> Vm:
     return msgspec.structs.replace(wish, nics=(msgspec.structs.replace(nic, network=network, addresses=addresses),))
 
 
-def asked(who: Who, network_id: str, address: str, path: str = MINE, headers: str = "") -> tuple[int, str]:
-    server = Metadata(who, lambda vm_id: None, region="r", zone="z")
+class Believing(Metadata):
+    """A mutant: it takes a header's word for who asks."""
+
+    def answer(self, network_id: str, source: str, request: Request) -> tuple[int, str, dict[str, str]]:
+        said = next((v for k, v in request.headers.items() if k != "host"), source)
+        return super().answer(network_id, said.rpartition("=")[2], request)
+
+
+def asked(
+    who: Who, network_id: str, address: str, path: str = MINE, headers: str = "", kind: type[Metadata] = Metadata
+) -> tuple[int, str]:
+    server = kind(who, lambda vm_id: None, region="r", zone="z")
     status, text, _ = server.answer(network_id, address, request(path, headers))
     return status, text
 
@@ -131,18 +141,43 @@ def test_a27_without_the_network_or_with_a_memory_it_would_be_seen(host: Host) -
         reused_address(host, _as_first_seen(host))
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Instance-ID", "X-Tenant-ID", "Host"])
-def test_a27_no_header_says_who_asks(host: Host, name: str) -> None:
+def headers_are_no_word(host: Host, name: str, kind: type[Metadata] = Metadata) -> None:
     network = new_id("network")
     mine = host.has(on(vm(user_data="mine"), network, "10.9.0.7"))
     other = host.has(on(vm(user_data="theirs"), network, "10.9.0.8"))
     for value in ("10.9.0.8", other.vm_id, f"for=10.9.0.8;host={other.vm_id}"):
-        said = asked(host.guests.who, network, "10.9.0.7", headers=f"{name}: {value}\r\n" if name != "Host" else "")
-        assert said == (200, mine.vm_id)
-        assert asked(host.guests.who, network, "10.9.0.9", headers=f"X-Forwarded-For: {value}\r\n") == (404, "")
+        header = f"{name}: {value}\r\n" if name != "Host" else ""
+        assert asked(host.guests.who, network, "10.9.0.7", headers=header, kind=kind) == (200, mine.vm_id)
+        forwarded = f"X-Forwarded-For: {value}\r\n"
+        assert asked(host.guests.who, network, "10.9.0.9", headers=forwarded, kind=kind) == (404, "")
+
+
+HEADERS = ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Instance-ID", "X-Tenant-ID", "Host"]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a27_no_header_says_who_asks(host: Host, name: str) -> None:
+    headers_are_no_word(host, name)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a27_mutant_that_believes_a_header_would_be_seen(host: Host, name: str) -> None:
+    with pytest.raises(AssertionError):
+        headers_are_no_word(host, name, Believing)
 
 
 def test_a27_a_token_of_the_one_before_opens_nothing_of_the_next(host: Host) -> None:
+    token_of_the_one_before(host)
+
+
+def test_a27_mutant_whose_tokens_are_nobodys_would_be_seen(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = Tokens._sign
+    monkeypatch.setattr(Tokens, "_sign", lambda self, vm_id, until: sign(self, "", until))
+    with pytest.raises(AssertionError):
+        token_of_the_one_before(host)
+
+
+def token_of_the_one_before(host: Host) -> None:
     network = new_id("network")
     old = host.has(on(vm(), network, "10.9.0.7"))
     server = Metadata(host.guests.who, lambda vm_id: None, region="r", zone="z")

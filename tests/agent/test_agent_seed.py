@@ -53,6 +53,19 @@ def test_what_the_vms_user_put_there_is_not_opened(tmp_path: Path, lie: str) -> 
     assert path.is_file() and not path.is_symlink()
 
 
+def test_a31_mutant_that_opens_what_lies_there_writes_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard removed: neither made anew nor refused to follow."""
+    secret = tmp_path / "secret"
+    secret.write_text("untouched")
+    (tmp_path / seed.NAME).symlink_to(secret)
+    for flag in ("O_EXCL", "O_NOFOLLOW"):
+        monkeypatch.setattr(os, flag, 0)
+    seed.write(vm(), str(tmp_path), os.geteuid())
+    assert secret.read_bytes() != b"untouched"
+
+
 def test_contents() -> None:
     wish = vm(hostname="web-1", boot_string="opaque: {x}")
     meta = seed.meta_data(wish)

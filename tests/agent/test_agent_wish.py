@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from agent_control import vm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nubila.agent import directory
 from nubila.agent import wish as module
 from nubila.agent.directory import Rooms
 from nubila.agent.known import Record
@@ -158,9 +160,12 @@ def test_only_ids_make_paths(tmp_path: Path, name: str) -> None:
         rooms.remove(name)
 
 
-def test_a_link_in_place_of_a_room_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the look at what it is, the mutant, the vm's files would be written where the link leads."""
     rooms = Rooms(tmp_path, "nubila")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "vms" / VMS[0].vm_id).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
         rooms.ensure(VMS[0].vm_id)
+    monkeypatch.setattr(directory, "stat", SimpleNamespace(S_ISDIR=lambda mode: True))
+    assert rooms.ensure(VMS[0].vm_id).path.resolve() == tmp_path / "elsewhere"

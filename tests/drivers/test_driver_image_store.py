@@ -234,7 +234,19 @@ async def test_a31_no_upload_leads_out_of_the_store(store: ImageStore, evil: str
     assert await store.uploads() == ()
 
 
-async def test_a31_a_link_in_the_place_of_an_upload_is_not_followed(tmp_path: Path) -> None:
+async def test_a31_mutant_that_takes_any_id_writes_beside_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileImageStore(Options(directory=str(tmp_path / "images")))
+    monkeypatch.setattr(file_module, "check_upload_id", lambda upload_id: upload_id)
+    await store.append("../../beside", 0, chunks(b"x"), 1)
+    assert (tmp_path / "beside").read_bytes() == b"x"
+
+
+async def test_a31_a_link_in_the_place_of_an_upload_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant, which follows it, writes into the victim."""
     store = FileImageStore(Options(directory=str(tmp_path / "images")))
     victim = tmp_path / "victim"
     victim.write_bytes(b"")
@@ -242,6 +254,10 @@ async def test_a31_a_link_in_the_place_of_an_upload_is_not_followed(tmp_path: Pa
     with pytest.raises(DriverError):
         await store.append(UPLOAD, 0, chunks(b"x"), 1)
     assert victim.read_bytes() == b""
+    monkeypatch.setattr(os, "O_NOFOLLOW", 0)
+    monkeypatch.setattr(os.path, "samestat", lambda *_: True)
+    await store.append(UPLOAD, 0, chunks(b"x"), 1)
+    assert victim.read_bytes() == b"x"
 
 
 async def test_a21_what_was_checked_is_what_is_published(tmp_path: Path) -> None:

@@ -397,6 +397,20 @@ def test_no_id_leads_out_of_the_pool(pool: DirectoryStorage, evil: str) -> None:
 
 
 @real
+def test_a31_mutant_that_takes_any_id_writes_beside_the_pool(
+    pool: DirectoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = pool._directory.parent / "beside.raw"
+    with pytest.raises(DriverError):
+        pool.ensure_volume(volume(volume_id="../../beside", format="raw"))
+    assert not beside.exists()
+    monkeypatch.setattr("nubila.drivers.storage.directory._check_volume_id", lambda volume_id: None)
+    pool.ensure_volume(volume(volume_id="../../beside", format="raw"))
+    assert beside.exists()
+    beside.unlink()
+
+
+@real
 def test_a_pool_that_qemu_could_not_reach_is_refused(spot: Path) -> None:
     (spot / "closed").mkdir(mode=0o700)
     with pytest.raises(DriverError, match="0711"):

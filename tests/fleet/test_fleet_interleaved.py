@@ -5,6 +5,7 @@ can be removed."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
@@ -116,6 +117,23 @@ def quiet(tenant: Tenant) -> None:
 def books(cloud: Installation) -> list[Any]:
     wrong: list[Any] = [r for r in cloud.sql(ACTIVE) if r["active"] > 1 or r["doubled"]]
     return wrong + cloud.sql(CLAIMS)
+
+
+@pytest.mark.parametrize("verb", ["create", "make", "attach"])
+def test_f32_two_winners_would_be_seen(verb: str) -> None:
+    """The judge, given what no database of ours answers: two winners, and one key that was carried out twice."""
+
+    def answered(vm: str, key: str, status: int, op: str) -> tuple[Act, Reply]:
+        raw = json.dumps({"operation": {"id": op}}).encode()
+        return Act(verb=verb, vm=vm, volume="d0", key=key), Reply(status, {"content-type": "application/json"}, raw)
+
+    second = "v1" if verb == "attach" else "v0"  # a disk has one holder
+    judge([answered("v0", "0-0", 201, "op-1"), answered(second, "0-1", 409, "op-1")])
+    with pytest.raises(AssertionError):
+        judge([answered("v0", "0-0", 201, "op-1"), answered(second, "0-1", 201, "op-2")])
+    judge([answered("v0", "0-0", 201, "op-1"), answered("v0", "0-0", 201, "op-1")])
+    with pytest.raises(AssertionError):
+        judge([answered("v0", "0-0", 201, "op-1"), answered("v0", "0-0", 201, "op-2")])
 
 
 def test_f32_random_interleavings_have_one_winner_and_keep_the_books(cloud: Installation, tenant: Tenant) -> None:

@@ -13,8 +13,9 @@ from tests.world import World
 from nubila import errors
 from nubila.intent import operation, vm
 from nubila.intent.asking import Asking, Outcome
-from nubila.intent.carry import Done
-from nubila.model.draft import Draft
+from nubila.intent.carry import Carrier, Done
+from nubila.intent.vm_create import VmCreate
+from nubila.model.draft import Draft, Drafted
 from nubila.store.database import Retry
 from nubila.store.resource import Filter
 
@@ -99,6 +100,85 @@ async def test_sixteen_racing_changes_one_wins(world: World) -> None:
     )
     assert sum(not isinstance(r, BaseException) for r in results) == 1
     assert (await world.vm("a"))["vm"]["generation"] == 2
+
+
+async def test_f32_mutant_without_facts_more_than_one_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard removed: what each change rests on is not looked at, and later ones undo earlier ones unseen."""
+    await world.create_vm("a")
+    view = await world.vm("a")
+    monkeypatch.setattr(Draft, "_fact", lambda *_: None)
+    results = await asyncio.gather(
+        *(world.do(lambda a: vm.change(vm.VmChange(labels={"n": "1"}), view, a)) for _ in range(16)),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(r, BaseException) for r in results) == 16
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_f32_one_vm_of_a_name_by_constraint(world: World, guarded: bool) -> None:
+    """Drafted from one look, committed at once: one wins. The mutant, without the constraint, makes all of them."""
+    if not guarded:
+        await world.database.execute("drop index vm_name_key")
+    drafts = []
+    for _ in range(8):
+        body = VmCreate(name="same", flavor="tiny", image="mini")
+        drafted = await world.creating(body)(lambda now: asking(world, now))
+        assert isinstance(drafted, Drafted)
+        drafts.append(drafted.draft)
+    results = await asyncio.gather(*(world.database.commit(d) for d in drafts), return_exceptions=True)
+    lost = [r for r in results if isinstance(r, BaseException)]
+    assert all(isinstance(r, errors.NameTaken | Retry) for r in lost), lost
+    assert await world.database.value("select count(*) from vm where name = 'same'") == 8 - len(lost)
+    assert (len(lost) == 7) == guarded
+
+
+def asking(world: World, now: datetime) -> Asking:
+    return Asking(actor="user:x", request="r", now=now, mint=world.mint, project_id=world.project_id)
+
+
+async def reboots(world: World, carrier: Carrier) -> Done:
+    """A reboot under one key, from a client that repeats it unchanged."""
+    caller = world.caller("vm.reboot", idempotency_key="k", fingerprint="f")
+
+    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
+        return vm.reboot(vm.VmReboot(), await world.vm("a"), asking(await world.accounts.now()))
+
+    done = await carrier.carry(caller, attempt)
+    assert isinstance(done, Done)
+    return done
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_f1_a_process_that_died_after_its_commit_is_answered_for_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    """The client's repetition comes to another process. The mutant, whose commits keep no key, reboots twice."""
+    await world.create_vm("a")
+    await world.database.execute(
+        "update vm set state = 'running', observed_generation = generation, status = jsonb_build_object('power', 'on')"
+    )
+    if not guarded:
+        inserts = Draft.inserts
+        monkeypatch.setattr(
+            Draft, "inserts", lambda d, kind, /, **row: None if kind == "idempotency" else inserts(d, kind, **row)
+        )
+
+    class Died(BaseException):
+        pass
+
+    def die(hints: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as m, pytest.raises(Died):
+        m.setattr(world.notifier, "tell", die)  # between the commit and the answer
+        await reboots(world, world.carrier)
+    next_one = Carrier(world.database, world.notifier, world.fleet, world.mint)
+    if guarded:
+        assert (await reboots(world, next_one)).replayed
+        assert (await world.vm("a"))["vm"]["spec"]["reboots"] == 1
+    else:
+        await reboots(world, next_one)
+        assert (await world.vm("a"))["vm"]["spec"]["reboots"] == 2
 
 
 async def test_an_image_in_use_cannot_be_removed_and_a_racing_create_finds_it_gone(world: World) -> None:

@@ -63,6 +63,8 @@ def create(body: PortCreate, view: View, place: View, groups: list[Row], asking:
     made = network.PortSpec(mac=network.mac(random), index=index, **limits)
     draft = asking.draft()
     draft.rests_on("network", net)
+    if _one_of_a_range(place):
+        draft.takes_ranges(UUID(row["node_id"]), net["id"])
     port_place.join(draft, UUID(row["node_id"]), chosen)
     effect = port_place.place(draft, asking, row, net, chosen, made, random)
     if isinstance(effect, errors.NubilaError):
@@ -191,8 +193,8 @@ def cancel(op: Row, port: Row | None, view: View | None, asking: Asking) -> Outc
 
 
 def clash(name: str, place: View) -> errors.Conflict | None:
-    """Why this network cannot be on the vm's node. One that says nothing of its wires is left to refuse by itself."""
-    if place["clash"] is None or place["wires"] is None or place["wires"].get("overlapping_ranges"):
+    """Why this network cannot be on the vm's node."""
+    if place["clash"] is None or not _one_of_a_range(place):
         return None
     mine = place["clash"]["mine"]
     return errors.Conflict(
@@ -201,6 +203,11 @@ def clash(name: str, place: View) -> errors.Conflict | None:
         field="network",
         fix="Use a network with another range, or create a VM on it, which goes to another host.",
     )
+
+
+def _one_of_a_range(place: View) -> bool:
+    """The node can have one network of a range. One that says nothing of its wires is left to refuse by itself."""
+    return place["wires"] is not None and not place["wires"].get("overlapping_ranges")
 
 
 def leaving(port: Row) -> errors.Conflict | None:

@@ -100,6 +100,8 @@ def create(
     if isinstance(effects, errors.NubilaError):
         return effects
     _claims(draft, asking, made, node, needs)
+    for net in networks if not node.overlapping_ranges else ():
+        draft.takes_ranges(node.id, net["id"])
     draft.inserts(
         "decision",
         id=asking.mint(),

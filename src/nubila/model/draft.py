@@ -41,6 +41,7 @@ class Draft(msgspec.Struct, kw_only=True):
     wake: list[Row] = msgspec.field(default_factory=list)
     groups: dict[str, list[UUID]] = msgspec.field(default_factory=dict)
     quota: list[Row] = msgspec.field(default_factory=list)
+    ranges: list[Row] = msgspec.field(default_factory=list)
     woken: list[str] = msgspec.field(default_factory=list)  # nodes, filled by the commit
 
     def rests_on(self, kind: str, row: Row, *, compare: bool = True) -> None:
@@ -78,6 +79,11 @@ class Draft(msgspec.Struct, kw_only=True):
     def takes_quota(self, project_id: UUID, class_: str, amount: int) -> None:
         if amount:
             self.quota.append({"p": project_id, "c": class_, "a": amount})
+
+    def takes_ranges(self, node_id: UUID, network_id: UUID | str) -> None:
+        """The network comes to a node that can have one network of a range: refused where another one overlaps it. The
+        draft has to wake the node too: that is what the later one of two waits for."""
+        self.ranges.append({"n": node_id, "net": network_id})
 
     def wakes(self, node_id: UUID, object_id: UUID, kind: str = "vm") -> None:
         """The node's next long poll brings this object."""

@@ -275,6 +275,17 @@ _CLAIMS = f"""
       on conflict (node_id, vm_id) do update set revision = excluded.revision;
     out := out || jsonb_build_object(k.n::text, g);
   end loop;
+  -- ranges: whoever brings a network to a node has waited above for whoever did so before, and sees it here
+  if d ? 'ranges' then
+    select coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'network', 'id', r.net, 'was', 'alone in its range', 'is_now', 'not alone')), '[]')
+      into bad from (select (j->>'n')::uuid n, (j->>'net')::uuid net from jsonb_array_elements(d->'ranges') j) r
+      join subnet s on s.network_id = r.net and s.removed_at is null
+      join subnet o on o.cidr && s.cidr and o.network_id <> r.net and o.removed_at is null
+     where exists (select from port p where p.network_id = o.network_id and p.node_id = r.n and p.removed_at is null);
+    if bad <> '[]' then
+      raise exception using errcode = '{STALE}', message = 'ranges', detail = bad::text;
+    end if;
+  end if;
   for k in select (j->>'p')::uuid p, j->>'c' c, sum((j->>'a')::bigint)::bigint a
              from jsonb_array_elements(coalesce(d->'quota', '[]')) j group by 1, 2 order by 1, 2 loop
     update quota set used = used + k.a
