@@ -172,13 +172,15 @@ async def test_f1_a_process_that_died_after_its_commit_is_answered_for_by_the_ne
     with monkeypatch.context() as m, pytest.raises(Died):
         m.setattr(world.notifier, "tell", die)  # between the commit and the answer
         await reboots(world, world.carrier)
+    once = (await world.vm("a"))["vm"]["spec"]["reboots"]
+    assert once > 0
     next_one = Carrier(world.database, world.notifier, world.fleet, world.mint)
     if guarded:
         assert (await reboots(world, next_one)).replayed
-        assert (await world.vm("a"))["vm"]["spec"]["reboots"] == 1
+        assert (await world.vm("a"))["vm"]["spec"]["reboots"] == once
     else:
         await reboots(world, next_one)
-        assert (await world.vm("a"))["vm"]["spec"]["reboots"] == 2
+        assert (await world.vm("a"))["vm"]["spec"]["reboots"] > once
 
 
 async def test_an_image_in_use_cannot_be_removed_and_a_racing_create_finds_it_gone(world: World) -> None:
