@@ -70,10 +70,11 @@ def assert_nearest(answer: Refusal, r: Request, nodes: list[Node]) -> None:
 
     def far(n: Node) -> tuple[int, float]:
         short = oracle(r, n)
-        return len(short), sum(v / getattr(r, QUANTITIES[k]) if k in QUANTITIES else v for k, v in short.items())
+        lacks = sum(v / getattr(r, QUANTITIES[k]) if k in QUANTITIES else v for k, v in short.items())
+        return len(short), round(lacks, 9)
 
     best = min(far(n) for n in nodes)
-    nearest = next(n for n in nodes if far(n)[0] == best[0] and abs(far(n)[1] - best[1]) < 1e-9)
+    nearest = next(n for n in nodes if far(n) == best)
     assert answer.nearest is not None
     assert answer.nearest.node_id == str(nearest.id)
     assert answer.nearest.node_name == nearest.name

@@ -107,7 +107,8 @@ def _nearest(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: R
     relative = np.zeros(len(nodes))
     for f, short in zip(FILTERS, shortfalls, strict=True):
         relative += short / max(1, asked[f.quantity]) if f.quantity else short
-    index = int(np.lexsort((np.arange(len(nodes)), relative, fails))[0])
+    # Equal sums of unequal parts differ in their last bits.
+    index = int(np.lexsort((np.arange(len(nodes)), np.round(relative, 9), fails))[0])
     return Miss(
         node_id=str(nodes.rows[index].id),
         node_name=nodes.rows[index].name,
