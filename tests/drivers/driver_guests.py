@@ -45,7 +45,10 @@ def write_disk(path: Path, kind: str) -> None:
 
 def write_iso(path: Path, kind: str) -> None:
     """An ISO that boots such a guest: El Torito without emulation, and no files."""
-    primary = (b"\x01CD001\x01").ljust(2048, b"\0")
+    blocks = 16 + 5
+    primary = bytearray((b"\x01CD001\x01").ljust(2048, b"\0"))
+    primary[80:88] = blocks.to_bytes(4, "little") + blocks.to_bytes(4, "big")
+    primary[128:132] = (2048).to_bytes(2, "little") + (2048).to_bytes(2, "big")
     record = (b"\0CD001\x01EL TORITO SPECIFICATION").ljust(0x47, b"\0") + (19).to_bytes(4, "little")
     end = (b"\xffCD001\x01").ljust(2048, b"\0")
     validation = bytearray(b"\x01".ljust(30, b"\0") + b"\x55\xaa")
@@ -53,5 +56,5 @@ def write_iso(path: Path, kind: str) -> None:
     validation[28:30] = (-sum(words) & 0xFFFF).to_bytes(2, "little")
     entry = b"\x88\0\0\0\0\0" + (4).to_bytes(2, "little") + (20).to_bytes(4, "little")
     catalog = bytes(validation) + entry
-    parts = [primary, record, end, catalog, boot_sector(kind)]
+    parts = [bytes(primary), record, end, catalog, boot_sector(kind)]
     path.write_bytes(bytes(16 * 2048) + b"".join(p.ljust(2048, b"\0") for p in parts))

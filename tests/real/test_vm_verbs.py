@@ -114,6 +114,9 @@ def test_size_changes_live_where_it_can(vm: Guest) -> None:
     while int(vm.ssh("nproc")) > 1:
         assert time.monotonic() < deadline + 60, vm.shown()["status"]  # a core that was plugged comes out again
         time.sleep(1)
+    while (vm.shown()["status"]["cores"], vm.shown()["status"]["at_next_start"]) != (1, []):
+        assert time.monotonic() < deadline + 90, vm.shown()["status"]  # and its node says so
+        time.sleep(1)
     assert (vm.reachable(), vm.qemu()) == (before, qemu)
 
 

@@ -49,9 +49,11 @@ def apply(report: VolumeReport, view: View, draft: Draft, now: datetime) -> bool
     )
     if not attached and current:  # there is no vm for which limits would have to be set
         status = msgspec.structs.replace(status, applied=row["generation"], cache=None)
-    touched = write(row, spec, status, report.generation, view["operations"], draft, now)
-    touched |= _snapshots(report, view, draft, now)
-    if current and (report.settled or status.gone):
+    settled = current and (report.settled or status.gone)
+    at_it = frozenset() if settled else _at_it(view)
+    touched = write(row, spec, status, report.generation, view["operations"], draft, now, at_it)
+    touched |= _snapshots(report, view, draft, now, at_it)
+    if settled:
         touched |= _end_jobs(view, draft, now, gone=status.gone)
     if status.gone and row["state"] != volume.State.REMOVED:
         _give_back(view, draft)
@@ -66,8 +68,9 @@ def write(
     operations: list[Row],
     draft: Draft,
     now: datetime,
+    at_it: frozenset[str] = frozenset(),
 ) -> bool:
-    """The volume's row with a new status, and what follows of its operations."""
+    """The volume's row with a new status, and what follows of its operations; those `at_it` are not done yet."""
     was = volume.State(row["state"])
     before = None if row["status"] is None else msgspec.convert(row["status"], volume.Status)
     current = observed == row["generation"] or status.gone
@@ -82,7 +85,7 @@ def write(
             columns["removed_at"] = now
         draft.changes("volume", row, version=True, **columns)
     mine = [o for o in operations if o["resource_id"] == row["id"]]
-    return _follow(mine, state.value, observed, spec, status, draft, now) or touched
+    return _follow(mine, state.value, observed, spec, status, draft, now, at_it) or touched
 
 
 def disk(report: DiskReport, row: Row, operations: list[Row], draft: Draft, now: datetime) -> bool:
@@ -139,6 +142,7 @@ def _follow(
     status: volume.Status | snapshot.Status,
     draft: Draft,
     now: datetime,
+    at_it: frozenset[str],
 ) -> bool:
     touched = False
     for op in operations:
@@ -155,6 +159,8 @@ def _follow(
             counted=counted,
             wished="ready",
         )
+        if becomes is operation.State.DONE and op["id"] in at_it:
+            becomes = operation.State.RUNNING
         before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
         ended = becomes in operation.TERMINAL
         after = msgspec.structs.replace(
@@ -172,7 +178,12 @@ def _follow(
     return touched
 
 
-def _snapshots(report: VolumeReport, view: View, draft: Draft, now: datetime) -> bool:
+def _at_it(view: View) -> frozenset[str]:
+    """Operations whose job may still write: done is said when the volume can be asked for something else."""
+    return frozenset([a["operation_id"] for a in view["attachments"] if a["operation_id"] is not None])
+
+
+def _snapshots(report: VolumeReport, view: View, draft: Draft, now: datetime, at_it: frozenset[str]) -> bool:
     """Those that the report names are there; of the others, those that were to go are gone."""
     touched = False
     current = report.generation == view["volume"]["generation"]
@@ -197,7 +208,7 @@ def _snapshots(report: VolumeReport, view: View, draft: Draft, now: datetime) ->
             draft.changes("snapshot", row, version=True, **columns)
             touched = True
         mine = [o for o in view["operations"] if o["resource_id"] == row["id"]]
-        touched |= _follow(mine, state.value, row["generation"], None, status, draft, now)
+        touched |= _follow(mine, state.value, row["generation"], None, status, draft, now, at_it)
     return touched
 
 

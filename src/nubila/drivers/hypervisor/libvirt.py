@@ -21,7 +21,7 @@ from nubila.drivers.hypervisor.libvirt_disks import Disks
 from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
 from nubila.drivers.hypervisor.libvirt_power import AGENT_CONNECTED, Power
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
-from nubila.drivers.hypervisor.libvirt_shape import Shapes, change_disks, parse
+from nubila.drivers.hypervisor.libvirt_shape import Shapes, change_disks, cores_of, parse, pid_of
 from nubila.drivers.hypervisor.libvirt_wires import Wires
 
 _REASONS: dict[int, str] = {
@@ -136,7 +136,7 @@ class LibvirtHypervisor:
             running=running,
             pid=pid,
             paused=_paused(state, reason) if running else None,
-            **(_size(stats) if running else {}),
+            **(_size(stats, pid) if running else {}),
             reason=None if running else self._why_off(name, reason),
             guest_agent=pid is not None and self._has_agent(domain, name, pid),
             disks=disks,
@@ -170,15 +170,12 @@ class LibvirtHypervisor:
         return self._agent_seen.get(name) == pid
 
     def _pid(self, name: str) -> int | None:
-        try:
-            return int((self.daemons.run / "qemu" / f"{name}.pid").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+        return pid_of(self.daemons.run / "qemu" / f"{name}.pid")
 
 
-def _size(stats: dict[str, Any]) -> dict[str, int]:
+def _size(stats: dict[str, Any], pid: int | None) -> dict[str, int]:
     return {
-        "cores": stats.get("vcpu.current", 0),
+        "cores": cores_of(pid, stats.get("vcpu.current", 0)),
         "cores_max": stats.get("vcpu.maximum", 0),
         "memory_mib": stats.get("balloon.current", 0) // 1024,
         "memory_max_mib": stats.get("balloon.maximum", 0) // 1024,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
+import msgspec
 from lxml import etree
 
 from nubila.drivers.hypervisor import libvirt_xml
@@ -55,7 +56,7 @@ class Shapes:
                     if e.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # removed in between
                         continue
                     raise mapped(e) from e
-            found[name] = known[1]
+            found[name] = self._counted(name, known[1])
         for name in set(self._read) - set(found):
             self._read.pop(name, None)
         return tuple(found.values())
@@ -74,6 +75,13 @@ class Shapes:
         except libvirt.libvirtError as e:
             raise mapped(e) from e
 
+    def _counted(self, name: str, shaped: Shaped) -> Shaped:
+        """With the cores that it has: libvirt does not write when it is wrong about them."""
+        if shaped.live is None or shaped.live.cores == shaped.defined.cores:
+            return shaped
+        cores = cores_of(pid_of(self._session.daemons.run / self._driver / f"{name}.pid"), shaped.live.cores)
+        return msgspec.structs.replace(shaped, live=msgspec.structs.replace(shaped.live, cores=cores))
+
     def _marks(self, name: str) -> tuple[int, ...]:
         """When libvirt last wrote what it knows of a domain: definition, state of what runs, link to start it."""
         daemons = self._session.daemons
@@ -86,6 +94,23 @@ def _written(path: Path) -> int:
         return path.lstat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def pid_of(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def cores_of(pid: int | None, told: int) -> int:
+    """How many cores QEMU has, by its threads: of one that went out late libvirt may never hear, and count it on."""
+    try:
+        names = [p.read_bytes() for p in Path(f"/proc/{pid}/task").glob("*/comm")]
+    except OSError:  # it ended meanwhile
+        return told
+    there = len([n for n in names if n.startswith(b"CPU ")])
+    return min(told, there) if there else told
 
 
 def read(domain: libvirt.virDomain, parse: Callable[[str, bool], Shape]) -> Shaped:
