@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,15 +58,20 @@ def test_a_guest_booted_from_the_image_of_another_has_its_bytes(vm: Guest, cloud
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
+def small(vm: Guest) -> Iterator[Path]:
+    """A file system of 24 MiB, where the VM's QEMU sees it: libvirtd and its children have mounts of their own."""
+    place = vm.cloud.top / "small"
     place.mkdir()
-    place.chmod(0o711)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=711", "none", place], check=True)
+    within(vm, "mount", "-t", "tmpfs", "-o", "size=24m,mode=711", "none", str(place))
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        within(vm, "umount", "--lazy", str(place))
+        place.rmdir()
+
+
+def within(vm: Guest, *words: str) -> None:
+    subprocess.run(["nsenter", "-t", str(vm.qemu()), "-m", "--", *words], check=True)
 
 
 def test_f31_a_guest_whose_disk_is_full_stands_still_and_goes_on(vm: Guest, small: Path) -> None:
@@ -74,8 +80,9 @@ def test_f31_a_guest_whose_disk_is_full_stands_still_and_goes_on(vm: Guest, smal
     made = volumes.make("full", size_gib=1)
     file = next(p for p in Path(vm.cloud.top).rglob(f"{made['id']}.qcow2"))
     there = small / file.name
-    subprocess.run(["cp", "--preserve=all", file, there], check=True)
-    subprocess.run(["mount", "--bind", there, file], check=True)
+    within(vm, "cp", "--preserve=all", str(file), str(there))
+    within(vm, "chown", str(os.stat(f"/proc/{vm.qemu()}").st_uid), str(there))
+    within(vm, "mount", "--bind", str(there), str(file))
     try:
         volumes.attach("full")
         device = volumes.device(made)
@@ -85,7 +92,7 @@ def test_f31_a_guest_whose_disk_is_full_stands_still_and_goes_on(vm: Guest, smal
         assert (shown["status"]["power"], shown["status"]["paused"]) == ("on", "io-error")
         assert "full" in shown["status"]["reason"]
         pid = vm.qemu()
-        subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
+        within(vm, "mount", "-o", "remount,size=200m", str(small))
         vm.until("running", 60)
         until(lambda: vm.ssh("cat /tmp/wrote 2>/dev/null || true", 20) == "done", 60, 1)
         assert vm.qemu() == pid
@@ -94,5 +101,5 @@ def test_f31_a_guest_whose_disk_is_full_stands_still_and_goes_on(vm: Guest, smal
         assert "I/O error" not in vm.ssh("dmesg")  # the guest never learned of it
         volumes.detach("full")
     finally:
-        subprocess.run(["umount", "--lazy", file], check=True)
+        within(vm, "umount", "--lazy", str(file))
     volumes.call("DELETE", "/volumes/full")
