@@ -137,7 +137,7 @@ def test_version(cli: Cli) -> None:
 
 def test_api_can_be_asked_without_a_parser(fake: Fake) -> None:
     """Bootstrap uses the client directly."""
-    from nubila.client.api import OperatorApi
+    from nubila.client.operator import OperatorApi
     from nubila.client.transport import Transport
 
     def first(asked: Asked) -> Canned:

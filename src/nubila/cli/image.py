@@ -14,7 +14,7 @@ from nubila.cli.exits import Failure
 from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 from nubila.client.answers import ConnectionFailed, ProblemError
-from nubila.client.api import Shared
+from nubila.client.shared import Shared
 
 app = noun("image", "What disks begin as.")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from nubila.cli import contexts, exits
 from nubila.cli.exits import Failure
-from nubila.client.api import OperatorApi, UserApi
+from nubila.client.operator import OperatorApi
 from nubila.client.transport import Transport
+from nubila.client.user import UserApi
 
 if TYPE_CHECKING:
     from nubila.cli.options import Common, Plane

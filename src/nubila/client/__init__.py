@@ -1,1 +1,3 @@
-"""Typed client of the APIs: `transport` speaks HTTP, `api` names the routes. For the CLI, the agent and bootstrap."""
+"""Typed client of the APIs, for the CLI, the agent and bootstrap: `transport` speaks HTTP; `shared`, `user` and `operator`
+name the routes.
+"""

@@ -1,4 +1,4 @@
-"""One call to an API: keys, bounded repetition, pages, and waiting for operations. The base of both clients in `api`.
+"""One call to an API: keys, bounded repetition, pages, and waiting for operations. The base of both clients.
 
 Invariant: a write is repeated only with the Idempotency-Key of its first try, so it is carried out once at most.
 """
