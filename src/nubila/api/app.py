@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -21,20 +21,19 @@ from nubila.access import policy, principal
 from nubila.access.authenticate import PEER, Peer
 from nubila.access.principal import Principal
 from nubila.api import problem, read, table
+from nubila.api.deliver import Send, deliver, represented
 from nubila.api.meta import meta_routes
 from nubila.api.past import past_answer
 from nubila.api.read import Intake, Pairs
-from nubila.api.route import BYTES, JSON, TEXT, Answer, Call, Gate, Receive, Route, client_gone
+from nubila.api.route import Answer, Call, Gate, Receive, Route
 from nubila.api.table import Bound
 from nubila.errors import BadRequest, Busy, MethodNotAllowed, Transient, UnsupportedMediaType
 from nubila.model import ids
 from nubila.model.catalog import Plane
-from nubila.represent import etag, json, negotiate, page, visibility
+from nubila.represent import etag, negotiate, page
 from nubila.telemetry import log
 
 PARALLEL_MAX = 256
-
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 # Everything that may carry a decision is read from these headers, and nothing about identity but the first.
 READ = frozenset(
@@ -142,7 +141,8 @@ class App:
         self.running += 1
         try:
             answer = await self._answered(scope, receive, seen, request_id)
-            await self._send(answer, seen, request_id, send)
+            close = self.gate.stopping or seen.expects
+            await deliver(answer, request_id, seen.intake.receive, send, head=seen.method == "HEAD", close=close)
             self._line(seen, answer.status, started, request_id)
         except BaseException:
             # An answer broke off in its middle, or the server cancelled: there is nobody left to tell.
@@ -188,7 +188,7 @@ class App:
         call, common = await self._call(bound, values, scope, headers, receive, seen, who, request_id)
         call.again = partial(self._authenticate, headers.get(b"authorization"), peer)
         answer = await _handled(bound.route, call, common)
-        return _represented(answer, bound.route, call, common.fields, media, headers.get(b"if-none-match"))
+        return represented(answer, bound.route, call, common.fields, media, headers.get(b"if-none-match"))
 
     def _admit(self, bound: Bound, seen: Seen) -> None:
         if self.gate.stopping:
@@ -259,27 +259,6 @@ class App:
         except Exception:
             self._log.exception("audit.failed", permission=row.permission, slug=row.slug)
 
-    async def _send(self, answer: Answer, seen: Seen, request_id: str, send: Send) -> None:
-        body = answer.body
-        headers = [(b"x-request-id", request_id.encode()), *_FIXED]
-        if answer.media is not None:
-            headers.append((b"content-type", answer.media.encode("latin-1")))
-        if answer.etag is not None:
-            headers.append((b"etag", b'"' + answer.etag.encode("latin-1") + b'"'))
-        length = len(body) if isinstance(body, bytes) else answer.length
-        if length is not None and answer.status not in (204, 304):
-            headers.append((b"content-length", b"%d" % length))
-        headers.extend([(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers.items()])
-        if self.gate.stopping or seen.expects:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        if isinstance(body, bytes):
-            await send({"type": "http.response.body", "body": b"" if seen.method == "HEAD" else body})
-            return
-        if isinstance(body, AsyncIterator) and seen.method != "HEAD":
-            await _stream(body, seen.intake.receive, send)
-        await send({"type": "http.response.body", "body": b""})
-
     def _line(self, seen: Seen, status: int, started: float, request_id: str) -> None:
         """Never the query's values, and the path only where it is one of ours: people paste secrets into addresses."""
         log.request(
@@ -310,9 +289,6 @@ def _one_line(path: str) -> str:
 
 def _stopping() -> Transient:
     return Transient("Nubila is stopping.", fix="Repeat the request after the time in Retry-After.")
-
-
-_FIXED = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
 def _headers(pairs: Pairs) -> dict[bytes, str]:
@@ -349,46 +325,6 @@ async def _body(bound: Bound, intake: Intake, headers: dict[bytes, str]) -> tupl
 
 def _page(common: read.Common) -> page.Page:
     return page.Page(common.limit, None if common.after is None else page.decode(common.after))
-
-
-def _represented(
-    answer: Answer, route: Route, call: Call[Any, Any, Any], fields: str | None, media: str, if_none_match: str | None
-) -> Answer:
-    """The answer with its body as bytes (or as a stream), its status and its media type."""
-    body, status = answer.body, answer.status or route.status
-    if (
-        answer.etag is not None
-        and if_none_match is not None
-        and not route.writes
-        and etag.unchanged(etag.parse(if_none_match, "If-None-Match"), answer.etag)
-    ):
-        return Answer(status=304, headers=answer.headers, etag=answer.etag, body=b"")
-    kind = answer.media or media
-    if body is None:
-        return Answer(status=204 if status == 200 else status, body=b"", headers=answer.headers, etag=answer.etag)
-    if isinstance(body, str):
-        body, kind = body.encode(), answer.media or f"{TEXT}; charset=utf-8"
-    elif isinstance(body, AsyncIterator):
-        kind = answer.media or BYTES
-    elif not isinstance(body, bytes):
-        body = negotiate.REPRESENTATIONS[media](visibility.visible(body, call.viewer))
-    if fields and kind == JSON and isinstance(body, bytes) and status < 300:
-        body = json.pick(body, frozenset(fields.split(",")))
-    return Answer(status=status, body=body, headers=answer.headers, etag=answer.etag, media=kind, length=answer.length)
-
-
-async def _stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
-    """Sends what comes, until nobody is left to take it: the server itself would swallow the rest in silence."""
-    gone = asyncio.ensure_future(client_gone(receive))
-    try:
-        async for piece in pieces:
-            if gone.done():
-                return
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    finally:
-        gone.cancel()
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
 
 
 async def _not_http(kind: str, receive: Receive, send: Send) -> None:
