@@ -14,7 +14,8 @@ from nubila import protocol
 from nubila.agent import host
 from nubila.agent.hands import Drivers
 from nubila.agent.node import Agent, Options
-from nubila.drivers.hypervisor.fake import FakeDomain, FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+from nubila.drivers.hypervisor.fake_world import FakeDomain, HypervisorWorld
 from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 

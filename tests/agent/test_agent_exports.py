@@ -21,7 +21,8 @@ from nubila.agent import exports as module
 from nubila.agent.disk_hands import DiskHands
 from nubila.agent.exports import Exports
 from nubila.client.answers import ConnectionFailed, ProblemError
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+from nubila.drivers.hypervisor.fake_world import HypervisorWorld
 from nubila.drivers.storage.base import Volume as Wish
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 

@@ -19,7 +19,8 @@ from nubila.agent.plan_volume import Record
 from nubila.agent.wish import Wishes
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, Found, Held
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+from nubila.drivers.hypervisor.fake_world import HypervisorWorld
 from nubila.drivers.storage import base as storage
 from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 

@@ -70,7 +70,8 @@ class FakeRig:
     method = "qemu"
 
     def __init__(self, place: Path):
-        from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+        from nubila.drivers.hypervisor.fake import FakeHypervisor
+        from nubila.drivers.hypervisor.fake_world import HypervisorWorld
 
         self._make, self._make_world = FakeHypervisor, HypervisorWorld
         self._path = place / "world"

@@ -12,7 +12,8 @@ import pytest
 
 from nubila.drivers import CapabilityMissing, DriverError, hypervisor, registry
 from nubila.drivers.hypervisor.base import Domain
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+from nubila.drivers.hypervisor.fake_world import HypervisorWorld
 from nubila.drivers.script import Script, Table
 
 

@@ -10,7 +10,8 @@ from driver_rigs import FakeRig, vm_id
 
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import Capabilities
-from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+from nubila.drivers.hypervisor.fake import FakeHypervisor
+from nubila.drivers.hypervisor.fake_world import HypervisorWorld
 from nubila.drivers.hypervisor.several import Several
 
 

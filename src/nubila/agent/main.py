@@ -213,7 +213,8 @@ async def _renew_forever(settings: Settings, agent: Agent, node: Node, identity:
 
 def fakes(directory: Path) -> tuple[Drivers, dict[str, str]]:
     """Worlds that outlive the agent, so that it adopts them as it would real ones."""
-    from nubila.drivers.hypervisor.fake import FakeHypervisor, HypervisorWorld
+    from nubila.drivers.hypervisor.fake import FakeHypervisor
+    from nubila.drivers.hypervisor.fake_world import HypervisorWorld
     from nubila.drivers.network.fake import FakeNetwork, NetworkWorld
     from nubila.drivers.storage.fake import FakeStorage, StorageWorld
 

@@ -1,17 +1,10 @@
 """A hypervisor in memory, for tests, benchmarks and simulation: scriptable, cheap, and adoptable after a restart.
 
-The world is apart from the driver: a second driver over the same world (or the same journal file) finds the domains of
-the first, as a new agent does on a real machine.
+What it does, it does to a world of its own, in `fake_world`.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
-from pathlib import Path
-from typing import Protocol
-
-import msgspec
 from msgspec.structs import replace
 
 from nubila.drivers import DriverError
@@ -21,7 +14,6 @@ from nubila.drivers.hypervisor.base import (
     DomainDisk,
     DomainNic,
     Found,
-    Held,
     Observed,
     Shape,
     Shaped,
@@ -29,145 +21,8 @@ from nubila.drivers.hypervisor.base import (
     limited,
     shape_of,
 )
-from nubila.drivers.script import Leftovers, Scanned, Script, Table
-
-
-class Bytes(Protocol):
-    """What a running domain does to the bytes of its disks."""
-
-    def grow(self, volume_id: str, size_gib: int) -> None: ...
-
-    def keep(self, volume_id: str, snapshot_id: str) -> None: ...
-
-    def drop(self, volume_id: str, snapshot_id: str) -> None: ...
-
-    def copied(self, volume_id: str, target: str) -> None: ...
-
-
-class Nowhere:
-    """Disks without bytes."""
-
-    def grow(self, volume_id: str, size_gib: int) -> None: ...
-
-    def keep(self, volume_id: str, snapshot_id: str) -> None: ...
-
-    def drop(self, volume_id: str, snapshot_id: str) -> None: ...
-
-    def copied(self, volume_id: str, target: str) -> None: ...
-
-
-class FakeDomain(msgspec.Struct, kw_only=True):
-    """A domain of the fake world; `boots` counts how often its guest began to run."""
-
-    vm_id: str
-    epoch: int
-    uuid: str = ""
-    running: bool = False
-    pid: int | None = None
-    reason: str | None = None
-    paused: str | None = None
-    on_crash: str = "destroy"
-    boots: int = 0
-    cores: int = 1
-    memory_mib: int = 0
-    cores_max: int = 0
-    media: str | None = None
-    boot: tuple[str, ...] = ("disk",)
-    memory_max_mib: int = 0
-    defined: Shape | None = None  # None: it was never defined in full
-    live: Shape | None = None
-    disks: dict[str, Held] = {}
-    paths: dict[str, str] = {}  # of each disk it ever had
-    sizes: dict[str, int] = {}  # disks that were resized while it ran
-
-
-def _redisked(domain: FakeDomain, shape: Shape | None) -> Shape | None:
-    """The shape with the disks that the domain has now, and those that somebody else gave it."""
-    if shape is None:
-        return None
-    theirs = set(shape.disks) - set(domain.paths.values())
-    ours = {domain.paths[v] for v in domain.disks if v in domain.paths}
-    limits = limited({v: has.limits for v, has in domain.disks.items()})
-    return replace(shape, disks=tuple(sorted(ours | theirs)), limits=limits)
-
-
-class HypervisorWorld:
-    """The machine that the fake stands for, and what tests may do to it behind the driver's back."""
-
-    def __init__(self, path: Path | None = None, virt_methods: tuple[str, ...] = ("kvm", "qemu")):
-        self.domains = Table(FakeDomain, path)
-        self.script = Script()
-        self.capabilities = Capabilities(virt_methods=virt_methods)
-        self.foreign: tuple[str, ...] = ()
-        self.leftovers = Leftovers()
-        self.unwired: set[str] = set()  # running domains whose taps were taken away
-        self.deaf: set[str] = set()  # guests that take no notice of a request to stop
-        self.no_agent: set[str] = set()  # guests without a guest agent
-        self.clinging: set[str] = set()  # guests that let go of no device
-        self.disk_fails: set[str] = set()  # guests whose disks cannot be written
-        self.storage: Bytes = Nowhere()  # where its domains' disks lie
-        self.console: dict[str, bytes] = {}
-        self.lock = threading.Lock()
-        self._pid = itertools.count(1000)
-
-    def crash(self, vm_id: str) -> None:
-        self.end(vm_id, "crashed")
-
-    def panic(self, vm_id: str) -> None:
-        """The guest's kernel panics."""
-        domain = self.domains.get(vm_id)
-        if domain is None or not domain.running:
-            return
-        if domain.on_crash == "preserve":
-            self.domains.put(vm_id, msgspec.structs.replace(domain, paused="panicked"))
-        else:
-            self.end(vm_id, "panicked")
-
-    def write(self, vm_id: str) -> None:
-        """The guest writes to its disk."""
-        domain = self.domains.get(vm_id)
-        if domain is not None and domain.running and domain.paused is None and vm_id in self.disk_fails:
-            self.domains.put(vm_id, msgspec.structs.replace(domain, paused="io-error"))
-
-    def guest_shutdown(self, vm_id: str) -> None:
-        """The guest powers itself off."""
-        self.end(vm_id, "guest-shutdown")
-
-    def host_boot(self) -> None:
-        """The machine restarts: nothing runs, definitions stay, no one knows why anything ended."""
-        for domain in self.domains.all():
-            self.end(domain.vm_id, None)
-
-    def change(self, vm_id: str, *, live: bool = False, **fields: object) -> None:
-        """Somebody changes a domain by hand: its definition, and with `live` what runs too."""
-        with self.lock:
-            domain = self.domains.get(vm_id)
-            assert domain is not None
-            assert domain.defined is not None
-            runs = domain.live
-            if live and runs is not None:
-                runs = msgspec.structs.replace(runs, **fields)
-            defined = msgspec.structs.replace(domain.defined, **fields)
-            self.domains.put(vm_id, msgspec.structs.replace(domain, defined=defined, live=runs))
-
-    def add_foreign(self, name: str) -> None:
-        self.foreign = (*self.foreign, name)
-
-    def run(self, domain: FakeDomain) -> None:
-        self.domains.put(
-            domain.vm_id,
-            msgspec.structs.replace(
-                domain, running=True, pid=next(self._pid), reason=None, paused=None, boots=domain.boots + 1
-            ),
-        )
-
-    def end(self, vm_id: str, reason: str | None) -> None:
-        with self.lock:
-            domain = self.domains.get(vm_id)
-            if domain is not None and domain.running:
-                self.domains.put(
-                    vm_id, msgspec.structs.replace(domain, running=False, pid=None, reason=reason, paused=None)
-                )
+from nubila.drivers.hypervisor.fake_world import FakeDomain, HypervisorWorld
+from nubila.drivers.script import Scanned
 
 
 class FakeHypervisor(Scanned):
@@ -251,20 +106,20 @@ class FakeHypervisor(Scanned):
             was = self.world.domains.get(domain.vm_id)
             if was is not None:
                 wished = shape_of(domain)
-                live = was.live and msgspec.structs.replace(
+                live = was.live and replace(
                     was.live,
                     disks=tuple(d for d in was.live.disks if d in wished.disks),
                     nics=tuple(n for n in was.live.nics if n in wished.nics),
                     media=wished.media,
                     limits=tuple(x for x in wished.limits if x[0] in was.disks),
                 )
-                became = msgspec.structs.replace(was, defined=wished, live=live, media=domain.media)
+                became = replace(was, defined=wished, live=live, media=domain.media)
                 if was.running and was.cores <= domain.cores <= was.cores_max:
                     became.cores = domain.cores
                 if was.running and domain.memory_mib <= was.memory_max_mib:
                     became.memory_mib = domain.memory_mib
                 if became.live is not None:
-                    became.live = msgspec.structs.replace(became.live, cores=became.cores, memory_mib=became.memory_mib)
+                    became.live = replace(became.live, cores=became.cores, memory_mib=became.memory_mib)
                 self.world.domains.put(domain.vm_id, became)
         self.script.leave("repair")
 
@@ -283,7 +138,7 @@ class FakeHypervisor(Scanned):
             domain = self.world.domains.get(vm_id)
             heard = domain is not None and domain.running and not (how == "agent" and vm_id in self.world.no_agent)
             if domain is not None and heard:
-                self.world.domains.put(vm_id, msgspec.structs.replace(domain, boots=domain.boots + 1))
+                self.world.domains.put(vm_id, replace(domain, boots=domain.boots + 1))
         self.script.leave("ask_reboot")
         return heard
 
@@ -299,9 +154,7 @@ class FakeHypervisor(Scanned):
             domain = self.world.domains.get(vm_id)
             if domain is not None and domain.running and domain.paused in was:
                 failing = domain.paused == "io-error" and vm_id in self.world.disk_fails  # it stops anew at once
-                self.world.domains.put(
-                    vm_id, msgspec.structs.replace(domain, paused=domain.paused if failing else becomes)
-                )
+                self.world.domains.put(vm_id, replace(domain, paused=domain.paused if failing else becomes))
         self.script.leave(call)
 
     def destroy(self, vm_id: str) -> None:
@@ -419,3 +272,13 @@ def _with(shape: Shape | None, mac: str) -> Shape | None:
 
 def _without(shape: Shape | None, mac: str) -> Shape | None:
     return None if shape is None else replace(shape, nics=tuple(n for n in shape.nics if n != mac))
+
+
+def _redisked(domain: FakeDomain, shape: Shape | None) -> Shape | None:
+    """The shape with the disks that the domain has now, and those that somebody else gave it."""
+    if shape is None:
+        return None
+    theirs = set(shape.disks) - set(domain.paths.values())
+    ours = {domain.paths[v] for v in domain.disks if v in domain.paths}
+    limits = limited({v: has.limits for v, has in domain.disks.items()})
+    return replace(shape, disks=tuple(sorted(ours | theirs)), limits=limits)
