@@ -128,7 +128,7 @@ def test_an_export_stands_alone_with_the_bytes_of_its_volume(
     assert found.virtual_bytes == 1 << 30
     assert "Images are identical" in qemu_img("compare", "-f", target, "-F", source, stored, path)
     assert holds(str(stored), "n")
-    at = os.stat(pool._exports / "img-1")
+    at = os.stat(pool._layout.exports / "img-1")
     assert (at.st_uid, at.st_mode & 0o777) == (0, 0o600)
     # what it is made of may go, and a volume made from it has the same bytes
     pool.remove_volume(wish.volume_id)
@@ -144,7 +144,7 @@ CANARY = b"canary-of-before" * 4096
 def with_a_past(pool: DirectoryStorage) -> str:
     """A volume whose snapshot has a canary that the disk of now has not."""
     path = pool.ensure_volume(volume())
-    canary = pool._tmp / "canary"
+    canary = pool._layout.tmp / "canary"
     canary.write_bytes(CANARY)
     qemu_io("qcow2", path, f"write -s {canary} 1M {len(CANARY)}")
     canary.unlink()
@@ -226,7 +226,7 @@ def test_a31_a_link_in_the_place_of_a_copy_is_not_taken_over(
 ) -> None:
     """The place is the vm's user's for a while. Without the guard a file of the host's becomes the image, and changes owner."""
     place = Path(pool.begin_copy(volume(volume_id="img-1")))
-    secret = pool._directory / "secret"
+    secret = pool._layout.root / "secret"
     secret.write_bytes(b"secret")
     os.chown(secret, 12345, 12345)
     place.unlink()
@@ -245,7 +245,7 @@ def test_a31_a_link_in_the_place_of_a_copy_is_not_taken_over(
 def test_a18_a_header_inside_a_raw_volume_is_only_bytes(pool: DirectoryStorage) -> None:
     """Its name says raw, so nothing looks at what a guest wrote at its beginning."""
     path = Path(pool.ensure_volume(volume(format="raw")))
-    secret = pool._directory / "secret"
+    secret = pool._layout.root / "secret"
     secret.write_bytes(b"secret of the host" * 100)
     liar = qcow2.empty(1 << 20, str(secret), "raw")
     with path.open("r+b") as file:

@@ -297,4 +297,4 @@ def test_a19_a_bomb_is_stopped_by_its_limits(storage: DirectoryStorage, monkeypa
     with pytest.raises(DriverError, match="converting the image"):
         disk(storage, qcow2.empty(64 << 20), "qcow2")
     assert storage.observe().volumes == ()
-    assert not list(storage._tmp.iterdir())
+    assert not list(storage._layout.tmp.iterdir())

@@ -282,7 +282,7 @@ def pool(spot: Path) -> DirectoryStorage:
 
 
 def files(pool: DirectoryStorage) -> list[str]:
-    return sorted(str(p.relative_to(pool._directory)) for p in pool._directory.rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(pool._layout.root)) for p in pool._layout.root.rglob("*") if p.is_file())
 
 
 real = pytest.mark.real
@@ -296,11 +296,11 @@ def test_an_overlay_is_what_qemu_img_would_make(pool: DirectoryStorage, image: P
     info = msgspec.json.decode(qemu_img("info", "--output=json", "-f", "qcow2", path))
     assert info["virtual-size"] == 1 << 30
     assert info["backing-filename-format"] == "qcow2"
-    assert os.path.realpath(info["full-backing-filename"]) == str(pool._images.resolve() / sha256(image))
+    assert os.path.realpath(info["full-backing-filename"]) == str(pool._layout.images.resolve() / sha256(image))
     assert "Images are identical" in qemu_img("compare", "-f", "qcow2", "-F", "qcow2", path, image)
     stat = os.stat(path)
     assert (stat.st_uid, stat.st_gid, stat.st_mode & 0o777) == (UID, UID, 0o600)
-    assert os.stat(pool._images / sha256(image)).st_mode & 0o777 == 0o444
+    assert os.stat(pool._layout.images / sha256(image)).st_mode & 0o777 == 0o444
 
 
 @real
@@ -377,13 +377,13 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 @real
 def test_what_a_killed_agent_left_is_swept_and_strangers_are_shown(pool: DirectoryStorage) -> None:
     pool.ensure_volume(volume())
-    (pool._tmp / "left").write_bytes(b"half")
-    (pool._volumes / "notes.txt").write_bytes(b"someone's")
-    os.symlink("/etc/passwd", pool._volumes / "vol-x.raw")
+    (pool._layout.tmp / "left").write_bytes(b"half")
+    (pool._layout.volumes / "notes.txt").write_bytes(b"someone's")
+    os.symlink("/etc/passwd", pool._layout.volumes / "vol-x.raw")
     fresh = DirectoryStorage(pool._options)
     assert [v.volume_id for v in fresh.observe().volumes] == [volume().volume_id]
     assert sorted(fresh.observe().foreign) == ["volumes/notes.txt", "volumes/vol-x.raw"]
-    assert not (pool._tmp / "left").exists()
+    assert not (pool._layout.tmp / "left").exists()
 
 
 @real

@@ -1,10 +1,4 @@
-"""Volumes and image copies as files in a directory of this node.
-
-    volumes/<volume id>.<format>    0600, owned by the vm's uid
-    images/<sha256>                 0444, the bytes as they were uploaded; never written again
-    copies/<volume id>.<format>     what a hypervisor writes for us, until it is whole; emptied at start
-    exports/<image id>              a volume's bytes on their way to the image store; 0600, root's
-    tmp/                            what is not finished; emptied at start
+"""Volumes and image copies as files in a directory of this node, which `directory_layout` describes.
 
 A volume from an image is a qcow2 file over it (no copying), except raw ones, which are converted. The backing path is
 relative ('../images/<sha256>'), so that the pool may move. Formats are always stated and never probed: a guest decides
@@ -19,7 +13,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +20,6 @@ from typing import BinaryIO
 
 from nubila.drivers import CapabilityMissing, DriverError, Leftover, Scan
 from nubila.drivers.image_store.header import HEAD_BYTES, BadImage, inspect
-from nubila.drivers.places import require_searchable
 from nubila.drivers.storage import qcow2, qemu_img, tree
 from nubila.drivers.storage.base import Capabilities, Fetch, Found, Observed, Options, Volume
 from nubila.drivers.storage.directory_files import (
@@ -44,11 +36,9 @@ from nubila.drivers.storage.directory_files import (
     stands_on,
     write_empty,
 )
+from nubila.drivers.storage.directory_layout import FORMATS, SHA256, VOLUME_ID, Layout, check_volume_id
 
-_VOLUME_ID = re.compile(r"[a-z]{2,5}-[0-9a-z]{1,40}")
 _SNAPSHOT_ID = re.compile(r"snap-[0-9a-z]{1,40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_FORMATS = ("qcow2", "raw")
 _MAX_GIB = 64 << 10
 
 
@@ -57,61 +47,54 @@ class DirectoryStorage:
 
     def __init__(self, options: Options):
         self._options = options
-        self._directory = Path(options.directory)
-        self._volumes = self._directory / "volumes"
-        self._images = self._directory / "images"
-        self._copies = self._directory / "copies"
-        self._exports = self._directory / "exports"
-        self._tmp = self._directory / "tmp"
+        self._layout = Layout(Path(options.directory))
         self._uid = options.helper_uid if os.geteuid() == 0 else None
-        self._prepared = False
-        self._lock = threading.Lock()  # of the preparing
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            formats=_FORMATS,
+            formats=FORMATS,
             cache_modes=("default", "none", "writethrough", "writeback", "directsync", "unsafe"),
             snapshot_formats=("qcow2",),
             resize=True,
         )
 
     def observe(self) -> Observed:
-        self._prepare()
+        self._layout.prepare()
         volumes: list[Found] = []
         foreign: list[str] = []
-        with os.scandir(self._volumes) as entries:
+        with os.scandir(self._layout.volumes) as entries:
             for entry in entries:
                 volume_id, _, format_ = entry.name.rpartition(".")
-                if not _VOLUME_ID.fullmatch(volume_id) or format_ not in _FORMATS or entry.is_symlink():
+                if not VOLUME_ID.fullmatch(volume_id) or format_ not in FORMATS or entry.is_symlink():
                     foreign.append(f"volumes/{entry.name}")
                     continue
                 found = look(Path(entry.path), volume_id, format_)
                 if found is not None:  # otherwise removed in between
                     volumes.append(found)
-        images = os.listdir(self._images)
-        foreign += [f"images/{name}" for name in images if not _SHA256.fullmatch(name)]
-        ours = tuple(sorted([name for name in images if _SHA256.fullmatch(name)]))
-        exports = sorted(os.listdir(self._exports))
-        foreign += [f"exports/{name}" for name in exports if not _VOLUME_ID.fullmatch(name)]
-        whole = tuple([name for name in exports if _VOLUME_ID.fullmatch(name)])
+        images = os.listdir(self._layout.images)
+        foreign += [f"images/{name}" for name in images if not SHA256.fullmatch(name)]
+        ours = tuple(sorted([name for name in images if SHA256.fullmatch(name)]))
+        exports = sorted(os.listdir(self._layout.exports))
+        foreign += [f"exports/{name}" for name in exports if not VOLUME_ID.fullmatch(name)]
+        whole = tuple([name for name in exports if VOLUME_ID.fullmatch(name)])
         return Observed(volumes=tuple(volumes), images=ours, exports=whole, foreign=tuple(foreign))
 
     def scan(self) -> Scan:
         """Unfinished files that no process has open any more, and what else lies about."""
-        self._prepare()
-        found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._tmp.iterdir() if not held(p)]
-        ours = {d.name for d in (self._volumes, self._images, self._copies, self._exports, self._tmp)}
-        foreign = [("file", p.name) for p in sorted(self._directory.iterdir()) if p.name not in ours]
+        self._layout.prepare()
+        found = [Leftover(kind="temporary", name=p.name, owner="") for p in self._layout.tmp.iterdir() if not held(p)]
+        ours = {d.name for d in self._layout.directories}
+        foreign = [("file", p.name) for p in sorted(self._layout.root.iterdir()) if p.name not in ours]
         return Scan(leftovers=tuple(found), foreign=tuple(foreign))
 
     def remove_leftover(self, leftover: Leftover) -> None:
-        path = self._tmp / leftover.name
-        if path.parent == self._tmp and path.exists() and not held(path):
+        path = self._layout.tmp / leftover.name
+        if path.parent == self._layout.tmp and path.exists() and not held(path):
             discard(path)
 
     def ensure_image(self, sha256: str, fetch: Fetch) -> None:
-        self._prepare()
-        path = self._image(sha256)
+        self._layout.prepare()
+        path = self._layout.image(sha256)
         if path.exists():
             return
         self._require_space(0)
@@ -126,11 +109,11 @@ class DirectoryStorage:
             publish(new, path)
 
     def image_path(self, sha256: str) -> str:
-        return str(self._image(sha256))
+        return str(self._layout.image(sha256))
 
     def ensure_volume(self, volume: Volume) -> str:
-        self._prepare()
-        path = self._volume(volume)
+        self._layout.prepare()
+        path = self._layout.volume(volume)
         if not path.exists():
             with self._making() as new:
                 self._fill(new, volume)
@@ -141,7 +124,7 @@ class DirectoryStorage:
         return str(path)
 
     def find(self, volume_id: str) -> Found | None:
-        at = self._file(volume_id)
+        at = self._layout.file(volume_id)
         return None if at is None else look(at, volume_id, at.suffix[1:])
 
     def grow_volume(self, volume_id: str, size_gib: int) -> None:
@@ -175,7 +158,7 @@ class DirectoryStorage:
         qemu_img.snapshot("-a", snapshot_id, path, "rolling the volume back", self._uid)
 
     def copy_volume(self, source_id: str, volume: Volume) -> str:
-        path = self._volume(volume)
+        path = self._layout.volume(volume)
         if path.exists():
             return str(path)
         found, source = self._closed(source_id)
@@ -191,8 +174,8 @@ class DirectoryStorage:
         return str(path)
 
     def begin_copy(self, volume: Volume) -> str:
-        self._prepare()
-        path = self._copy(volume)
+        self._layout.prepare()
+        path = self._layout.copy(volume)
         path.unlink(missing_ok=True)
         with self._making() as new:
             write_empty(new, volume.format, volume.size_gib * GIB)
@@ -201,9 +184,9 @@ class DirectoryStorage:
         return str(path)
 
     def end_copy(self, volume: Volume) -> str:
-        path = self._volume(volume)
+        path = self._layout.volume(volume)
         if not path.exists():
-            new = self._copy(volume)
+            new = self._layout.copy(volume)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
             publish(new, path)
@@ -211,11 +194,11 @@ class DirectoryStorage:
         return str(path)
 
     def export_volume(self, source_id: str, export_id: str, format_: str) -> None:
-        path = self._export(export_id)
+        path = self._layout.export(export_id)
         if path.exists():
             return
         found, source = self._closed(source_id)
-        if format_ not in _FORMATS:
+        if format_ not in FORMATS:
             raise DriverError(f"this pool has no format {format_!r}", again=False)
         self._require_space(found.allocated_bytes)
         with self._making() as new:
@@ -225,53 +208,53 @@ class DirectoryStorage:
             publish(new, path)
 
     def end_export(self, export_id: str, format_: str) -> None:
-        path = self._export(export_id)
+        path = self._layout.export(export_id)
         if not path.exists():
-            new = self._copies / f"{export_id}.{format_}"
+            new = self._layout.copies / f"{export_id}.{format_}"
             sealed(new)
             publish(new, path)
 
     def open_export(self, export_id: str) -> BinaryIO | None:
-        self._prepare()
+        self._layout.prepare()
         try:
-            return os.fdopen(os.open(self._export(export_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+            return os.fdopen(os.open(self._layout.export(export_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
         except FileNotFoundError:
             return None
 
     def remove_export(self, export_id: str) -> None:
-        self._export(export_id).unlink(missing_ok=True)
-        for format_ in _FORMATS:
-            (self._copies / f"{export_id}.{format_}").unlink(missing_ok=True)
+        self._layout.export(export_id).unlink(missing_ok=True)
+        for format_ in FORMATS:
+            (self._layout.copies / f"{export_id}.{format_}").unlink(missing_ok=True)
 
     def is_free(self, volume_id: str) -> bool:
-        at = self._file(volume_id)
+        at = self._layout.file(volume_id)
         return at is None or qemu_img.is_free(at)
 
     def disown_volume(self, volume_id: str) -> None:
-        at = self._file(volume_id)
+        at = self._layout.file(volume_id)
         if at is not None:
             os.chown(at, os.geteuid(), os.getegid(), follow_symlinks=False)
 
     def remove_volume(self, volume_id: str) -> None:
-        _check_volume_id(volume_id)
-        for format_ in _FORMATS:
-            for directory in (self._volumes, self._copies):
+        check_volume_id(volume_id)
+        for format_ in FORMATS:
+            for directory in (self._layout.volumes, self._layout.copies):
                 (directory / f"{volume_id}.{format_}").unlink(missing_ok=True)
 
     def remove_image(self, sha256: str) -> None:
-        self._prepare()
-        path = self._image(sha256)
-        for entry in os.scandir(self._volumes):
+        self._layout.prepare()
+        path = self._layout.image(sha256)
+        for entry in os.scandir(self._layout.volumes):
             if entry.name.endswith(".qcow2") and based_on(entry.path, sha256):
                 raise DriverError(f"the volume {entry.name} is based on this image")
         path.unlink(missing_ok=True)
 
     def free_gib(self) -> int:
-        self._prepare()
-        return int(shutil.disk_usage(self._directory).free // GIB)
+        self._layout.prepare()
+        return int(shutil.disk_usage(self._layout.root).free // GIB)
 
     def _fill(self, new: Path, volume: Volume) -> None:
-        if volume.format not in _FORMATS:
+        if volume.format not in FORMATS:
             raise DriverError(f"this pool has no format {volume.format!r}", again=False)
         if not 0 < volume.size_gib <= _MAX_GIB:
             raise DriverError(f"a volume of {volume.size_gib} GiB is not possible here", again=False)
@@ -297,7 +280,7 @@ class DirectoryStorage:
         """The image's file, judged by our own reader before any other program opens it."""
         if volume.image_sha256 is None:
             return None
-        path = self._image(volume.image_sha256)
+        path = self._layout.image(volume.image_sha256)
         try:
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
@@ -314,7 +297,7 @@ class DirectoryStorage:
         return path
 
     def _require_space(self, more_bytes: int) -> None:
-        free = shutil.disk_usage(self._directory).free
+        free = shutil.disk_usage(self._layout.root).free
         if free - more_bytes < self._options.reserve_gib * GIB:
             kept = f"{self._options.reserve_gib} GiB are kept in reserve"
             raise DriverError(f"the pool is full: {free // (1 << 20)} MiB are free, {kept}")
@@ -322,7 +305,7 @@ class DirectoryStorage:
     @contextmanager
     def _making(self) -> Iterator[Path]:
         """A temporary file that is gone afterwards, unless it was published; a full disk is told as what it is."""
-        handle, name = tempfile.mkstemp(dir=self._tmp)
+        handle, name = tempfile.mkstemp(dir=self._layout.tmp)
         os.close(handle)
         path = Path(name)
         try:
@@ -334,58 +317,15 @@ class DirectoryStorage:
         finally:
             path.unlink(missing_ok=True)
 
-    def _prepare(self) -> None:
-        if not self._prepared:
-            with self._lock:
-                if not self._prepared:
-                    self._make_directories()
-                    self._prepared = True
-
-    def _make_directories(self) -> None:
-        for directory in (self._directory, self._volumes, self._images, self._copies):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self._exports.mkdir(exist_ok=True, mode=0o700)
-        self._tmp.mkdir(exist_ok=True)
-        self._tmp.chmod(0o711)  # the helper opens what it is told to, and lists nothing
-        require_searchable(self._volumes)
-        for directory in (self._tmp, self._copies):
-            for left in directory.iterdir():
-                discard(left)
-
-    def _image(self, sha256: str) -> Path:
-        if not _SHA256.fullmatch(sha256):
-            raise DriverError("this is not a SHA-256 in lower-case hexadecimal", again=False)
-        return self._images / sha256
-
-    def _volume(self, volume: Volume) -> Path:
-        _check_volume_id(volume.volume_id)
-        if volume.format not in _FORMATS:
-            raise DriverError(f"this pool has no format {volume.format!r}", again=False)
-        return self._volumes / f"{volume.volume_id}.{volume.format}"
-
-    def _copy(self, volume: Volume) -> Path:
-        return self._copies / self._volume(volume).name
-
-    def _export(self, export_id: str) -> Path:
-        _check_volume_id(export_id)
-        return self._exports / export_id
-
-    def _file(self, volume_id: str) -> Path | None:
-        """Where the volume is; its name says its format, whatever a guest wrote inside."""
-        self._prepare()
-        _check_volume_id(volume_id)
-        files = [self._volumes / f"{volume_id}.{format_}" for format_ in _FORMATS]
-        return next((f for f in files if f.is_file() and not f.is_symlink()), None)
-
     def _closed(self, volume_id: str) -> tuple[Found, Path]:
         """A volume that is here and that nobody has open."""
-        at = self._file(volume_id)
+        at = self._layout.file(volume_id)
         found = None if at is None else look(at, volume_id, at.suffix[1:])
         if at is None or found is None:
             raise DriverError("the volume is not here")
         if not qemu_img.is_free(at):
             raise DriverError("the volume is open elsewhere")
-        if found.format == "qcow2" and not stands_on(at, self._images):
+        if found.format == "qcow2" and not stands_on(at, self._layout.images):
             raise DriverError("the volume's header names a file that is not its image: nothing opens it", again=False)
         return found, at
 
@@ -396,8 +336,3 @@ class DirectoryStorage:
         if found.format != "qcow2":
             raise CapabilityMissing(f"a {found.format} volume cannot keep snapshots")
         return found, path
-
-
-def _check_volume_id(volume_id: str) -> None:
-    if not _VOLUME_ID.fullmatch(volume_id):
-        raise DriverError("the volume's id is not well formed", again=False)
