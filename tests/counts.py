@@ -41,6 +41,7 @@ COUNTED = (
 # suite -> the kind of driver that it holds to its contract
 SUITES: dict[str, str] = {
     "test_driver_hypervisor.py": "hypervisor",
+    "test_driver_hypervisor_devices.py": "hypervisor",
     "test_driver_storage.py": "storage",
     "test_driver_network.py": "network",
     "test_driver_image_store.py": "image_store",

@@ -1,4 +1,4 @@
-"""Fixtures of the drivers' tests: a place that unprivileged processes reach, a network namespace, the guest image."""
+"""Fixtures of the drivers' tests: a place that unprivileged processes reach, a network namespace, images, hypervisors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driver_images import make_qcow2
 from driver_netns import own_netns
+from driver_rig import Rig
+from driver_rigs import MARKS, RIGS
+
+from nubila.drivers import hypervisor
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,6 +26,14 @@ def place() -> Iterator[Path]:
     path.chmod(0o711)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def spot(place: Path, tmp_path: Path) -> Path:
+    """Of one test, within the place."""
+    path = place / tmp_path.name
+    path.mkdir(mode=0o711)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +50,20 @@ def guest_image() -> Path:
     if not (directory / "nubila-mini.qcow2").exists():
         subprocess.run([str(REPOSITORY / "guest" / "build.sh"), str(directory)], check=True, timeout=300)
     return directory
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_qcow2(tmp_path_factory.mktemp("image") / "image.qcow2")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=MARKS.get(n, [pytest.mark.real])) for n in hypervisor.DRIVERS]
+)
+def rig(request: pytest.FixtureRequest, place: Path) -> Iterator[Rig]:
+    """Every hypervisor driver of the registry, one after the other."""
+    path = place / request.param
+    path.mkdir(mode=0o711)
+    rig = RIGS[request.param](path)
+    yield rig
+    rig.done()

@@ -12,7 +12,7 @@ from pathlib import Path
 import driver_frames as f
 import pytest
 from driver_frames import IP4, IP6, Tap, ether
-from driver_rigs import wait_for
+from driver_rig import wait_for
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError

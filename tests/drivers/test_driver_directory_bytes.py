@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from driver_images import make_qcow2, patched, qemu_img, sha256
-from test_driver_storage import UID, files, pool, spot, volume
+from driver_volumes import UID, volume
+from test_driver_directory import files, pool
 
 from nubila.drivers import DriverError
 from nubila.drivers.image_store.header import HEAD_BYTES, inspect
 from nubila.drivers.storage import directory, qcow2
 from nubila.drivers.storage.directory import DirectoryStorage
 
-__all__ = ["pool", "spot"]
+__all__ = ["pool"]
 real = pytest.mark.real
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import driver_guests
 import msgspec
 import pytest
-from driver_rigs import UID, LibvirtRig, found, wait_for
+from driver_rig import UID, found, wait_for
+from driver_rig_libvirt import LibvirtRig
 
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import Domain
@@ -37,13 +38,6 @@ def running(rig: LibvirtRig) -> Iterator[Domain]:
     rig.driver.remove(wish.vm_id)
 
 
-def _pid(rig: LibvirtRig, wish: Domain) -> int:
-    domain = found(rig.driver, wish.vm_id)
-    assert domain is not None
-    assert domain.pid is not None
-    return domain.pid
-
-
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
@@ -64,7 +58,7 @@ def _sockets(pid: int) -> set[str]:
 def test_qemu_runs_unprivileged_and_under_seccomp(rig: LibvirtRig, running: Domain) -> None:
     status = dict(
         line.split(":\t", 1)
-        for line in Path(f"/proc/{_pid(rig, running)}/status").read_text().splitlines()
+        for line in Path(f"/proc/{rig.pid(running.vm_id)}/status").read_text().splitlines()
         if ":\t" in line
     )
     assert status["Uid"].split() == [str(UID)] * 4
@@ -79,7 +73,7 @@ def test_nothing_listens_on_the_network(rig: LibvirtRig, running: Domain) -> Non
     listening = _listening_inodes()
     daemons = [p for p in (rig.driver.daemons._libvirtd.pid(), rig.driver.daemons._virtlogd.pid()) if p is not None]
     assert len(daemons) == 2
-    for pid in (*daemons, _pid(rig, running)):
+    for pid in (*daemons, rig.pid(running.vm_id)):
         assert not _sockets(pid) & listening
     assert Path(running.directory, "vnc.sock").is_socket()
 
@@ -142,7 +136,7 @@ def test_a_signal_from_outside_is_not_the_guests_wish(rig: LibvirtRig) -> None:
     """As when the machine goes down: such a guest is to run again afterwards."""
     wish = rig.domain(3)
     rig.driver.start(wish)
-    os.kill(_pid(rig, wish), signal.SIGTERM)
+    os.kill(rig.pid(wish.vm_id), signal.SIGTERM)
     off = wait_for(lambda: (d := found(rig.driver, wish.vm_id)) and not d.running and d)
     assert off.reason != "guest-shutdown"
     rig.driver.remove(wish.vm_id)

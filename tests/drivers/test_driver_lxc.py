@@ -13,7 +13,8 @@ import driver_guests
 import msgspec
 import pytest
 from driver_containers import enter
-from driver_rigs import LxcRig, found, vm_id, wait_for
+from driver_rig import found, vm_id, wait_for
+from driver_rig_libvirt import LxcRig
 
 from nubila.drivers import CapabilityMissing, DriverError
 from nubila.drivers.hypervisor import lxc_xml

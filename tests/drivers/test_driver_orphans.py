@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from driver_rigs import wait_for
+from driver_rig import wait_for
 from test_driver_network import NETWORK, port
 
 from nubila.agent import garbage

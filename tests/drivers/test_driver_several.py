@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from driver_rigs import FakeRig, vm_id
+from driver_rig import vm_id
+from driver_rig_fake import FakeRig
 
 from nubila.drivers import DriverError
 from nubila.drivers.hypervisor.base import Capabilities

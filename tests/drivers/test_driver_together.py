@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from driver_images import sha256
-from driver_rigs import found, wait_for
+from driver_rig import found, wait_for
 from test_driver_network import NETWORK, port
 
 from nubila.drivers.hypervisor.base import Domain, DomainDisk, DomainNic
