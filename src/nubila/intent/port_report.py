@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from nubila.intent import operation_report
 from nubila.intent.asking import builtins
 from nubila.model import network, operation
 from nubila.model.draft import Draft, Row
@@ -105,12 +106,7 @@ def _follow(row: Row, view: View, state: str, observed: int, reason: str | None,
         )  # fmt: skip
         if state == "removed" and becomes not in operation.TERMINAL:
             becomes, reason = operation.State.OVERTAKEN, "the port is gone"
-        before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
+        before = operation_report.status_of(op)
         after = msgspec.structs.replace(before, reason=None if becomes is operation.State.DONE else reason)
-        if becomes != op["state"] or after != before:
-            columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
-            if becomes in operation.TERMINAL:
-                columns["ended_at"] = now
-            draft.update.setdefault("operation", []).append(columns)
-            touched = True
+        touched |= operation_report.write(op, becomes, before, after, draft, now)
     return touched

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from nubila.intent import port_report, volume_report
+from nubila.intent import operation_report, port_report, volume_report
 from nubila.intent.asking import builtins
 from nubila.model import operation, vm
 from nubila.model.draft import Draft, Row
@@ -51,32 +51,10 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
     row = view["vm"]
     spec = msgspec.convert(row["spec"], vm.Spec)
     was = vm.State(row["state"])
-    gone = report.gone and spec.gone
-    status = vm.Status(
-        power=report.power,
-        starts=report.starts,
-        reboots=report.reboots,
-        repairs=report.repairs,
-        resets=report.resets,
-        paused=report.paused,
-        gone=gone,
-        since=report.since,
-        doing=report.doing,
-        progress=report.progress,
-        reason=report.reason,
-        failing=report.failing,
-        last_crash=report.last_crash,
-        cores=report.cores,
-        cores_max=report.cores_max,
-        memory_mib=report.memory_mib,
-        memory_max_mib=report.memory_max_mib,
-        media=report.media,
-        at_next_start=report.at_next_start,
-        guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
-    )
+    status = _status(report, spec)
     # A report on an older wish says what is there, not yet what became of the new wish.
     current = report.generation == row["generation"]
-    state = vm.state(spec, status, was=was) if current or gone else was
+    state = vm.state(spec, status, was=was) if current or status.gone else was
     before = None if row["status"] is None else msgspec.convert(row["status"], vm.Status)
     changed = status != before or report.generation != row["observed_generation"] or state is not was
     if changed:
@@ -91,10 +69,35 @@ def apply(report: VmReport, view: View, draft: Draft, now: datetime) -> bool:
         draft.changes("vm", row, version=True, **columns)
     touched = _operations(report, view, spec, status, state, draft, now)
     touched |= _belongings(report, view, draft, now)
-    touched |= _shrunk(spec, status, view, draft) if current and not gone else False
+    touched |= _shrunk(spec, status, view, draft) if current and not status.gone else False
     if state is vm.State.REMOVED and was is not vm.State.REMOVED:
         _give_back(view, draft, now)
     return changed or touched
+
+
+def _status(report: VmReport, spec: vm.Spec) -> vm.Status:
+    return vm.Status(
+        power=report.power,
+        starts=report.starts,
+        reboots=report.reboots,
+        repairs=report.repairs,
+        resets=report.resets,
+        paused=report.paused,
+        gone=report.gone and spec.gone,
+        since=report.since,
+        doing=report.doing,
+        progress=report.progress,
+        reason=report.reason,
+        failing=report.failing,
+        last_crash=report.last_crash,
+        cores=report.cores,
+        cores_max=report.cores_max,
+        memory_mib=report.memory_mib,
+        memory_max_mib=report.memory_max_mib,
+        media=report.media,
+        at_next_start=report.at_next_start,
+        guest=vm.Guest(addressed_at=report.addressed_at, metadata_at=report.metadata_at, agent=report.guest_agent),
+    )
 
 
 def _operations(
@@ -104,7 +107,7 @@ def _operations(
     wished = "stopped" if spec.power is vm.Power.OFF else "suspended" if spec.suspended else "running"
     for op in view["operations"]:
         op_spec = msgspec.convert(op["spec"], operation.Spec)
-        before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
+        before = operation_report.status_of(op)
         counted = getattr(status, COUNTER[op_spec.verb]) if op_spec.verb in COUNTER else None
         becomes = operation.state(
             op_spec,
@@ -120,12 +123,7 @@ def _operations(
             progress=report.progress,
             reason=report.reason,
         )
-        if becomes != op["state"] or after != before:
-            columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
-            if becomes in operation.TERMINAL:
-                columns["ended_at"] = now
-            draft.update.setdefault("operation", []).append(columns)
-            touched = True
+        touched |= operation_report.write(op, becomes, before, after, draft, now)
     return touched
 
 

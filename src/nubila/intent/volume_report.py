@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from nubila.intent import operation_report
 from nubila.intent.asking import builtins
 from nubila.model import operation, snapshot, volume
 from nubila.model.draft import Draft, Row
@@ -161,7 +162,7 @@ def _follow(
         )
         if becomes is operation.State.DONE and op["id"] in at_it:
             becomes = operation.State.RUNNING
-        before = operation.Status() if op["status"] is None else msgspec.convert(op["status"], operation.Status)
+        before = operation_report.status_of(op)
         ended = becomes in operation.TERMINAL
         after = msgspec.structs.replace(
             before,
@@ -169,12 +170,7 @@ def _follow(
             progress=None if ended else getattr(status, "progress", None),
             reason=None if ended else status.reason,
         )
-        if becomes != op["state"] or after != before:
-            columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
-            if ended:
-                columns["ended_at"] = now
-            draft.update.setdefault("operation", []).append(columns)
-            touched = True
+        touched |= operation_report.write(op, becomes, before, after, draft, now)
     return touched
 
 

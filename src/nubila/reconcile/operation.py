@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from nubila.intent.asking import Asking, builtins
-from nubila.model import operation
+from nubila.intent.operation_report import status_of
 from nubila.model.draft import Draft, Row
 
 
@@ -31,7 +31,6 @@ def step(snapshot: Sequence[Row], now: datetime) -> list[Alarm]:
 
 def draft(command: Alarm, asking: Asking) -> Draft:
     row = command.operation
-    before = operation.Status() if row["status"] is None else msgspec.convert(row["status"], operation.Status)
     made = asking.draft()
-    made.changes("operation", row, version=True, status=builtins(msgspec.structs.replace(before, overdue=True)))
+    made.changes("operation", row, version=True, status=builtins(msgspec.structs.replace(status_of(row), overdue=True)))
     return made
