@@ -114,14 +114,7 @@ def _start(top: Path, processes: list[subprocess.Popen[bytes]]) -> Gateway:
                 subprocess.Popen(argv, cwd=top, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
             )
 
-    keys = {
-        "mon.": ("mon", "allow *"), "client.admin": ("mon", "allow *", "osd", "allow *", "mgr", "allow *"),
-        "osd.0": ("mon", "allow profile osd", "osd", "allow *"), "client.rgw.a": ("mon", "allow rw", "osd", "allow rwx"),
-    }  # fmt: skip
-    for name, caps in keys.items():
-        pairs = [word for i in range(0, len(caps), 2) for word in ("--cap", caps[i], caps[i + 1])]
-        run("ceph-authtool", "-C", f"{name.rstrip('.')}.keyring", "--gen-key", "-n", name, *pairs)
-    (top / "all.keyring").write_text("".join((top / f"{n.rstrip('.')}.keyring").read_text() for n in keys))
+    _keys(top, run)
     run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{mon}]", "monmap")
     run("ceph-mon", "-i", "a", "--mkfs", "--monmap", "monmap", "--keyring", "all.keyring")
     start("ceph-mon", "-i", "a", "-f")
@@ -140,6 +133,18 @@ def _start(top: Path, processes: list[subprocess.Popen[bytes]]) -> Gateway:
     top.chmod(0o755)
     _make_bucket(port, "nubila-images")
     return Gateway(f"http://127.0.0.1:{port}", "nubila-images", str(credentials), environment)
+
+
+def _keys(top: Path, run: Callable[..., str]) -> None:
+    """Of each daemon, and all in one file."""
+    keys = {
+        "mon.": ("mon", "allow *"), "client.admin": ("mon", "allow *", "osd", "allow *", "mgr", "allow *"),
+        "osd.0": ("mon", "allow profile osd", "osd", "allow *"), "client.rgw.a": ("mon", "allow rw", "osd", "allow rwx"),
+    }  # fmt: skip
+    for name, caps in keys.items():
+        pairs = [word for i in range(0, len(caps), 2) for word in ("--cap", caps[i], caps[i + 1])]
+        run("ceph-authtool", "-C", f"{name.rstrip('.')}.keyring", "--gen-key", "-n", name, *pairs)
+    (top / "all.keyring").write_text("".join((top / f"{n.rstrip('.')}.keyring").read_text() for n in keys))
 
 
 def _make_bucket(port: int, bucket: str) -> None:

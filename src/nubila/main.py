@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -240,32 +240,13 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     context.notifier.start()
-    tasks = [
-        asyncio.create_task(context.heard.run()),
-        asyncio.create_task(context.feed.run()),
-        asyncio.create_task(_one_epoch(context, stop)),
-    ]
+    always = context.heard.run(), context.feed.run(), _one_epoch(context, stop)
+    tasks = [asyncio.create_task(work) for work in always]
     if "operator" in words:
         await first_operator_file(context)
     if "reconcile" in words:
-        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        tasks.append(asyncio.create_task(Importer(context).run(stop)))
-        sealer = Sealer(SealStore(context.database), context.work, context.hub, holder)
-        tasks.append(asyncio.create_task(sealer.run(stop)))
-        trimmer = Trimmer(context.database, context.work, holder, timedelta(days=settings.change_days))
-        tasks.append(asyncio.create_task(trimmer.run(stop)))
-        tasks.append(asyncio.create_task(Loop(context.carrier, context.work, holder).run(stop)))
-    names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
-    listeners = [
-        Listener(
-            app_of(w, context),
-            settings.listen,
-            getattr(settings, PLANES[w][2]),
-            Tls(context.authority, names, now, peers=w == "internal"),
-        )
-        for w in words
-        if w in PLANES
-    ]
+        tasks += [asyncio.create_task(work) for work in _background(settings, context, stop)]
+    listeners = _listeners(settings, words, context)
     try:
         if listeners:
             await serve_listeners(listeners, stop)
@@ -276,6 +257,31 @@ async def run(settings: Settings, words: Sequence[str]) -> None:
             task.cancel()
         await context.notifier.stop()
         await context.database.close()
+
+
+def _background(settings: Settings, context: Context, stop: asyncio.Event) -> list[Coroutine[object, None, None]]:
+    """The reconciler's loops."""
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return [
+        Importer(context).run(stop),
+        Sealer(SealStore(context.database), context.work, context.hub, holder).run(stop),
+        Trimmer(context.database, context.work, holder, timedelta(days=settings.change_days)).run(stop),
+        Loop(context.carrier, context.work, holder).run(stop),
+    ]
+
+
+def _listeners(settings: Settings, words: Sequence[str], context: Context) -> list[Listener]:
+    names = authority.server_names(settings.listen, [*settings.names, socket.gethostname()])
+    return [
+        Listener(
+            app_of(w, context),
+            settings.listen,
+            getattr(settings, PLANES[w][2]),
+            Tls(context.authority, names, now, peers=w == "internal"),
+        )
+        for w in words
+        if w in PLANES
+    ]
 
 
 def serve(argv: list[str]) -> int:

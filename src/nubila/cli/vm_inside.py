@@ -66,18 +66,7 @@ def ssh(
     found = session.user.vm(vm)
     if not (show or options.as_json):
         _reachable(found)
-    who = login or login_of(session, found)
-    if not _LOGIN.fullmatch(who):
-        raise Failure("The login is not an account's name.", fix="Give it with --login.", code=exits.USAGE)
-    private = session.contexts.resolve(session.context.ssh_key) if key is None else key
-    line = command_line(
-        address_of(found),
-        who,
-        str(found["id"]),
-        str(session.contexts.known_hosts),
-        None if private is None else str(private),
-        command,
-    )
+    line = _line(session, found, login or login_of(session, found), key, command)
     if options.as_json:
         print(json.dumps({"vm": found["id"], "command": line}, indent=2))
         return exits.OK
@@ -89,6 +78,20 @@ def ssh(
         os.execvp(line[0], line)  # noqa: S606
     except OSError as e:
         raise Failure(f"ssh cannot be run: {e.strerror}.", fix="Install the OpenSSH client.") from None
+
+
+def _line(session: Session, vm: Json, login: str, key: str | None, command: tuple[str, ...]) -> list[str]:
+    if not _LOGIN.fullmatch(login):
+        raise Failure("The login is not an account's name.", fix="Give it with --login.", code=exits.USAGE)
+    private = session.contexts.resolve(session.context.ssh_key) if key is None else key
+    return command_line(
+        address_of(vm),
+        login,
+        str(vm["id"]),
+        str(session.contexts.known_hosts),
+        None if private is None else str(private),
+        command,
+    )
 
 
 def _reachable(vm: Json) -> None:

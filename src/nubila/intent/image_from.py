@@ -15,7 +15,7 @@ from nubila import errors, protocol
 from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.intent.image import FETCH_DEADLINE_S, ImageCreate, progress, registered
 from nubila.intent.volume_refuse import busy, not_ready
-from nubila.intent.volume_wish import begin, wake
+from nubila.intent.volume_wish import Change, begin, wake
 from nubila.model import image, operation, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.ids import text
@@ -55,19 +55,8 @@ def create(body: ImageCreate, view: dict[str, Any], asking: Asking) -> Outcome:
     found = begin(view, asking)
     if isinstance(found, errors.NubilaError):
         return found
-    if (fault := check(body) or not_ready(found.row) or busy(view)) is not None:
+    if (fault := check(body) or not_ready(found.row) or busy(view) or _unfit(found)) is not None:
         return fault
-    if found.spec.image_format == image.Format.TAR:
-        return errors.Unsupported(
-            f"Volume '{found.row['name']}' is a container's root: no VM boots from an image of it.",
-            fix="Pack the files inside of the container with tar, and upload that.",
-        )
-    if len(found.spec.exports) >= EXPORTS_MAX:
-        return errors.Conflict(
-            f"{len(found.spec.exports)} images are being made of volume '{found.row['name']}', and {EXPORTS_MAX} at a "
-            "time are the most.",
-            fix="Wait until one of them is ready.",
-        )
     draft, volume_id = found.draft, text("volume", UUID(found.row["id"]))
     draft.rests_on("project", view["project"], compare=False)
     row = registered(body, draft, asking, origin=image.Origin.VOLUME, volume_id=volume_id)
@@ -88,6 +77,21 @@ def create(body: ImageCreate, view: dict[str, Any], asking: Asking) -> Outcome:
         effects=[Effect(action="create", kind="image", id=image_id, name=body.name, details=details)],
         hints=[f"node:{found.row['node_id']}"],
     )
+
+
+def _unfit(found: Change) -> errors.NubilaError | None:
+    if found.spec.image_format == image.Format.TAR:
+        return errors.Unsupported(
+            f"Volume '{found.row['name']}' is a container's root: no VM boots from an image of it.",
+            fix="Pack the files inside of the container with tar, and upload that.",
+        )
+    if len(found.spec.exports) >= EXPORTS_MAX:
+        return errors.Conflict(
+            f"{len(found.spec.exports)} images are being made of volume '{found.row['name']}', and {EXPORTS_MAX} at a "
+            "time are the most.",
+            fix="Wait until one of them is ready.",
+        )
+    return None
 
 
 def told(

@@ -46,8 +46,10 @@ def create(body: NetworkCreate, asking: Asking, *, host_ranges: Iterable[str] = 
     if isinstance(checked, errors.NubilaError):
         return checked
     taken = _taken(checked, host_ranges)
-    if taken is not None:
-        return taken
+    return _created(body, checked, asking) if taken is None else taken
+
+
+def _created(body: NetworkCreate, checked: list[network.SubnetSpec], asking: Asking) -> Drafted:
     draft = asking.draft()
     row = draft.inserts(
         "network",

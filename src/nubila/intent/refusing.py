@@ -35,6 +35,18 @@ def refused(refusal: Refusal, request: Request, operator: bool) -> errors.NoCapa
     return errors.NoCapacity(detail + (f" It would fit with {change}." if change else ""), inside=kept, **fields)
 
 
+def over_quota(needs: dict[str, int], quota: dict[str, list[int]], what: str = "VM") -> errors.QuotaExceeded | None:
+    for class_, amount in needs.items():
+        limit, used = quota.get(class_, (0, 0))
+        if used + amount > limit:
+            left = max(0, limit - used)
+            return errors.QuotaExceeded(
+                f"The project's quota of {class_} is {limit}; {used} are used, {left} left, and this {what} needs {amount}.",
+                quota={"class": class_, "limit": limit, "used": used, "asked": amount, "left": left},
+            )
+    return None
+
+
 SHOWN_MAX = 10  # users that the sentence names; the field names more
 LISTED_MAX = 50
 WORDS: dict[str, str] = {"vm": "VM", "keypair": "key pair"}  # kinds that people call otherwise

@@ -8,7 +8,7 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, wish
-from nubila.intent.vm_create import over_quota
+from nubila.intent.refusing import over_quota
 from nubila.intent.volume_refuse import busy, cannot_snapshot, not_ready
 from nubila.intent.volume_wish import Change, View, begin, hold, wake
 from nubila.model import operation, snapshot, volume

@@ -11,7 +11,7 @@ import msgspec
 from nubila import errors
 from nubila.intent import port_place, security_group
 from nubila.intent.asking import Asking, Outcome, builtins, wish
-from nubila.intent.refusing import refused
+from nubila.intent.refusing import over_quota, refused
 from nubila.intent.vm_effects import given
 from nubila.model import catalog, image, network, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
@@ -54,6 +54,20 @@ class Sealed(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class _Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request came to: the rows that it names, and its node."""
+
+    body: VmCreate
+    flavor: Row
+    picture: Row
+    networks: list[Row]
+    groups: list[Row]
+    keys: tuple[str, ...]  # public keys
+    sealed: Sealed | None
+    request: Request
+    node: Node
+
+
 def create(
     body: VmCreate,
     view: dict[str, Any],
@@ -64,43 +78,56 @@ def create(
     sealed: Sealed | None,
     entropy: list[int],
 ) -> Outcome:
-    assert asking.project_id is not None
     checked = _check(body, view)
     if isinstance(checked, errors.NubilaError):
         return checked
     flavor, picture, networks = checked
-    cores, memory_mib = flavor["spec"]["cores"], flavor["spec"]["memory_mib"]
-    disk_gib = body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"])
-    method = body.virt_method or (next(iter(vm.CONTAINERS)) if _is_root(picture) else None)
-    clashes = port_place.crowded(networks, view.get("crowded") or [], nodes)
     request = Request(
-        cores=cores, memory_mib=memory_mib, disk_gib=disk_gib, virt_method=method, crowded=clashes, seed=seed
+        cores=flavor["spec"]["cores"],
+        memory_mib=flavor["spec"]["memory_mib"],
+        disk_gib=body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"]),
+        virt_method=body.virt_method or (next(iter(vm.CONTAINERS)) if _is_root(picture) else None),
+        crowded=port_place.crowded(networks, view.get("crowded") or [], nodes),
+        seed=seed,
     )
-    needs = {"vms": 1, "cores": cores, "memory_mib": memory_mib, "volumes": 1, "disk_gib": disk_gib}
-    over = over_quota(needs, view["quota"] or {})
+    over = over_quota(_needs(request), view["quota"] or {})
     if over is not None:
         return over
     decision = decide(request, nodes)
     if isinstance(decision, Refusal):
         return refused(decision, request, asking.operator)
-    node = nodes.rows[decision.choices[0].index]
-    draft = asking.draft()
-    for kind, row in (
-        ("project", view["project"]),
-        ("flavor", flavor),
-        ("image", picture),
-        *(("network", n) for n in networks),
-    ):
-        draft.rests_on(kind, row)
     groups = security_group.chosen(body.security_groups, view["groups"] or [], "security_groups")
     if isinstance(groups, errors.NubilaError):
         return groups
-    made = _rows(body, draft, asking, node, flavor, picture, view, disk_gib, sealed)
-    effects = port_place.ports(draft, asking, made, networks, groups, entropy)
-    if isinstance(effects, errors.NubilaError):
-        return effects
-    _claims(draft, asking, made, node, needs)
-    for net in networks if not node.overlapping_ranges else ():
+    by_ref = {r: k for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
+    choice = _Choice(
+        body=body, flavor=flavor, picture=picture, networks=networks, groups=groups, sealed=sealed, request=request,
+        keys=tuple(by_ref[k]["spec"]["public_key"] for k in body.keys), node=nodes.rows[decision.choices[0].index],
+    )  # fmt: skip
+    return _drafted(choice, view["project"], asking, entropy, _explained(decision, nodes, request))
+
+
+def _needs(request: Request) -> dict[str, int]:
+    """Of each class of quota."""
+    return {
+        "vms": 1, "cores": request.cores, "memory_mib": request.memory_mib, "volumes": 1, "disk_gib": request.disk_gib,
+    }  # fmt: skip
+
+
+def _drafted(choice: _Choice, project: Row, asking: Asking, entropy: list[int], explained: dict[str, Any]) -> Outcome:
+    draft, node = asking.draft(), choice.node
+    draft.rests_on("project", project)
+    draft.rests_on("flavor", choice.flavor)
+    draft.rests_on("image", choice.picture)
+    for found in choice.networks:
+        draft.rests_on("network", found)
+    made = _vm(choice, draft, asking)
+    root = _root(choice, made, draft, asking)
+    ports = port_place.ports(draft, asking, made, choice.networks, choice.groups, entropy)
+    if isinstance(ports, errors.NubilaError):
+        return ports
+    _claims(draft, asking, made, root, choice)
+    for net in choice.networks if not node.overlapping_ranges else ():
         draft.takes_ranges(node.id, net["id"])
     draft.inserts(
         "decision",
@@ -108,59 +135,64 @@ def create(
         vm_id=made["id"],
         project_id=asking.project_id,
         node_id=node.id,
-        answer=_explained(decision, nodes, request),
+        answer=explained,
     )
     op = wish(asking, draft, operation.Verb.CREATE, kind="vm", row=made, generation=1)
     draft.wakes(node.id, made["id"])
-    root = draft.insert["volume"][0]
-    effects = [
+    return Drafted(
+        draft=draft,
+        status=201,
+        refers={"vm": made["id"], "operation": op["id"]},
+        effects=[*_effects(choice, made, root), *ports],
+        hints=[f"node:{node.id}"],
+        rows={"vm": _as_read(made, draft, choice), "operation": op | _UNREAD},
+    )
+
+
+def _effects(choice: _Choice, made: Row, root: Row) -> list[Effect]:
+    return [
         Effect(
             action="create",
             kind="vm",
             id=text("vm", made["id"]),
-            name=body.name,
+            name=made["name"],
             details={
-                "cores": cores,
-                "memory_mib": memory_mib,
+                "cores": choice.request.cores,
+                "memory_mib": choice.request.memory_mib,
                 "virt_method": made["spec"]["virt_method"],
-                "power": body.power.value,
-                **given(body),
-                "host": host_handle(asking.project_id, node.id),
+                "power": choice.body.power.value,
+                **given(choice.body),
+                "host": host_handle(made["project_id"], choice.node.id),
             },
-            operator_details={"node": node.name},
+            operator_details={"node": choice.node.name},
         ),
         Effect(
             action="create",
             kind="volume",
             id=text("volume", root["id"]),
             name=root["name"],
-            details={"size_gib": disk_gib, "image": picture["name"], "pool": root["spec"]["pool"]},
+            details={
+                "size_gib": choice.request.disk_gib,
+                "image": choice.picture["name"],
+                "pool": root["spec"]["pool"],
+            },
         ),
-        *effects,
     ]
-    return Drafted(
-        draft=draft,
-        status=201,
-        refers={"vm": made["id"], "operation": op["id"]},
-        effects=effects,
-        hints=[f"node:{node.id}"],
-        rows={"vm": _as_read(made, draft, node, flavor, picture), "operation": op | _UNREAD},
-    )
 
 
 _UNREAD: Row = {"labels": {}, "status": None, "observed_generation": 0, "version": 1, "ended_at": None}
 
 
-def _as_read(made: Row, draft: Draft, node: Node, flavor: Row, picture: Row) -> Row:
+def _as_read(made: Row, draft: Draft, choice: _Choice) -> Row:
     """The new vm with what a reader finds beside it."""
     beside = {
-        "node_name": node.name,
-        "flavor_name": flavor["name"],
-        "image_name": picture["name"],
-        "login": picture["spec"]["login"],
+        "node_name": choice.node.name,
+        "flavor_name": choice.flavor["name"],
+        "image_name": choice.picture["name"],
+        "login": choice.picture["spec"]["login"],
     }
     addresses = " ".join(a["address"] for a in draft.insert.get("address", ()))
-    return {**_UNREAD, **made, **beside, "silent_s": node.silent_s, "addresses": addresses}
+    return {**_UNREAD, **made, **beside, "silent_s": choice.node.silent_s, "addresses": addresses}
 
 
 def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
@@ -240,18 +272,6 @@ def _check_networks(
     return flavor, picture, networks
 
 
-def over_quota(needs: dict[str, int], quota: dict[str, list[int]], what: str = "VM") -> errors.QuotaExceeded | None:
-    for class_, amount in needs.items():
-        limit, used = quota.get(class_, (0, 0))
-        if used + amount > limit:
-            left = max(0, limit - used)
-            return errors.QuotaExceeded(
-                f"The project's quota of {class_} is {limit}; {used} are used, {left} left, and this {what} needs {amount}.",
-                quota={"class": class_, "limit": limit, "used": used, "asked": amount, "left": left},
-            )
-    return None
-
-
 def _is_root(picture: Row) -> bool:
     return bool(picture["spec"]["format"] == image.Format.TAR)
 
@@ -279,24 +299,14 @@ def _virt_method(body: VmCreate, node: Node, root: bool) -> str:
     return body.virt_method or next((m for m in PREFERRED if m in usable), usable[0])
 
 
-def _rows(
-    body: VmCreate,
-    draft: Draft,
-    asking: Asking,
-    node: Node,
-    flavor: Row,
-    picture: Row,
-    view: dict[str, Any],
-    disk_gib: int,
-    sealed: Sealed | None,
-) -> Row:
-    """The vm, its root volume and the attachment that lets it write there."""
-    refs = {r: k for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
+def _vm(choice: _Choice, draft: Draft, asking: Asking) -> Row:
+    body, flavor, picture, sealed = choice.body, choice.flavor, choice.picture, choice.sealed
+    root = _is_root(picture)
     spec = vm.Spec(
         cores=flavor["spec"]["cores"],
         memory_mib=flavor["spec"]["memory_mib"],
-        cores_max=flavor["spec"]["cores"] if _is_root(picture) else vm.cores_max(flavor["spec"]["cores"]),
-        virt_method=_virt_method(body, node, _is_root(picture)),
+        cores_max=flavor["spec"]["cores"] if root else vm.cores_max(flavor["spec"]["cores"]),
+        virt_method=_virt_method(body, choice.node, root),
         hostname=body.hostname or body.name,
         flavor_id=text("flavor", UUID(flavor["id"])),
         image_id=text("image", UUID(picture["id"])),
@@ -307,11 +317,11 @@ def _rows(
         boot_string=body.boot_string,
         user_data_secret=None if sealed is None else text("secret", sealed.id),
         user_data_sha256=None if sealed is None else sealed.sha256,
-        keys=tuple(refs[k]["spec"]["public_key"] for k in body.keys),
+        keys=choice.keys,
     )
     if sealed is not None:
         draft.inserts("secret", id=sealed.id, nonce=sealed.nonce, sealed=sealed.sealed)
-    made = draft.inserts(
+    return draft.inserts(
         "vm",
         id=asking.mint(),
         project_id=asking.project_id,
@@ -320,30 +330,34 @@ def _rows(
         spec=builtins(spec),
         generation=1,
         state=vm.state(spec, None).value,
-        node_id=node.id,
+        node_id=choice.node.id,
         epoch=1,
         flavor_id=flavor["id"],
         image_id=picture["id"],
         user_data_secret=None if sealed is None else sealed.id,
     )
-    disk = volume.Spec(
-        size_gib=disk_gib,
+
+
+def _root(choice: _Choice, made: Row, draft: Draft, asking: Asking) -> Row:
+    """The root volume, and the attachment that lets the vm write there."""
+    picture, root_id = choice.picture, asking.mint()
+    spec = volume.Spec(
+        size_gib=choice.request.disk_gib,
         format=volume.Format.RAW if _is_root(picture) else volume.Format.QCOW2,
         image_id=text("image", UUID(picture["id"])),
         image_sha256=picture["sha256"],
         image_format=picture["spec"]["format"],
         remove_with_vm=True,
     )
-    root_id = asking.mint()
-    draft.inserts(
+    root = draft.inserts(
         "volume",
         id=root_id,
         project_id=asking.project_id,
-        name=f"{body.name}-root-{text('volume', root_id)[-6:]}",
-        spec=builtins(disk),
+        name=f"{choice.body.name}-root-{text('volume', root_id)[-6:]}",
+        spec=builtins(spec),
         generation=1,
         state=volume.State.PENDING.value,
-        node_id=node.id,
+        node_id=choice.node.id,
         image_id=picture["id"],
     )
     draft.inserts(
@@ -352,20 +366,20 @@ def _rows(
         project_id=asking.project_id,
         volume_id=root_id,
         vm_id=made["id"],
-        node_id=node.id,
+        node_id=choice.node.id,
         epoch=1,
         index=0,
         state="active",
     )
-    return made
+    return root
 
 
-def _claims(draft: Draft, asking: Asking, made: Row, node: Node, needs: dict[str, int]) -> None:
+def _claims(draft: Draft, asking: Asking, made: Row, root: Row, choice: _Choice) -> None:
     assert asking.project_id is not None
-    root = draft.insert["volume"][0]
+    node_id, needs = choice.node.id, _needs(choice.request)
     for class_, holder in (("cores", made["id"]), ("memory_mib", made["id"]), ("disk_gib", root["id"])):
-        draft.inserts("allocation", holder_id=holder, **{"class": class_}, node_id=node.id, amount=needs[class_])
-        draft.takes_capacity(node.id, class_, needs[class_])
+        draft.inserts("allocation", holder_id=holder, **{"class": class_}, node_id=node_id, amount=needs[class_])
+        draft.takes_capacity(node_id, class_, needs[class_])
     for quota_class in catalog.QuotaClass:
         draft.takes_quota(asking.project_id, quota_class.value, needs.get(quota_class.value, 0))
 

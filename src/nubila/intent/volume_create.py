@@ -9,7 +9,7 @@ import msgspec
 
 from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins, wish
-from nubila.intent.vm_create import over_quota
+from nubila.intent.refusing import over_quota
 from nubila.model import image, operation, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import Labels, Name, Reference, SizeGib

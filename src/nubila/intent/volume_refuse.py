@@ -8,8 +8,8 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
+from nubila.intent.refusing import over_quota
 from nubila.intent.vm import barred
-from nubila.intent.vm_create import over_quota
 from nubila.intent.volume_wish import Change, View
 from nubila.model import node, operation, vm, volume
 from nubila.model.draft import Row

@@ -55,22 +55,14 @@ def explain(
     age = (now - op["created_at"]).total_seconds()
     left = (op["deadline_at"] - now).total_seconds()
     ended = op["state"] in operation.TERMINAL
-    chain: list[Wait] = []
     if ended:
+        chain: list[Wait] = []
         summary = f"It ended: {op['state']}" + (f" ({status.reason})" if status and status.reason else "") + "."
     else:
+        doing = (status.doing if status else None) or f"reach the wished state (now: {vm_state})"
         who = f"{spec.verb.value} of {spec.resource_kind} {spec.resource_name}"
-        if silent_s is None or silent_s > node.SILENT_AFTER_S:
-            heard = "was never heard from" if silent_s is None else f"was last heard from {silent_s:.0f} s ago"
-            chain.append(Wait(who=who, waits_for=f"{where}, which {heard}", since_s=silent_s))
-            summary = f"It waits for {where}, which {heard}. It goes on by itself when the node is back."
-        elif op["state"] == operation.State.WAITING:
-            chain.append(Wait(who=who, waits_for=f"{where} to take up the wish", since_s=age))
-            summary = f"It waits for {where} to take up the wish."
-        else:
-            doing = (status.doing if status else None) or f"reach the wished state (now: {vm_state})"
-            chain.append(Wait(who=who, waits_for=f"{where} to {doing}", since_s=age))
-            summary = f"{where[0].upper()}{where[1:]} is at work: {doing}."
+        wait, summary = _first(who, where, op["state"], doing, silent_s, age)
+        chain = [wait]
         if vm_reason:
             chain.append(Wait(who=where, waits_for=vm_reason))
             summary += f" It says: {vm_reason}."
@@ -90,3 +82,16 @@ def explain(
         can_cancel=not ended and spec.verb is not operation.Verb.REMOVE,
         cancel_means=None if ended else cancel_means,
     )
+
+
+def _first(who: str, where: str, state: str, doing: str, silent_s: float | None, age_s: float) -> tuple[Wait, str]:
+    """What the operation itself waits for, as a link and as a sentence."""
+    if silent_s is None or silent_s > node.SILENT_AFTER_S:
+        heard = "was never heard from" if silent_s is None else f"was last heard from {silent_s:.0f} s ago"
+        summary = f"It waits for {where}, which {heard}. It goes on by itself when the node is back."
+        return Wait(who=who, waits_for=f"{where}, which {heard}", since_s=silent_s), summary
+    if state == operation.State.WAITING:
+        link = Wait(who=who, waits_for=f"{where} to take up the wish", since_s=age_s)
+        return link, f"It waits for {where} to take up the wish."
+    link = Wait(who=who, waits_for=f"{where} to {doing}", since_s=age_s)
+    return link, f"{where[0].upper()}{where[1:]} is at work: {doing}."

@@ -35,14 +35,7 @@ def first_id(uid: int) -> int:
 
 def build(domain: Domain, installation: str, place: str) -> str:
     """The persistent definition. `place`: the container's own directory, with `root` and `seed` in it."""
-    if domain.virt_method != METHOD:
-        raise DriverError(f"the virt method {domain.virt_method!r} is not {METHOD!r}", again=False)
-    if not VM_ID.fullmatch(domain.vm_id):
-        raise DriverError("the vm's id is not well formed", again=False)
-    if len(domain.disks) != 1 or domain.disks[0].format != "raw":
-        raise CapabilityMissing("a container has one disk, its root, in a raw volume")
-    if domain.media is not None or domain.boot != ("disk",):
-        raise CapabilityMissing("a container has no drive for ISOs, and boots from its root only")
+    _check(domain)
     first = str(first_id(domain.uid))
     ids = {"start": "0", "target": first, "count": str(IDS)}
     about = {"installation": installation, "id": domain.vm_id, "epoch": str(domain.epoch)}
@@ -70,17 +63,32 @@ def build(domain: Domain, installation: str, place: str) -> str:
             _E.on_poweroff("destroy"),
             _E.on_reboot("restart"),
             _E.on_crash("destroy"),
-            _E.devices(
-                _E.emulator(EMULATOR),
-                _bound(f"{place}/root", "/"),
-                *([_bound(f"{place}/seed", SEED_AT, _E.readonly())] if domain.seed is not None else []),
-                *(nic_xml(nic, n) for n, nic in enumerate(domain.nics)),
-                _E.console({"type": "pty"}, _E.target({"type": "lxc", "port": "0"})),
-            ),
+            _devices(domain, place),
         )
     except ValueError as e:  # lxml refuses control characters
         raise DriverError(f"a value of the vm cannot stand in XML: {e}", again=False) from e
     return etree.tostring(element, encoding="unicode")
+
+
+def _check(domain: Domain) -> None:
+    if domain.virt_method != METHOD:
+        raise DriverError(f"the virt method {domain.virt_method!r} is not {METHOD!r}", again=False)
+    if not VM_ID.fullmatch(domain.vm_id):
+        raise DriverError("the vm's id is not well formed", again=False)
+    if len(domain.disks) != 1 or domain.disks[0].format != "raw":
+        raise CapabilityMissing("a container has one disk, its root, in a raw volume")
+    if domain.media is not None or domain.boot != ("disk",):
+        raise CapabilityMissing("a container has no drive for ISOs, and boots from its root only")
+
+
+def _devices(domain: Domain, place: str) -> etree._Element:
+    return _E.devices(
+        _E.emulator(EMULATOR),
+        _bound(f"{place}/root", "/"),
+        *([_bound(f"{place}/seed", SEED_AT, _E.readonly())] if domain.seed is not None else []),
+        *(nic_xml(nic, n) for n, nic in enumerate(domain.nics)),
+        _E.console({"type": "pty"}, _E.target({"type": "lxc", "port": "0"})),
+    )
 
 
 def nic_xml(nic: DomainNic, index: int) -> etree._Element:
