@@ -71,13 +71,7 @@ class Detached:
 
     def signal(self, number: int) -> bool:
         pid = self.pid()
-        if pid is None:
-            return False
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return False
-        return True
+        return pid is not None and signalled(pid, number)
 
     def stop(self, patience_s: float = 5.0) -> None:
         """End it: SIGTERM, and SIGKILL when it takes too long."""
@@ -90,6 +84,15 @@ class Detached:
         if self.pid() is not None:
             raise DriverError(f"a process recorded in {self._record} does not end")
         self._record.unlink(missing_ok=True)
+
+
+def signalled(pid: int, number: int) -> bool:
+    """Send the signal. False: there is no such process."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def boot_id() -> str:

@@ -15,7 +15,8 @@ import libvirt
 from nubila.drivers import Leftover, Scan
 from nubila.drivers.hypervisor import libvirt_xml
 from nubila.drivers.hypervisor.base import Capabilities, Found, Observed, Options
-from nubila.drivers.hypervisor.console_log import read_log, tail
+from nubila.drivers.hypervisor.console_log import tail
+from nubila.drivers.hypervisor.libvirt_base import OverLibvirt
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 from nubila.drivers.hypervisor.libvirt_disks import Disks
 from nubila.drivers.hypervisor.libvirt_leftovers import Leftovers
@@ -30,9 +31,9 @@ _REASONS: dict[int, str] = {
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "crashed",
 }
-# Not running as far as the world can tell: QEMU is gone.
 # one call for all domains; what it says of vCPUs and balloon was told to libvirt by QEMU before
 _STATS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_VCPU | libvirt.VIR_DOMAIN_STATS_BALLOON
+# Not running as far as the world can tell: QEMU is gone.
 _OFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_NOSTATE})
 # (state, reason) -> why its vCPUs stand still; a crashed domain that is preserved still has its QEMU
 _PAUSED: dict[tuple[int, int], str | None] = {
@@ -46,25 +47,16 @@ _PAUSED: dict[tuple[int, int], str | None] = {
 _SIGNALLED = re.compile(rb"terminating on signal \d+ from pid \d+ \(([^)\n]*)\)")
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(OverLibvirt):
     """The driver. Its methods may be called from several threads at once."""
 
     def __init__(self, options: Options, node_dir: Path, run_dir: Path, installation: str):
-        self._options = options
-        self.daemons = Daemons(node_dir, run_dir, options.console_log_max_bytes)
-        self.session = Session(self.daemons, installation)
-        self._power = Power(self.session, installation)
-        self._disks = Disks(self.session)
+        session = Session(Daemons(node_dir, run_dir, options.console_log_max_bytes), installation)
+        super().__init__(session, Power(session, installation))
+        self._disks = Disks(session)
         self._agent_seen: dict[str, int] = {}  # name of a domain -> pid of the QEMU whose guest agent was connected
         self._virt_methods: tuple[str, ...] = ("qemu",)
-        libvirt.registerErrorHandler(lambda *_: None, None)  # it would write each error to stderr
 
-        self.start = self._power.start
-        self.ask_stop = self._power.ask_stop
-        self.ask_reboot = self._power.ask_reboot
-        self.suspend = self._power.suspend
-        self.resume = self._power.resume
-        self.destroy = self._power.destroy
         self.remove = self._power.remove
         self._leftovers = Leftovers(self.daemons)
         self._wires = Wires(self.session, installation, self._pid, self._disks.changed)
@@ -91,17 +83,10 @@ class LibvirtHypervisor:
 
     def observe(self) -> Observed:
         connection = self.session.open()
-        found: list[Found] = []
-        foreign: list[str] = []
         try:
-            for domain, stats in connection.getAllDomainStats(_STATS, 0):
-                if self.session.is_ours(domain):
-                    found.append(self._found(domain, stats))
-                else:
-                    foreign.append(domain.name())
+            return self._sorted(connection.getAllDomainStats(_STATS, 0), self._found)
         except libvirt.libvirtError as e:
             raise mapped(e) from e
-        return Observed(domains=tuple(found), foreign=tuple(foreign))
 
     def scan(self) -> Scan:
         return self._leftovers.scan({d.pid for d in self.observe().domains if d.pid is not None})
@@ -109,18 +94,12 @@ class LibvirtHypervisor:
     def remove_leftover(self, leftover: Leftover) -> None:
         self._leftovers.remove(leftover)
 
-    def read_console(self, vm_id: str, max_bytes: int) -> bytes:
-        return read_log(self.session.console(vm_id), max_bytes)
-
     def remove_all(self) -> None:
         """Every domain of ours, then the daemons and what they needed on the machine: a node is being destroyed."""
         for domain in self.observe().domains:
             self.remove(domain.vm_id)
         self.close()
         self.daemons.remove()
-
-    def close(self) -> None:
-        self.session.close()
 
     def _found(self, domain: libvirt.virDomain, stats: dict[str, Any]) -> Found:
         state, reason = stats["state.state"], stats.get("state.reason", 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nubila.drivers import Leftover, Scan
@@ -21,12 +21,13 @@ from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 class Leftovers:
     def __init__(self, daemons: Daemons):
         self._daemons = daemons
+        self._places = {"console": daemons.console_dir, "log": daemons.directory / "log" / "qemu"}
 
     def scan(self, running: set[int]) -> Scan:
         """`running`: the processes of domains that libvirt knows. Whoever asks has just asked libvirt."""
-        found = [left for left, _ in self._processes() if int(left.name.split(".")[0]) not in running]
+        found = [left for left, pid in self._processes() if pid not in running]
         foreign: list[tuple[str, str]] = []
-        for kind, path in self._files():
+        for kind, path in files(self._places):
             vm_id = vm_of(path.name, kind)
             if vm_id is None:
                 foreign.append(("file", f"libvirt/{path.relative_to(self._daemons.directory)}"))
@@ -36,47 +37,59 @@ class Leftovers:
 
     def remove(self, left: Leftover) -> None:
         if left.kind == "process":
-            for known, pid in self._processes():  # looked for again: a pid may be another's by now
-                if known == left:
-                    os.kill(pid, signal.SIGKILL)
+            end(left, self._processes())
             return
-        places = {"console": self._daemons.console_dir, "log": self._daemons.directory / "log" / "qemu"}
-        directory = places.get(left.kind)  # other kinds are other drivers'
+        directory = self._places.get(left.kind)  # other kinds are other drivers'
         if directory is not None and vm_of(left.name, left.kind) == left.owner:
             (directory / left.name).unlink(missing_ok=True)
 
     def _processes(self) -> Iterator[tuple[Leftover, int]]:
-        """Every QEMU of ours; its name is pid and start time."""
+        """Every QEMU of ours."""
         root = str(self._daemons.directory.parent / "vms")
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                argv = Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace").split("\0")
-                uid = os.stat(f"/proc/{entry}").st_uid
-            except OSError:
-                continue
+        for pid, argv in command_lines():
             vm_id = _guest_of(argv)
-            started = start_time(int(entry)) if vm_id else None
-            if (
-                vm_id
-                and started
-                and any(f"{root}/{vm_id}/" in word for word in argv)
-                and _owner(f"{root}/{vm_id}", uid)
-            ):
-                yield Leftover(kind="process", name=f"{entry}.{started}", owner=vm_id), int(entry)
-
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        for kind, directory in (
-            ("console", self._daemons.console_dir),
-            ("log", self._daemons.directory / "log" / "qemu"),
-        ):
-            if directory.is_dir():
-                yield from ((kind, p) for p in directory.iterdir())
+            if vm_id and any(f"{root}/{vm_id}/" in word for word in argv) and _owner(f"{root}/{vm_id}", pid):
+                yield from process("process", pid, vm_id)
 
 
-def _owner(directory: str, uid: int) -> bool:
+def command_lines() -> Iterator[tuple[int, list[str]]]:
+    """Every process of this machine, and its words."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        yield int(entry), words
+
+
+def process(kind: str, pid: int, vm_id: str) -> Iterator[tuple[Leftover, int]]:
+    """One that still is; its name is pid and start time."""
+    started = start_time(pid)
+    if started:
+        yield Leftover(kind=kind, name=f"{pid}.{started}", owner=vm_id), pid
+
+
+def end(left: Leftover, processes: Iterable[tuple[Leftover, int]]) -> None:
+    """`processes` are looked for again: a pid may be another's by now."""
+    for known, pid in processes:
+        if known == left:
+            os.kill(pid, signal.SIGKILL)
+
+
+def files(places: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    for kind, directory in places.items():
+        if directory.is_dir():
+            yield from ((kind, p) for p in directory.iterdir())
+
+
+def _owner(directory: str, pid: int) -> bool:
     """The vm's directory says whose uid it is; when that is gone, root's children are not taken for ours."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return False
     try:
         return os.stat(directory).st_uid == uid != 0
     except FileNotFoundError:

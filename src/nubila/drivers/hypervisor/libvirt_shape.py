@@ -21,7 +21,6 @@ from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 
 KIB: dict[str, int] = {"b": 0, "KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
-PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 class Shapes:
@@ -124,7 +123,7 @@ def read(domain: libvirt.virDomain, parse: Callable[[str, bool], Shape]) -> Shap
 
 
 def parse(xml: str, autostart: bool) -> Shape:
-    root = etree.fromstring(xml, PARSER)
+    root = etree.fromstring(xml, libvirt_xml.PARSER)
     cpus = root.find("vcpu")
     cores = 0 if cpus is None else int(cpus.get("current") or cpus.text or 0)
     memory = root.find("currentMemory")
@@ -183,7 +182,7 @@ def change_disks(running: libvirt.virDomain, domain: Domain) -> None:
 
 def _limit(running: libvirt.virDomain, domain: Domain) -> None:
     """Its disks' limits as wished, where somebody set others."""
-    xml = etree.fromstring(running.XMLDesc(), PARSER)
+    xml = etree.fromstring(running.XMLDesc(), libvirt_xml.PARSER)
     has = disks_of(xml)
     for disk in domain.disks:
         if disk.volume_id in has and has[disk.volume_id].limits != held(disk).limits:
@@ -194,7 +193,7 @@ def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
     """By force: a guest that has locked its drive must not keep an ISO in it. One that has no drive gets it at its
     next start."""
     wished = libvirt_xml.drive(domain)
-    for found in etree.fromstring(running.XMLDesc(), PARSER).iterfind("devices/disk[@device='cdrom']"):
+    for found in etree.fromstring(running.XMLDesc(), libvirt_xml.PARSER).iterfind("devices/disk[@device='cdrom']"):
         target, source = found.find("target"), found.find("source")
         if target is None or target.get("dev") != libvirt_xml.DRIVE:
             continue
@@ -212,7 +211,7 @@ def _change_medium(running: libvirt.virDomain, domain: Domain) -> None:
 def restore(domain: libvirt.virDomain, wished: Shape) -> None:
     """Bring a running domain as near to the wish as its guest allows: what is too much is taken away, memory and
     cores are set back within what it was started with. The guest may take its time; what it refuses stays."""
-    devices = etree.fromstring(domain.XMLDesc(), PARSER).find("devices")
+    devices = etree.fromstring(domain.XMLDesc(), libvirt_xml.PARSER).find("devices")
     if devices is None:
         return
     live = parse(domain.XMLDesc(), False)

@@ -22,7 +22,6 @@ from nubila.drivers.hypervisor.libvirt_session import Session, mapped
 LET_GO_S = 3.0  # how long a guest is given before the caller asks again
 _REWIRED_WITHIN_S = 10.0
 _LOOK_S = 0.05
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 _LIVE, _CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
 
 
@@ -76,7 +75,7 @@ class Wires:
         if not lost:
             return
         xml = libvirt_xml.build(domain, self._installation, str(self._session.console(domain.vm_id)))
-        wished = {mac_of(n): n for n in etree.fromstring(xml, _PARSER).iterfind("devices/interface")}
+        wished = {mac_of(n): n for n in etree.fromstring(xml, libvirt_xml.PARSER).iterfind("devices/interface")}
         try:
             for mac in lost:
                 if not _unplug(running, mac, _REWIRED_WITHIN_S):
@@ -111,6 +110,6 @@ def _device(domain: libvirt.virDomain, mac: str, flag: int) -> str | None:
     if flag == _LIVE and not domain.isActive():
         return None
     xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if flag == _CONFIG else 0)
-    nics = etree.fromstring(xml, _PARSER).iterfind("devices/interface")
+    nics = etree.fromstring(xml, libvirt_xml.PARSER).iterfind("devices/interface")
     found = next((n for n in nics if mac_of(n) == mac), None)
     return None if found is None else etree.tostring(found, encoding="unicode")

@@ -17,6 +17,7 @@ from nubila.drivers.hypervisor.libvirt_nic_xml import nic_xml
 
 NAMESPACE = "urn:nubila"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
+PARSER = etree.XMLParser(resolve_entities=False, no_network=True)  # of what libvirt says
 _E = ElementMaker()
 _META = ElementMaker(namespace=NAMESPACE, nsmap={"nubila": NAMESPACE})
 

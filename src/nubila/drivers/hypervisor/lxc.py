@@ -24,10 +24,10 @@ from nubila.drivers.hypervisor.base import (
     Options,
     Shaped,
 )
-from nubila.drivers.hypervisor.console_log import read_log
+from nubila.drivers.hypervisor.libvirt_base import OverLibvirt
 from nubila.drivers.hypervisor.libvirt_daemon import Daemons
 from nubila.drivers.hypervisor.libvirt_session import NoDriver, Session, mapped
-from nubila.drivers.hypervisor.libvirt_shape import PARSER, Shapes
+from nubila.drivers.hypervisor.libvirt_shape import Shapes
 from nubila.drivers.hypervisor.lxc_console import tells_ends
 from nubila.drivers.hypervisor.lxc_guest import Places, first_process, signal_for
 from nubila.drivers.hypervisor.lxc_leftovers import Leftovers
@@ -44,27 +44,18 @@ PACKAGE = "libvirt-daemon-driver-lxc"
 _NO = "a container cannot do that"
 
 
-class LxcHypervisor:
+class LxcHypervisor(OverLibvirt):
     """The driver. Its methods may be called from several threads at once."""
 
     def __init__(self, options: Options, node_dir: Path, run_dir: Path, installation: str):
-        self._options = options
-        self.daemons = Daemons(node_dir, run_dir, options.console_log_max_bytes)
-        self.session = Session(self.daemons, installation, "lxc")
+        session = Session(Daemons(node_dir, run_dir, options.console_log_max_bytes), installation, "lxc")
         self.places = Places(node_dir / "containers", options.console_log_max_bytes)
-        self._power = LxcPower(self.session, installation, self.places)
+        super().__init__(session, LxcPower(session, installation, self.places))
         self._leftovers = Leftovers(self.daemons, self.places)
         self._methods: tuple[str, ...] = ()
         self._reason = "it was not tried yet"
         self._tells_ends = tells_ends()
-        libvirt.registerErrorHandler(lambda *_: None, None)  # it would write each error to stderr
 
-        self.start = self._power.start
-        self.ask_stop = self._power.ask_stop
-        self.ask_reboot = self._power.ask_reboot
-        self.suspend = self._power.suspend
-        self.resume = self._power.resume
-        self.destroy = self._power.destroy
         self.rewire = Wires(self.session, self._power.xml).rewire
         self._shapes = Shapes(self.session, "lxc", lxc_xml.parse, self._power.xml)
 
@@ -103,19 +94,11 @@ class LxcHypervisor:
         if self.lacks() is not None:
             return Observed()
         connection = self.session.open()
-        found: list[Found] = []
-        foreign: list[str] = []
         try:
-            for domain in connection.listAllDomains():
-                if domain.name().startswith(lxc_xml.PROBE_ID):
-                    continue
-                if self.session.is_ours(domain):
-                    found.append(self._found(domain))
-                else:
-                    foreign.append(domain.name())
+            domains = [d for d in connection.listAllDomains() if not d.name().startswith(lxc_xml.PROBE_ID)]
+            return self._sorted(((d, None) for d in domains), lambda d, _: self._found(d))
         except libvirt.libvirtError as e:
             raise mapped(e) from e
-        return Observed(domains=tuple(found), foreign=tuple(foreign))
 
     def scan(self) -> Scan:
         if self.lacks() is not None:
@@ -146,9 +129,6 @@ class LxcHypervisor:
             self.remove(domain.vm_id)
         self.close()
 
-    def read_console(self, vm_id: str, max_bytes: int) -> bytes:
-        return read_log(self.session.console(vm_id), max_bytes)
-
     def attach_nic(self, vm_id: str, nic: DomainNic) -> None:
         raise CapabilityMissing(_NO)
 
@@ -178,9 +158,6 @@ class LxcHypervisor:
     def copy_disk(self, vm_id: str, volume_id: str, target: str, format_: str) -> None:
         raise CapabilityMissing(_NO)
 
-    def close(self) -> None:
-        self.session.close()
-
     def _found(self, domain: libvirt.virDomain) -> Found:
         name = domain.name()
         named = libvirt_xml.parse_name(name)
@@ -195,7 +172,7 @@ class LxcHypervisor:
         self.places.keep_console(domain, self.session.console(named[0]))
         pid = first_process(domain)
         xml = domain.XMLDesc()
-        shape, disk = lxc_xml.parse(xml, False), lxc_xml.disk_of(etree.fromstring(xml, PARSER))
+        shape, disk = lxc_xml.parse(xml, False), lxc_xml.disk_of(etree.fromstring(xml, libvirt_xml.PARSER))
         return Found(
             vm_id=named[0],
             epoch=named[1],

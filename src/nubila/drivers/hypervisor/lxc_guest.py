@@ -15,12 +15,12 @@ from lxml import etree
 
 from nubila.drivers.detached import Detached
 from nubila.drivers.hypervisor import lxc_console
+from nubila.drivers.hypervisor.libvirt_xml import PARSER
 from nubila.drivers.places import require_searchable
 
 ENDED = "ended"  # how the container ended, in its place
 _END_KNOWN_WITHIN_S = 2.0
 _SYSTEMD = {"stop": signal.SIGRTMIN + 4, "reboot": signal.SIGRTMIN + 5}
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 class Places:
@@ -51,7 +51,7 @@ class Places:
         name = domain.name()
         if not self.of(name).is_dir() or self._keeper(name).pid() is not None:
             return
-        terminal = etree.fromstring(domain.XMLDesc(), _PARSER).find("devices/console")
+        terminal = etree.fromstring(domain.XMLDesc(), PARSER).find("devices/console")
         pid = first_process(domain)
         if terminal is None or not terminal.get("tty") or pid is None:
             return

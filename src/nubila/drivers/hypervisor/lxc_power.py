@@ -9,6 +9,7 @@ from pathlib import Path
 import libvirt
 
 from nubila.drivers import DriverError
+from nubila.drivers.detached import signalled
 from nubila.drivers.hypervisor import lxc_xml
 from nubila.drivers.hypervisor.base import Domain
 from nubila.drivers.hypervisor.libvirt_power import Power, power_off
@@ -93,13 +94,7 @@ class LxcPower(Power):
 
 def _told(pid: int, wish: str) -> bool:
     number = signal_for(pid, wish)
-    if number is None:
-        return False
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+    return number is not None and signalled(pid, number)
 
 
 def _went_down(pid: int) -> bool:

@@ -15,7 +15,7 @@ from lxml import etree
 from nubila.drivers.hypervisor.base import Domain
 from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_session import Session, mapped
-from nubila.drivers.hypervisor.libvirt_shape import PARSER
+from nubila.drivers.hypervisor.libvirt_xml import PARSER
 
 
 class Wires:

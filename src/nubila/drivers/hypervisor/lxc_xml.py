@@ -13,7 +13,7 @@ from nubila.drivers import CapabilityMissing, DriverError
 from nubila.drivers.hypervisor.base import Domain, DomainNic, Shape
 from nubila.drivers.hypervisor.libvirt_nic_xml import mac_of
 from nubila.drivers.hypervisor.libvirt_shape import KIB
-from nubila.drivers.hypervisor.libvirt_xml import NAMESPACE, VM_ID, name_of
+from nubila.drivers.hypervisor.libvirt_xml import NAMESPACE, PARSER, VM_ID, name_of
 
 METHOD = "lxc"
 PROBE_ID = "vm-00000000000000000000000000"  # what a probe starts; no vm's
@@ -24,7 +24,6 @@ _FIRST_ID, _RANGES = 1_370_000_000, 11_000  # below 2**31: devpts takes no large
 _PERIOD_US = 100_000
 _E = ElementMaker()
 _META = ElementMaker(namespace=NAMESPACE, nsmap={"nubila": NAMESPACE})
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 def first_id(uid: int) -> int:
@@ -115,7 +114,7 @@ def disk_of(root: etree._Element) -> dict[str, str]:
 
 
 def parse(xml: str, autostart: bool) -> Shape:
-    root = etree.fromstring(xml, _PARSER)
+    root = etree.fromstring(xml, PARSER)
     disk = disk_of(root)
     place = disk.get("at", "").removesuffix("/root")
     sources = [str(s.get("dir", s.get("file", "?"))) for s in root.iterfind("devices/filesystem/source")]
