@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict, dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,11 +25,26 @@ ATTEMPTS = 8
 
 Image = Annotated[str, named("image")]
 Format = Annotated[Literal["qcow2", "raw", "iso", "tar"] | None, Parameter(help="What the content is.")]
-Public = Annotated[bool | None, Parameter(help="Whether every project may use it (operators).")]
 Os = Annotated[str | None, Parameter(help="What runs in it.")]
 Login = Annotated[str | None, Parameter(help="The account that gets the SSH keys.")]
 Sha256 = Annotated[str | None, Parameter(help="The SHA-256 that the content must have.")]
 LabelOption = Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is said of content that comes from outside."""
+
+    public: Annotated[bool | None, Parameter(help="Whether every project may use it (operators).")] = None
+    os: Os = None
+    login: Login = None
+    min_disk_gib: int | None = None
+    min_memory_mib: int | None = None
+    label: LabelOption = None
+
+    def body(self) -> dict[str, Any]:
+        return {**{k: v for k, v in asdict(self).items() if k != "label"}, "labels": values.labels(self.label)}
 
 
 @verb(app, "list", "nubila image list", "nubila image list -o wide")
@@ -61,32 +77,18 @@ def upload(
     into: Annotated[
         str | None, named("image", "Go on sending the file into this image, made before, whose content is not whole.")
     ] = None,
-    public: Public = None,
-    os: Os = None,
-    login: Login = None,
-    min_disk_gib: int | None = None,
-    min_memory_mib: int | None = None,
-    label: LabelOption = None,
+    about: About = About(),
     options: Either = Either(),
 ) -> int:
     """Create an image and send its content; an upload that broke off goes on with --into."""
     if (into is None) == (name is None) or (name is not None and format is None):
         raise Failure("Give --name and --format, or --into alone.", code=exits.USAGE)
     session = Session(options)
-    api = session.either(options.as_ or ("operator" if public else None))
+    api = session.either(options.as_ or ("operator" if about.public else None))
     with _opened(file) as source:
         image = into or ""
         if into is None:
-            body = values.given(
-                name=name,
-                format=format,
-                public=public,
-                os=os,
-                login=login,
-                min_disk_gib=min_disk_gib,
-                min_memory_mib=min_memory_mib,
-                labels=values.labels(label),
-            )
+            body = values.given(name=name, format=format, **about.body())
             image = str(flow.subject(api.create_image(body))["id"])
         answer = _Sending(api, session, image, file, source).run()
     return _report(answer, options)
@@ -105,29 +107,13 @@ def fetch(
     name: Annotated[str, Parameter(help="Name of the new image.")],
     format: Annotated[Literal["qcow2", "raw", "iso", "tar"], Parameter(help="What the content is.")],
     sha256: Sha256 = None,
-    public: Public = None,
-    os: Os = None,
-    login: Login = None,
-    min_disk_gib: int | None = None,
-    min_memory_mib: int | None = None,
-    label: LabelOption = None,
+    about: About = About(),
     options: WriteEither = WriteEither(),
 ) -> int:
     """Create an image whose content Nubila fetches from an http or https address."""
-    body = values.given(
-        name=name,
-        format=format,
-        url=url,
-        sha256=sha256,
-        public=public,
-        os=os,
-        login=login,
-        min_disk_gib=min_disk_gib,
-        min_memory_mib=min_memory_mib,
-        labels=values.labels(label),
-    )
+    body = values.given(name=name, format=format, url=url, sha256=sha256, **about.body())
     session = Session(options)
-    as_ = options.as_ or ("operator" if public else None)
+    as_ = options.as_ or ("operator" if about.public else None)
     api, plane = session.either(as_), session.plane(as_)
     return flow.change(lambda how: api.create_image(body, how), options, session, "created", plane=plane)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -14,9 +15,14 @@ app = noun("port", "Where VMs are connected to networks.")
 
 Port = Annotated[str, named("port", "Name or id of the port.")]
 Groups = Annotated[list[str] | None, named("security-group", "Group that it shall be in; repeatable.")]
-InKbit = Annotated[int | None, Parameter(help="Most that reaches the guest, in kbit/s; 0 is no limit.")]
-OutKbit = Annotated[int | None, Parameter(help="Most that it sends, in kbit/s; 0 is no limit.")]
-BurstKib = Annotated[int | None, Parameter(help="KiB that may go at once, beyond the rate.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    in_kbit: Annotated[int | None, Parameter(help="Most that reaches the guest, in kbit/s; 0 is no limit.")] = None
+    out_kbit: Annotated[int | None, Parameter(help="Most that it sends, in kbit/s; 0 is no limit.")] = None
+    burst_kib: Annotated[int | None, Parameter(help="KiB that may go at once, beyond the rate.")] = None
 
 
 @verb(app, "list", "nubila port list", "nubila port list -o json")
@@ -47,14 +53,12 @@ def change(
     security_group: Annotated[
         list[str] | None, named("security-group", "Group it shall be in, instead of those now; repeatable.")
     ] = None,
-    in_kbit: InKbit = None,
-    out_kbit: OutKbit = None,
-    burst_kib: BurstKib = None,
+    limits: Limits = Limits(),
     options: Write = Write(),
 ) -> int:
     """Change a port's security groups and limits, on a running VM at once."""
     session = Session(options)
-    body = values.given(security_groups=security_group, in_kbit=in_kbit, out_kbit=out_kbit, burst_kib=burst_kib)
+    body = values.given(security_groups=security_group, **asdict(limits))
     return flow.change(lambda how: session.user.change_port(port, body, how), options, session, "changed")
 
 
@@ -70,16 +74,12 @@ def add(
     *,
     network: Annotated[str, named("network", "Network of the project that it leads to.")],
     security_group: Groups = None,
-    in_kbit: InKbit = None,
-    out_kbit: OutKbit = None,
-    burst_kib: BurstKib = None,
+    limits: Limits = Limits(),
     options: Write = Write(),
 ) -> int:
     """Give a VM one more port; a running guest sees a new interface at once."""
     session = Session(options)
-    body = values.given(
-        network=network, security_groups=security_group, in_kbit=in_kbit, out_kbit=out_kbit, burst_kib=burst_kib
-    )
+    body = values.given(network=network, security_groups=security_group, **asdict(limits))
     return flow.change(lambda how: session.user.create_port(vm, body, how), options, session, "added")
 
 
