@@ -37,29 +37,23 @@ class News:
     def unwanted_vms(self, wanted: Wanted) -> list[str]:
         """After an answer with everything: what it does not hold is not wanted. If the database is a restored one, it may
         just not know it any more: then it is kept as it is, and shown."""
-        held, out = {vm.vm_id for vm in wanted.vms}, []
-        for vm_id, entry in self._wishes.entries.items():
-            if vm_id in held:
-                continue
-            if entry.fabric_epoch < wanted.fabric_epoch and not entry.vm.gone:
-                self.parked[vm_id] = FORGOTTEN
-                self._log.warning("vm.parked", vm_id=vm_id, reason=FORGOTTEN)
-            else:
-                out.append(vm_id)
-        return out
+        held = {vm.vm_id for vm in wanted.vms}
+        missing = {i: e for i, e in self._wishes.entries.items() if i not in held}
+        return [i for i, e in missing.items() if e.vm.gone or not self._park("vm", i, e.fabric_epoch, wanted)]
 
     def unwanted_volumes(self, wanted: Wanted) -> list[str]:
         """As for vms."""
-        held, out = {v.volume_id for v in wanted.volumes}, []
-        for volume_id, entry in self._wishes.volumes.items():
-            if volume_id in held:
-                continue
-            if entry.fabric_epoch < wanted.fabric_epoch and not entry.volume.gone:
-                self.parked[volume_id] = FORGOTTEN
-                self._log.warning("volume.parked", volume_id=volume_id, reason=FORGOTTEN)
-            else:
-                out.append(volume_id)
-        return out
+        held = {v.volume_id for v in wanted.volumes}
+        missing = {i: e for i, e in self._wishes.volumes.items() if i not in held}
+        return [i for i, e in missing.items() if e.volume.gone or not self._park("volume", i, e.fabric_epoch, wanted)]
+
+    def _park(self, kind: str, its_id: str, fabric_epoch: int, wanted: Wanted) -> bool:
+        """Keep it, if the database was restored since the wish was last confirmed."""
+        if fabric_epoch >= wanted.fabric_epoch:
+            return False
+        self.parked[its_id] = FORGOTTEN
+        self._log.warning(f"{kind}.parked", **{f"{kind}_id": its_id}, reason=FORGOTTEN)
+        return True
 
     def _is_news(self, vm: Vm, fabric_epoch: int) -> bool:
         """A late copy of an older wish is no news."""
