@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
 from nubila.agent import account, plan
-from nubila.protocol import VmReport
+from nubila.protocol import Vm, VmReport
 
 
-@pytest.fixture
-def control() -> Control:
-    return Control()
-
-
-@pytest.fixture
-async def machine(tmp_path: Path, control: Control, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
+@pytest.fixture(autouse=True)
+def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "IO_AGAIN_S", 0.1)
-    made = Machine(tmp_path / "node", control)
-    made.start()
-    yield made
-    control.set_down(False)
-    if made.agent is not None:
-        await made.stop()
 
 
 def stands_still(report: VmReport | None) -> bool:
     return report is not None and report.paused == "io-error" and report.failing
 
 
-async def test_f31_a_vm_whose_disk_is_full_stands_still_says_so_and_goes_on(machine: Machine, control: Control) -> None:
+async def with_a_full_disk(machine: Machine, control: Control) -> Vm:
     wish = vm()
     control.wish(wish)
     await until(on(control, wish))
     machine.domains.disk_fails.add(wish.vm_id)
     machine.domains.write(wish.vm_id)
     await until(lambda: stands_still(control.reports.get(wish.vm_id)))
+    return wish
+
+
+async def test_f31_a_vm_whose_disk_is_full_stands_still_says_so_and_goes_on(machine: Machine, control: Control) -> None:
+    wish = await with_a_full_disk(machine, control)
     said = control.reports[wish.vm_id]
     assert (said.power, said.reason) == ("on", account.DISK_FAILED)
     tries = machine.domains.script.calls["resume"]
@@ -56,12 +48,7 @@ async def test_f31_a_vm_whose_disk_is_full_stands_still_says_so_and_goes_on(mach
 
 
 async def test_f31_it_can_be_stopped_and_is_not_let_go_on_against_a_wish(machine: Machine, control: Control) -> None:
-    wish = vm()
-    control.wish(wish)
-    await until(on(control, wish))
-    machine.domains.disk_fails.add(wish.vm_id)
-    machine.domains.write(wish.vm_id)
-    await until(lambda: stands_still(control.reports.get(wish.vm_id)))
+    wish = await with_a_full_disk(machine, control)
     control.change(wish.vm_id, suspended=True)
     await asyncio.sleep(0.3)
     tries = machine.domains.script.calls["resume"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,23 +17,12 @@ from nubila.protocol import Drift, Vm
 SHAPE = Shape(cores=1, memory_mib=256, disks=("/a",), nics=("52:54:00:00:00:01",))
 
 
-@pytest.fixture
-def control() -> Control:
-    return Control()
-
-
-@pytest.fixture
-async def machine(tmp_path: Path, control: Control, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
+@pytest.fixture(autouse=True)
+def _look_at_all_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer, "SHAPES_S", 0.2)
     monkeypatch.setattr(observer, "NETWORK_S", 0.2)
     monkeypatch.setattr(observer, "STORAGE_S", 0.2)
-    monkeypatch.setattr(observer, "HYPERVISOR_S", 0.2)
     monkeypatch.setattr("nubila.agent.node.SWEEP_S", 0.2)
-    made = Machine(tmp_path / "node", control)
-    made.start()
-    yield made
-    if made.agent is not None:
-        await made.stop()
 
 
 def told(control: Control) -> dict[tuple[str, str], Drift] | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,21 +15,6 @@ from nubila import protocol
 from nubila.agent import right
 from nubila.agent.account import GUEST_SHUT_DOWN, REBOOT_UNKNOWN
 from nubila.drivers.hypervisor.base import Domain
-
-
-@pytest.fixture
-def control() -> Control:
-    return Control()
-
-
-@pytest.fixture
-async def machine(tmp_path: Path, control: Control) -> AsyncIterator[Machine]:
-    made = Machine(tmp_path / "node", control)
-    made.start()
-    yield made
-    control.set_down(False)
-    if made.agent is not None:
-        await made.stop()
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])

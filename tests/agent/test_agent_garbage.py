@@ -4,8 +4,6 @@ database has forgotten."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,21 +11,6 @@ from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
 from nubila.agent import garbage
-
-
-@pytest.fixture
-def control() -> Control:
-    return Control()
-
-
-@pytest.fixture
-async def machine(tmp_path: Path, control: Control) -> AsyncIterator[Machine]:
-    made = Machine(tmp_path / "node", control)
-    made.start()
-    yield made
-    control.set_down(False)
-    if made.agent is not None:
-        await made.stop()
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from agent_control import Control, vm
@@ -12,20 +10,6 @@ from agent_machine import Machine, on, until
 
 from nubila.drivers.hypervisor.base import Domain
 from nubila.drivers.hypervisor.fake import FakeHypervisor
-
-
-@pytest.fixture
-def control() -> Control:
-    return Control()
-
-
-@pytest.fixture
-async def machine(tmp_path: Path, control: Control) -> AsyncIterator[Machine]:
-    made = Machine(tmp_path / "node", control)
-    made.start()
-    yield made
-    if made.agent is not None:
-        await made.stop()
 
 
 async def test_create_runs_and_is_reported_whole(machine: Machine, control: Control) -> None:
