@@ -59,6 +59,13 @@ class Tap:
         os.close(self._handle)
 
 
+def gateway_mac(tap: Tap, mac: str, mine: str, gateway: str) -> str:
+    """Who answers for the gateway's address."""
+    tap.send(arp(mac, mine, gateway))
+    answer = tap.receive(lambda x: x[12:14] == struct.pack(">H", ARP) and x[28:32] == ip(gateway))[-1]
+    return ":".join(f"{byte:02x}" for byte in answer[6:12])
+
+
 def _link(name: str) -> bytes:
     return subprocess.run(["ip", "-d", "-j", "link", "show", name], capture_output=True, check=True).stdout
 

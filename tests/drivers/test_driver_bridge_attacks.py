@@ -18,11 +18,12 @@ from pathlib import Path
 import driver_frames as f
 import pytest
 from driver_frames import IP4, IP6, Tap, ether
+from driver_taps import bridged, plugged
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError
 from nubila.drivers.network import bridge, bridge_groups, nft
-from nubila.drivers.network.base import Group, Options, Rule
+from nubila.drivers.network.base import Group, Rule
 from nubila.drivers.network.bridge import BridgeNetwork
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("netns")]
@@ -40,25 +41,20 @@ LISTENING = (22, 111, 2049, 3300, 5432, 5900, 6789, 8440, 8441, 8442, 16509, 491
 
 @pytest.fixture(scope="module")
 def driver(place: Path, netns: None) -> Iterator[BridgeNetwork]:
-    driver = BridgeNetwork(Options(table=TABLE, directory=str(place / "attacks")))
-    driver.ensure_network(NETWORK)
-    yield driver
-    driver.remove_all()
-    driver.close()
+    with bridged(place / "attacks", NETWORK) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
 def a(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(A))
-    yield tap
-    tap.close()
+    with plugged(driver, A) as tap:
+        yield tap
 
 
 @pytest.fixture(scope="module")
 def b(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(B))
-    yield tap
-    tap.close()
+    with plugged(driver, B) as tap:
+        yield tap
 
 
 @contextlib.contextmanager
@@ -203,14 +199,8 @@ def metadata_listener(driver: BridgeNetwork) -> Iterator[None]:
         yield
 
 
-def gateway_mac(a: Tap) -> str:
-    a.send(f.arp(A.mac, A4, GATEWAY4))
-    answer = a.receive(lambda x: x[12:14] == b"\x08\x06" and x[28:32] == f.ip(GATEWAY4))[-1]
-    return ":".join(f"{byte:02x}" for byte in answer[6:12])
-
-
 def test_a27_metadata_is_not_asked_under_anothers_address(driver: BridgeNetwork, a: Tap, b: Tap) -> None:
-    gateway = gateway_mac(a)
+    gateway = f.gateway_mac(a, A.mac, A4, GATEWAY4)
     assert heard_by_metadata(driver, a, A4, gateway)
     assert not heard_by_metadata(driver, a, B4, gateway)
     with unguarded(driver, ("bridge", "from-guests")):
@@ -268,7 +258,7 @@ EVERY = tuple(range(1, 65536))
 def test_a28_of_the_hosts_ports_only_dns_and_metadata_answer(
     driver: BridgeNetwork, a: Tap, ports: tuple[int, ...]
 ) -> None:
-    gateway = gateway_mac(a)
+    gateway = f.gateway_mac(a, A.mac, A4, GATEWAY4)
     with host_full_of_services(driver):
         assert answered_tcp(a, gateway, GATEWAY4, ports) == {53}
         assert answered_tcp(a, gateway, METADATA, ports) == {80}
@@ -289,7 +279,7 @@ def test_a28_dhcp_answers_too(a: Tap) -> None:
 
 
 def test_a28_without_the_guard_the_services_would_be_seen(driver: BridgeNetwork, a: Tap, b: Tap) -> None:
-    gateway = gateway_mac(a)
+    gateway = f.gateway_mac(a, A.mac, A4, GATEWAY4)
     with host_full_of_services(driver), unguarded(driver, ("inet", "guest-to-host")):
         assert set(LISTENING) <= answered_tcp(a, gateway, GATEWAY4, LISTENING)
         assert set(LISTENING) <= answered_tcp(a, gateway, ELSEWHERE, LISTENING)

@@ -13,10 +13,11 @@ import driver_frames as f
 import pytest
 from driver_frames import IP4, IP6, Tap, ether
 from driver_rig import wait_for
+from driver_taps import bridged, plugged
 from test_driver_network import NETWORK, port
 
 from nubila.drivers import DriverError
-from nubila.drivers.network.base import Network, Options, Subnet
+from nubila.drivers.network.base import Network, Subnet
 from nubila.drivers.network.bridge import BridgeNetwork
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("netns")]
@@ -51,26 +52,20 @@ while True:
 
 @pytest.fixture
 def driver(place: Path, tmp_path: Path, netns: None) -> Iterator[BridgeNetwork]:
-    driver = BridgeNetwork(Options(table="drivertest", directory=str(place / tmp_path.name)))
-    driver.ensure_network(NAT)
-    driver.ensure_network(INNER)
-    yield driver
-    driver.remove_all()
-    driver.close()
+    with bridged(place / tmp_path.name, NAT, INNER) as driver:
+        yield driver
 
 
 @pytest.fixture
 def a(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(A))
-    yield tap
-    tap.close()
+    with plugged(driver, A) as tap:
+        yield tap
 
 
 @pytest.fixture
 def c(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(C))
-    yield tap
-    tap.close()
+    with plugged(driver, C) as tap:
+        yield tap
 
 
 @pytest.fixture
@@ -142,7 +137,7 @@ def _name(tap: Tap, mac: str, mine: str, gateway: str, name: str, within_s: floa
     labels = b"".join(bytes([len(x)]) + x.encode() for x in name.split("."))
     asks = struct.pack(">HHHHHH", 77, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", 1, 1)
     tap.drain()
-    tap.send(ether(mac, _gateway(tap, mac, mine, gateway), IP4, f.udp4(mine, gateway, 4053, 53, asks)))
+    tap.send(ether(mac, f.gateway_mac(tap, mac, mine, gateway), IP4, f.udp4(mine, gateway, 4053, 53, asks)))
     sent = struct.pack(">HH", 53, 4053)
     got = tap.receive(lambda x: x[34:38] == sent, within_s)
     answers = [x[42:] for x in got if x[34:38] == sent]
@@ -161,15 +156,8 @@ def test_guests_find_their_neighbours_by_name_and_no_other_networks(driver: Brid
 def test_dhcp_serves_on_where_the_host_has_a_name_server_of_its_own(place: Path, tmp_path: Path, netns: None) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as everywhere:
         everywhere.bind(("0.0.0.0", 53))
-        driver = BridgeNetwork(Options(table="drivertest", directory=str(place / f"{tmp_path.name}2")))
-        try:
-            driver.ensure_network(INNER)
-            tap = Tap(driver.ensure_port(C))
+        with bridged(place / f"{tmp_path.name}2", INNER) as driver, plugged(driver, C) as tap:
             assert 6 not in _lease(tap, C.mac)
-            tap.close()
-        finally:
-            driver.remove_all()
-            driver.close()
 
 
 def test_a_removed_ports_address_is_free_at_once(driver: BridgeNetwork) -> None:
@@ -240,14 +228,8 @@ def test_the_router_is_announced(a: Tap) -> None:
     assert prefixes == [("fd91::", 64, 0x40)]
 
 
-def _gateway(tap: Tap, mac: str, mine: str, gateway: str) -> str:
-    tap.send(f.arp(mac, mine, gateway))
-    answer = tap.receive(lambda x: x[12:14] == b"\x08\x06" and x[28:32] == f.ip(gateway))[-1]
-    return ":".join(f"{byte:02x}" for byte in answer[6:12])
-
-
 def test_guests_reach_the_outside_under_the_nodes_address(a: Tap, outside: str) -> None:
-    gateway = _gateway(a, A.mac, A.addresses[0], "10.91.0.1")
+    gateway = f.gateway_mac(a, A.mac, A.addresses[0], "10.91.0.1")
     a.send(ether(A.mac, gateway, IP4, f.udp4(A.addresses[0], OUTSIDE, 4000, 7, b"hello")))
     assert b"hello from 198.51.100.1" in a.receive(lambda x: b"hello" in x)[-1]
 
@@ -257,15 +239,15 @@ def test_the_outside_does_not_reach_guests(a: Tap, outside: str) -> None:
     send = (
         f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'intruder', ('{A.addresses[0]}', 9))"
     )
-    gateway = _gateway(a, A.mac, A.addresses[0], "10.91.0.1")
+    gateway = f.gateway_mac(a, A.mac, A.addresses[0], "10.91.0.1")
     subprocess.run(["ip", "netns", "exec", outside, "python3", "-c", send], check=True)
     a.send(ether(A.mac, gateway, IP4, f.udp4(A.addresses[0], OUTSIDE, 4000, 7, b"hello")))
     assert not any(b"intruder" in x for x in a.receive(lambda x: b"hello" in x))
 
 
 def test_networks_do_not_reach_each_other(a: Tap, c: Tap, outside: str) -> None:
-    gateway = _gateway(a, A.mac, A.addresses[0], "10.91.0.1")
-    _gateway(c, C.mac, C.addresses[0], "10.92.0.1")
+    gateway = f.gateway_mac(a, A.mac, A.addresses[0], "10.91.0.1")
+    f.gateway_mac(c, C.mac, C.addresses[0], "10.92.0.1")
     c.drain()
     a.send(ether(A.mac, gateway, IP4, f.udp4(A.addresses[0], C.addresses[0], 1, 2, b"across")))
     a.send(ether(A.mac, gateway, IP4, f.udp4(A.addresses[0], OUTSIDE, 4000, 7, b"hello")))
@@ -274,7 +256,7 @@ def test_networks_do_not_reach_each_other(a: Tap, c: Tap, outside: str) -> None:
 
 
 def test_without_nat_there_is_no_way_out(a: Tap, c: Tap, outside: str) -> None:
-    gateway = _gateway(c, C.mac, C.addresses[0], "10.92.0.1")
+    gateway = f.gateway_mac(c, C.mac, C.addresses[0], "10.92.0.1")
     c.send(ether(C.mac, gateway, IP4, f.udp4(C.addresses[0], OUTSIDE, 4000, 7, b"hello")))
     c.send(ether(C.mac, gateway, IP4, f.ping4(C.addresses[0], "10.92.0.1", b"after it")))
     got = c.receive(lambda x: b"after it" in x)
@@ -283,7 +265,7 @@ def test_without_nat_there_is_no_way_out(a: Tap, c: Tap, outside: str) -> None:
 
 
 def test_the_host_reaches_its_guests(a: Tap) -> None:
-    gateway = _gateway(a, A.mac, A.addresses[0], "10.91.0.1")
+    gateway = f.gateway_mac(a, A.mac, A.addresses[0], "10.91.0.1")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.settimeout(3)
         host.bind(("10.91.0.1", 0))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import driver_frames as f
 import pytest
-from driver_frames import ARP, IP4, IP6, LLDP, VLAN, Tap, ether
+from driver_frames import IP4, IP6, LLDP, VLAN, Tap, ether
+from driver_taps import bridged, plugged
 from test_driver_network import NETWORK, port
 
-from nubila.drivers.network.base import Network, Options, Subnet
+from nubila.drivers.network.base import Network, Subnet
 from nubila.drivers.network.bridge import BridgeNetwork
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("netns")]
@@ -37,27 +38,22 @@ RED = Network(
 
 @pytest.fixture(scope="module")
 def driver(place: Path, netns: None) -> Iterator[BridgeNetwork]:
-    driver = BridgeNetwork(Options(table="drivertest", directory=str(place / "frames")))
-    driver.ensure_network(NETWORK)
-    yield driver
-    driver.remove_all()
+    with bridged(place / "frames", NETWORK) as driver:
+        yield driver
     assert subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout == b""
     assert [n for _, n in socket.if_nameindex() if n.startswith("n") and len(n) == 15] == []
-    driver.close()
 
 
 @pytest.fixture(scope="module")
 def a(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(A))
-    yield tap
-    tap.close()
+    with plugged(driver, A) as tap:
+        yield tap
 
 
 @pytest.fixture(scope="module")
 def b(driver: BridgeNetwork) -> Iterator[Tap]:
-    tap = Tap(driver.ensure_port(B))
-    yield tap
-    tap.close()
+    with plugged(driver, B) as tap:
+        yield tap
 
 
 def _na(source: str, about: str) -> bytes:
@@ -162,14 +158,8 @@ def test_a_tap_without_rules_is_shut_and_made_good(driver: BridgeNetwork, a: Tap
     assert not _arrived(a, b, BAD["ipv4 from another address"])
 
 
-def _gateway_mac(a: Tap) -> str:
-    a.send(f.arp(A.mac, A4, GATEWAY4))
-    answer = a.receive(lambda x: x[12:14] == struct.pack(">H", ARP) and x[28:32] == f.ip(GATEWAY4))[-1]
-    return ":".join(f"{byte:02x}" for byte in answer[6:12])
-
-
 def test_the_host_hears_ping_and_metadata_and_nothing_else(driver: BridgeNetwork, a: Tap) -> None:
-    gateway = _gateway_mac(a)
+    gateway = f.gateway_mac(a, A.mac, A4, GATEWAY4)
     a.send(ether(A.mac, gateway, IP4, f.ping4(A4, GATEWAY4, b"hello")))
     assert b"hello" in a.receive(lambda x: b"hello" in x)[-1]
     with socket.socket() as metadata, socket.socket() as other:

@@ -12,6 +12,7 @@ from pathlib import Path
 import driver_frames as f
 import pytest
 from driver_frames import ACK, IP4, IP6, SYN, Tap, ether
+from driver_taps import bridged, plugged
 from test_driver_bridge_frames import BAD, GATEWAY4
 from test_driver_network import NETWORK, port
 
@@ -33,22 +34,17 @@ SSH = Rule(direction="in", protocol="tcp", ports=(22, 22))
 
 @pytest.fixture(scope="module")
 def driver(place: Path, netns: None) -> Iterator[BridgeNetwork]:
-    driver = BridgeNetwork(Options(table="drivertest", directory=str(place / "groups")))
-    driver.ensure_network(NETWORK)
-    for group in (ANY, OUT):
-        driver.ensure_group(group)
-    yield driver
-    driver.remove_all()
+    with bridged(place / "groups", NETWORK) as driver:
+        for group in (ANY, OUT):
+            driver.ensure_group(group)
+        yield driver
     assert subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout == b""
-    driver.close()
 
 
 @pytest.fixture(scope="module")
 def taps(driver: BridgeNetwork) -> Iterator[tuple[Tap, Tap]]:
-    a, b = (Tap(driver.ensure_port(p)) for p in (A, B))
-    yield a, b
-    a.close()
-    b.close()
+    with plugged(driver, A) as a, plugged(driver, B) as b:
+        yield a, b
 
 
 @pytest.fixture
