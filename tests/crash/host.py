@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,8 +16,8 @@ import msgspec
 from tests import counts
 from tests.crash.boundary import Plan
 from tests.fleet.installation import Installation, until
+from tests.forks import Forks
 
-ROOT = Path(__file__).parents[2]
 NOTHING = Plan()
 
 
@@ -40,40 +36,21 @@ class Host:
         file = self.directory / "token"
         file.write_text(token + "\n")
         file.chmod(0o600)
-        self._log = (cloud.logs / f"{name}.log").open("ab")
-        self._zygote = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.crash.zygote",
-                str(self.directory),
-                cloud.settings.internal_url,
-                self.drivers,
-            ],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
+        words = str(self.directory), cloud.settings.internal_url, self.drivers
+        self._forks = Forks("tests.crash.zygote", *words, log=cloud.logs / f"{name}.log")
 
     def close(self) -> None:
         self.stop()
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.close()
-        self._zygote.wait(10)
-        self._log.close()
+        self._forks.close()
 
     # --- the agent
 
     def start(self, plan: Plan = NOTHING) -> None:
         """A new agent over what the ones before left."""
-        assert self._zygote.stdin is not None
         (self.directory / "effects").write_bytes(b"")
         if plan.mode == "hold":
             (self.directory / "held").touch()
-        self._zygote.stdin.write(msgspec.json.encode(plan) + b"\n")
-        self._zygote.stdin.flush()
-        self.pid = int(self._line(60.0))  # the first start imports everything
+        self.pid = self._forks.start(msgspec.json.encode(plan))
 
     def stop(self) -> None:
         """By kill -9, as everything here ends: there is no other goodbye that anybody may count on."""
@@ -86,14 +63,9 @@ class Host:
 
     def ended(self, within_s: float) -> bool:
         """Whether the agent's process is over, waiting at most so long."""
-        if not self.pid:
-            return True
-        assert self._zygote.stdout is not None
-        if not select.select([self._zygote.stdout], [], [], within_s)[0]:
-            return False
-        assert self._zygote.stdout.readline() == b"ended\n"
-        self.pid = 0
-        return True
+        if self.pid and self._forks.ended(within_s):
+            self.pid = 0
+        return not self.pid
 
     def release(self) -> None:
         (self.directory / "held").unlink(missing_ok=True)
@@ -109,11 +81,6 @@ class Host:
     def effects(self) -> Counter[str]:
         """What the newest agent did, by name of the side effect."""
         return Counter((self.directory / "effects").read_text().split())
-
-    def _line(self, within_s: float) -> str:
-        assert self._zygote.stdout is not None
-        assert select.select([self._zygote.stdout], [], [], within_s)[0], "the zygote does not answer"
-        return self._zygote.stdout.readline().decode().strip()
 
     # --- the world
 

@@ -7,9 +7,7 @@ agent's exit is read by the next line. The drivers' worlds, the identity and the
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import traceback
 from pathlib import Path
 
 import msgspec
@@ -22,6 +20,7 @@ from nubila.client.transport import Transport
 from nubila.drivers import Leftover
 from nubila.protocol import Hello
 from tests.crash.boundary import Boundary, Plan
+from tests.forks import serve
 
 
 def fakes(directory: Path, method: str, *, litter: bool) -> tuple[Drivers, dict[str, str]]:
@@ -85,21 +84,7 @@ def main() -> int:
     directory, url, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     if kind == "real":
         from tests.crash import reals as _  # noqa: F401  what is imported here is not imported by each agent
-    for line in sys.stdin:
-        plan = msgspec.json.decode(line, type=Plan)
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(2, 1)  # the log is not for whoever reads our answers
-            try:
-                asyncio.run(live(directory, url, kind, plan))
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        print(pid, flush=True)
-        os.waitpid(pid, 0)
-        print("ended", flush=True)
-    return 0
+    return serve(lambda line: asyncio.run(live(directory, url, kind, msgspec.json.decode(line, type=Plan))))
 
 
 if __name__ == "__main__":

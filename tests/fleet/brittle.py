@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from nubila.api.app import App
 from nubila.config import load
 from nubila.store.database import Database
 from nubila.telemetry import log
+from tests.forks import serve
 
 HEADER = (b"x-brittle", b"1")
 _COUNTED: contextvars.ContextVar[bool] = contextvars.ContextVar("counted", default=False)
@@ -86,26 +86,12 @@ def brittle(points: Points) -> None:
     Database._commit = committed  # type: ignore[method-assign]
 
 
-def run() -> int:
-    record = Path(sys.argv[1])
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(2, 1)  # the log is not for whoever reads our answers
-            try:
-                brittle(Points(int(line), record))
-                settings = load(None)
-                log.setup(settings.log_level)
-                uvloop.run(main.run(settings, ["user", "operator"]))
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        print(pid, flush=True)
-        os.waitpid(pid, 0)
-        print("ended", flush=True)
-    return 0
+def live(line: str) -> None:
+    brittle(Points(int(line), Path(sys.argv[1])))
+    settings = load(None)
+    log.setup(settings.log_level)
+    uvloop.run(main.run(settings, ["user", "operator"]))
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(serve(live))

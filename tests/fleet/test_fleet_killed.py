@@ -9,9 +9,6 @@ import http.client
 import itertools
 import os
 import random
-import select
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +20,7 @@ from tests.crash.host import CLAIMS
 from tests.fleet.caller import Caller, Reply
 from tests.fleet.installation import PUBLIC_KEY, Installation, installed, until
 from tests.fleet.tenant import Tenant
+from tests.forks import Forks
 
 pytestmark = pytest.mark.slow
 EXHAUSTIVE = os.environ.get("NUBILA_EXHAUSTIVE") == "1"
@@ -37,21 +35,13 @@ class Brittle:
         self.cloud, self.tenant = cloud, Tenant(cloud)
         self.record = cloud.top / "points"
         cloud.stop("front1")
-        with (cloud.logs / "brittle.log").open("ab") as log:
-            self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "tests.fleet.brittle", str(self.record)],
-                env=cloud._environment("front1"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
+        log, environment = cloud.logs / "brittle.log", cloud._environment("front1")
+        self._forks = Forks("tests.fleet.brittle", str(self.record), log=log, environment=environment)
+        self.ended, self.close = self._forks.ended, self._forks.close
 
     def start(self, at: int = 0) -> int:
         """Where the next request with the header dies: the number of the point. 0: nowhere. Returns the pid."""
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.write(b"%d\n" % at)
-        self._zygote.stdin.flush()
-        pid = int(self._line(60))
+        pid = self._forks.start(b"%d" % at)
         for port in self.cloud.ports["front1"]:
             until(lambda port=port: self.cloud._ready(port), 60, 0.02, "the brittle process")  # type: ignore[misc]
         return pid
@@ -59,20 +49,6 @@ class Brittle:
     def stop(self, pid: int) -> None:
         os.kill(pid, 9)
         assert self.ended(10)
-
-    def ended(self, within_s: float) -> bool:
-        return self._line(within_s) == "ended"
-
-    def close(self) -> None:
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.close()
-        self._zygote.wait(20)
-
-    def _line(self, within_s: float) -> str:
-        assert self._zygote.stdout is not None
-        if not select.select([self._zygote.stdout], [], [], within_s)[0]:
-            return ""
-        return self._zygote.stdout.readline().decode().strip()
 
 
 @pytest.fixture(scope="module")
