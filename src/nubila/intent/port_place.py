@@ -1,9 +1,11 @@
-"""Which addresses a port gets, and what is written for a new one. Pure; for the ports of a new vm and those added later."""
+"""Which networks and addresses a port gets, and what is written for a new one. Pure; for the ports of a new vm and those
+added later."""
 
 from __future__ import annotations
 
 import ipaddress
 import itertools
+from collections.abc import Sequence
 from uuid import UUID
 
 from nubila import errors
@@ -12,6 +14,33 @@ from nubila.model import network
 from nubila.model.draft import Draft, Effect, Row
 from nubila.model.ids import text
 from nubila.placement.nodes import Nodes
+
+
+def joined(references: Sequence[str] | None, known: list[Row]) -> list[Row] | errors.Invalid:
+    """The networks of the project that a new vm joins: those named, or 'default', or the only one."""
+    if references is None:
+        found = [n for n in known if n["name"] == "default"] or known
+        if len(found) != 1:
+            return errors.Invalid(
+                "The project has no network named 'default' and not exactly one network: say which to use.",
+                field="networks",
+                fix="Name the networks in 'networks', or create one named 'default'.",
+            )
+        return found
+    by_ref = {r: n for n in known for r in (n["name"], text("network", UUID(n["id"])))}
+    missing = [r for r in references if r not in by_ref]
+    if missing or not references:
+        return errors.Invalid(
+            f"There is no network '{missing[0]}'." if missing else "A VM needs at least one network.",
+            field="networks",
+            fix="See 'nubila network list'.",
+        )
+    found = [by_ref[r] for r in references]
+    if len({n["id"] for n in found}) < len(found):
+        return errors.Invalid("A network is named twice.", field="networks")
+    if len(found) > network.PORTS_MAX:
+        return errors.Invalid(f"A VM has at most {network.PORTS_MAX} ports.", field="networks")
+    return found
 
 
 def ports(

@@ -13,7 +13,7 @@ from nubila.intent import port_place, security_group
 from nubila.intent.asking import Asking, Outcome, builtins, wish
 from nubila.intent.refusing import over_quota, refused
 from nubila.intent.vm_effects import given
-from nubila.model import catalog, image, network, operation, vm, volume
+from nubila.model import catalog, image, operation, vm, volume
 from nubila.model.draft import Draft, Drafted, Effect, Row
 from nubila.model.fields import BootString, Labels, Name, Reference, SizeGib, UserData
 from nubila.model.ids import host_handle, text
@@ -207,7 +207,12 @@ def _check(body: VmCreate, view: dict[str, Any]) -> tuple[Row, Row, list[Row]] |
         return errors.Invalid(f"There is no flavor '{body.flavor}'.", field="flavor", fix="See 'nubila flavor list'.")
     if picture is None:
         return errors.Invalid(f"There is no image '{body.image}'.", field="image", fix="See 'nubila image list'.")
-    return _check_image(body, flavor, picture) or _check_networks(body, view, flavor, picture)
+    if (wrong := _check_image(body, flavor, picture)) is not None:
+        return wrong
+    networks = port_place.joined(body.networks, view["networks"] or [])
+    if isinstance(networks, errors.NubilaError):
+        return networks
+    return _check_keys(body, view) or (flavor, picture, networks)
 
 
 def _check_image(body: VmCreate, flavor: Row, picture: Row) -> errors.NubilaError | None:
@@ -237,39 +242,12 @@ def _check_image(body: VmCreate, flavor: Row, picture: Row) -> errors.NubilaErro
     return None
 
 
-def _check_networks(
-    body: VmCreate, view: dict[str, Any], flavor: Row, picture: Row
-) -> tuple[Row, Row, list[Row]] | errors.NubilaError:
-    found = view["networks"] or []
-    if body.networks is None:
-        default = [n for n in found if n["name"] == "default"]
-        found = default or found
-        if len(found) != 1:
-            return errors.Invalid(
-                "The project has no network named 'default' and not exactly one network: say which to use.",
-                field="networks",
-                fix="Name the networks in 'networks', or create one named 'default'.",
-            )
-        networks = found
-    else:
-        by_ref = {r: n for n in found for r in (n["name"], text("network", UUID(n["id"])))}
-        missing = [r for r in body.networks if r not in by_ref]
-        if missing or not body.networks:
-            return errors.Invalid(
-                f"There is no network '{missing[0]}'." if missing else "A VM needs at least one network.",
-                field="networks",
-                fix="See 'nubila network list'.",
-            )
-        networks = [by_ref[r] for r in body.networks]
-        if len({n["id"] for n in networks}) < len(networks):
-            return errors.Invalid("A network is named twice.", field="networks")
-        if len(networks) > network.PORTS_MAX:
-            return errors.Invalid(f"A VM has at most {network.PORTS_MAX} ports.", field="networks")
+def _check_keys(body: VmCreate, view: dict[str, Any]) -> errors.Invalid | None:
     keys = {r for k in view["keys"] or [] for r in (k["name"], text("keypair", UUID(k["id"])))}
     unknown = [k for k in body.keys if k not in keys]
     if unknown:
         return errors.Invalid(f"There is no key pair '{unknown[0]}'.", field="keys", fix="See 'nubila keypair list'.")
-    return flavor, picture, networks
+    return None
 
 
 def _is_root(picture: Row) -> bool:
