@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,22 +21,8 @@ def percentile(values: list[float], p: int) -> float:
 
 
 def load(made: Installation, parallel: int, count: int, prefix: str) -> dict[str, Any]:
-    config = made.top / f"load-{prefix}.json"
-    settings = {
-        "ca": str(made.ca),
-        "port": made.ports[0],
-        "token": made.tokens["user"],
-        "parallel": parallel,
-        "count": count,
-        "prefix": prefix,
-    }
-    config.write_text(json.dumps(settings))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load", str(config)], capture_output=True, text=True, timeout=600, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    result: dict[str, Any] = json.loads(done.stdout)
+    caller = {"ca": str(made.ca), "port": made.ports[0], "token": made.tokens["user"]}
+    result: dict[str, Any] = made.apart("bench.load", **caller, parallel=parallel, count=count, prefix=prefix)
     return result
 
 
@@ -105,21 +90,7 @@ async def floor(socket: str) -> dict[str, float]:
 
 def wakeups(made: Installation, quick: bool) -> dict[str, float]:
     """From PostgreSQL's commit timestamp to the arrival of the long poll's answer in another process."""
-    config = made.top / "wake.json"
-    config.write_text(
-        json.dumps({"top": str(made.top), "ports": made.ports, "tokens": made.tokens, "rounds": 100 if quick else 400})
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.wake", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=made.environment,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    values: list[float] = json.loads(done.stdout)
+    values: list[float] = made.apart("bench.wake", rounds=100 if quick else 400)
     return {"wakeup_p50_ms": median(values), "wakeup_p99_ms": percentile(values, 99)}
 
 

@@ -6,9 +6,7 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,72 +15,79 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests import postgres
+from tests.fleet.caller import Caller
+from tests.processes import ROOT, Processes, free_ports, until
 
 from nubila.bootstrap import world
 from nubila.config import Settings, load
 
-ROOT = Path(__file__).parents[1]
 
-
-def free_ports(n: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(n)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-class Installation:
-    def __init__(self, top: Path, name: str, drivers: str, nodes: int):
-        self.top, self.name, self.drivers, self.nodes = top, name, drivers, nodes
+class Installation(Processes):
+    def __init__(self, server: postgres.Server, name: str, drivers: str, nodes: int, more: Mapping[str, str]):
+        top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
+        top.chmod(0o711)  # each QEMU has a user of its own, who must get through
+        super().__init__(server, top, nodes)
+        for path in (self.var / "node", self.run / "node"):
+            path.mkdir()
+        self.drivers = drivers
         self.ports = free_ports(3)
         self.cidr = f"10.{64 + os.getpid() % 128}.0.0/16"  # of its own: others may measure on this machine too
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
-        self.server: postgres.Server | None = None
-        for d in ("var/control", "var/public", "var/node", "run/node"):
-            (top / d).mkdir(parents=True)
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("NUBILA_")},
             "NUBILA_NAME": name,
-            "NUBILA_VAR": str(top / "var"),
-            "NUBILA_RUN": str(top / "run"),
+            "NUBILA_VAR": str(self.var),
+            "NUBILA_RUN": str(self.run),
             "NUBILA_DRIVERS": drivers,
             "NUBILA_USER_PORT": str(self.ports[0]),
             "NUBILA_OPERATOR_PORT": str(self.ports[1]),
             "NUBILA_INTERNAL_PORT": str(self.ports[2]),
             "NUBILA_LOG_LEVEL": "warning",
+            **more,
         }
 
+    def create(self) -> None:
+        """The supervisor's two processes, over an empty database."""
+        self._make_database()
+        self.start("public", "serve", "user", "operator")
+        self.ready(0)
+        self.start("internal", "serve", "internal", "reconcile")
+        self.ready(2)
+
     def start(self, word: str, *words: str) -> None:
-        log = (self.top / f"{word}.log").open("ab")
-        self.processes[word] = subprocess.Popen(
-            [sys.executable, "-m", "nubila", *words],
-            env=self.environment,
-            stdout=log,
-            stderr=log,
-            cwd=ROOT,
-            start_new_session=True,
+        self._spawn(word, *words)
+
+    def start_agent(self) -> None:
+        more = ("--nodes", str(self.nodes)) if self.nodes > 1 else ()
+        self.start("agent", "agent", "--join-token-file", str(self.join_file), *more)
+
+    def ready(self, plane: int) -> None:
+        until(lambda: self._ready(self.ports[plane]), 30, why=f"plane {plane} did not start: see {self.logs}")
+
+    def _environment(self, name: str) -> dict[str, str]:
+        return self.environment
+
+    @classmethod
+    def elsewhere(cls, config: dict[str, Any]) -> Self:
+        """In a process that `apart` runs: its APIs can be called, and nothing else."""
+        made = cls.__new__(cls)
+        made.top, made.ports, made.tokens = Path(config["top"]), config["ports"], config["tokens"]
+        return made
+
+    def apart(self, module: str, **config: Any) -> Any:
+        """What a module of ours finds in a process of its own: what that costs is not counted."""
+        file = self.top / f"{module}.json"
+        file.write_text(json.dumps({"top": str(self.top), "ports": self.ports, "tokens": self.tokens, **config}))
+        words = [sys.executable, "-m", module, str(file)]
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=600, check=False, env=self.environment, cwd=ROOT
         )
-
-    def stop(self) -> None:
-        for p in reversed(list(self.processes.values())):
-            if p.poll() is None:
-                p.send_signal(signal.SIGTERM)
-            try:
-                p.wait(10)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
-
-    @property
-    def ca(self) -> Path:
-        return self.top / "var/public/ca.pem"
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        return json.loads(done.stdout)
 
     def call(
         self, plane: int, method: str, path: str, body: Any = None, token: str | None = None, raw: bytes | None = None
@@ -102,14 +107,6 @@ class Installation:
             raise RuntimeError(f"{method} {path}: {response.status} {content.decode()}")
         return json.loads(content) if content[:1] in (b"{", b"[") else content.decode()
 
-    def ready(self, plane: int) -> None:
-        for _ in range(300):
-            with contextlib.suppress(OSError, RuntimeError, ssl.SSLError):
-                self.call(plane, "GET", "/readyz")
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"plane {plane} did not start: see {self.top}")
-
     def fill(self, image: bytes, format_: str, quota: int = 1_000_000) -> None:
         secret = (self.top / "var/control/first-operator").read_text().strip()
         op = self.call(1, "POST", "/v1/first-operator", {"secret": secret})["token"]
@@ -124,29 +121,13 @@ class Installation:
         self.call(1, "PUT", "/v1/images/mini/content", token=op, raw=image)
         self.call(0, "POST", "/v1/networks", {"name": "default", "subnets": [{"cidr": self.cidr}]}, user)
         self.tokens = {"operator": op, "user": user}
-        lines = [self.call(1, "POST", "/v1/join-tokens", {}, op)["token"] for _ in range(self.nodes)]
-        file = self.top / "join"
-        file.write_text("\n".join(lines) + "\n")
-        file.chmod(0o600)
-        more = ("--nodes", str(self.nodes)) if self.nodes > 1 else ()
-        self.start("agent", "agent", "--join-token-file", str(file), *more)
-        for _ in range(400):
-            found = self.call(1, "GET", "/v1/nodes", token=op)["items"]
-            if sum(n["state"] == "running" for n in found) >= self.nodes:
-                break
-            time.sleep(0.1)
-        else:
-            raise RuntimeError(f"the nodes did not come: see {self.top}/agent.log")
+        operator = Caller(self.ports[1], self.ca, token=op)
+        self._join(operator)
         if self.drivers == "fake":
             # the machine has two cores; what is measured is the control plane, not how soon it is full
-            for n in found:
-                self.call(
-                    1,
-                    "PATCH",
-                    f"/v1/nodes/{n['id']}",
-                    {"cpu_overcommit": 64.0, "reserved_memory_mib": 0, "reserved_disk_gib": 0},
-                    op,
-                )
+            most = {"cpu_overcommit": 64.0, "reserved_memory_mib": 0, "reserved_disk_gib": 0}
+            for n in operator.list("/v1/nodes"):
+                operator.patch(f"/v1/nodes/{n['id']}", most).ok()
 
 
 @contextmanager
@@ -154,30 +135,17 @@ def installation(
     name: str, drivers: str, nodes: int, image: bytes, format_: str, more: Mapping[str, str] | None = None
 ) -> Iterator[Installation]:
     """`more`: settings, as environment variables."""
-    top = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
-    top.chmod(0o711)  # each QEMU has a user of its own, who must get through
     with postgres.server() as server:
-        socket_directory = str(server.top)
-        made = Installation(top, name, drivers, nodes)
-        made.server = server
-        made.environment.update(more or {})
+        made = Installation(server, name, drivers, nodes, more or {})
         try:
-            (top / "run/postgresql").symlink_to(socket_directory)
-            subprocess.run(["createdb", "-h", socket_directory, "-U", "nubila", "nubila"], check=True)
-            subprocess.run(
-                [sys.executable, "-m", "nubila", "migrate"], env=made.environment, check=True, stdout=subprocess.DEVNULL
-            )
-            made.start("public", "serve", "user", "operator")
-            made.ready(0)
-            made.start("internal", "serve", "internal", "reconcile")
-            made.ready(2)
+            made.create()
             made.fill(image, format_)
             yield made
         finally:
-            made.stop()
+            made.end()
             if drivers == "real":
                 erase(load(environ=made.environment))
-            shutil.rmtree(top, ignore_errors=True)
+            made.destroy()
 
 
 def erase(settings: Settings) -> None:

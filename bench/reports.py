@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -64,11 +63,10 @@ async def peer(socket: str, rounds: int, postmaster: int) -> float:
 
 
 def main(config: dict[str, Any]) -> dict[str, float]:
-    made = Installation.__new__(Installation)
-    made.top, made.ports = Path(config["top"]), config["ports"]
+    made = Installation.elsewhere(config)
     count, rounds, pids = config["vms"], config["rounds"], config["pids"]
-    node = Node(made, config["tokens"]["operator"], "reports")
-    create(made, config["tokens"]["user"], "reports", count)
+    node = Node(made, made.tokens["operator"], "reports")
+    create(made, made.tokens["user"], "reports", count)
     vms = node.wanted().vms
     if len(vms) != count:
         raise RuntimeError(f"{len(vms)} of {count} vms came here")
@@ -87,30 +85,9 @@ def main(config: dict[str, Any]) -> dict[str, float]:
 
 
 def measure(made: Installation, postmaster: int, quick: bool) -> dict[str, float]:
-    """In a process of its own: what the node costs is not counted."""
     pids = [made.processes[w].pid for w in ("public", "internal")] + [postmaster]
-    config = made.top / "reports.json"
     count, rounds = (200, 6) if quick else (1000, 10)
-    found = {
-        "top": str(made.top),
-        "ports": made.ports,
-        "tokens": made.tokens,
-        "vms": count,
-        "rounds": rounds,
-        "pids": pids,
-    }
-    config.write_text(json.dumps(found))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.reports", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env=made.environment,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    result: dict[str, float] = json.loads(done.stdout)
+    result: dict[str, float] = made.apart("bench.reports", vms=count, rounds=rounds, pids=pids)
     return result
 
 

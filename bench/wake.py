@@ -18,9 +18,8 @@ from nubila.client.transport import Transport
 
 
 def main(config: dict[str, Any]) -> list[float]:
-    made = Installation.__new__(Installation)
-    made.top, made.ports = Path(config["top"]), config["ports"]
-    operator, user = config["tokens"]["operator"], config["tokens"]["user"]
+    made = Installation.elsewhere(config)
+    operator, user = made.tokens["operator"], made.tokens["user"]
     node = Node(made, operator, "wake")
     made.call(0, "POST", "/v1/vms", {"name": "wake", "flavor": "tiny", "image": "mini", "virt_method": "wake"}, user)
     arrived: list[tuple[int, float]] = []

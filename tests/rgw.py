@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from tests.processes import free_ports
+
 TOOLS = ("ceph-mon", "ceph-osd", "ceph", "radosgw", "radosgw-admin", "ceph-authtool", "monmaptool")
 CONF = """[global]
 fsid = {fsid}
@@ -97,7 +99,7 @@ def gateway() -> Iterator[Gateway]:
 def _start(top: Path, processes: list[subprocess.Popen[bytes]]) -> Gateway:
     for name in ("mon", "osd", "run", "log", "rgw"):
         (top / name).mkdir()
-    mon, port = _free_ports(2)
+    mon, port = free_ports(2)
     fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
     (top / "ceph.conf").write_text(CONF.format(fsid=fsid, mon=mon, top=top))
     environment = {**os.environ, "CEPH_CONF": str(top / "ceph.conf")}
@@ -169,14 +171,6 @@ def _make_bucket(port: int, bucket: str) -> None:
     }  # fmt: skip
     request = urllib.request.Request(f"http://{host}/{bucket}", method="PUT", headers=headers)
     urllib.request.urlopen(request, timeout=60).read()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
 
 
 def _open(port: int) -> bool:

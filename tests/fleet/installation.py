@@ -1,7 +1,6 @@
-"""A whole installation for tests: its own PostgreSQL, and the product's processes as an operating system runs them.
+"""A whole installation for tests, with fake drivers: the control plane in three processes, two of which serve the same.
 
-Every process is started by this object and ended by its pid. Nothing here reaches into the product: settings go in
-by the environment, and what comes out is HTTP, log lines, the fake world's journal and, where a test says so, SQL.
+What comes out of it is, beside HTTP and log lines, the fake world's journal and, where a test says so, SQL.
 """
 
 from __future__ import annotations
@@ -10,14 +9,10 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +22,7 @@ import asyncpg
 from nubila.config import Settings
 from tests import counts, postgres
 from tests.fleet.caller import Caller
+from tests.processes import Processes, free_ports, until
 
 FRONTS = ("front1", "front2")
 # process -> the words after `python -m nubila`
@@ -39,32 +35,11 @@ IMAGE = b"x" * 4096
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVOCiDMiAIR4SXgkMmyPOYrrTTVYL3pK5sEgWFkAbAi me@here"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all are held until all are found."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-
-
-def until(what: Callable[[], Any], timeout_s: float = 20.0, every_s: float = 0.05, why: str = "") -> Any:
-    """The first true answer of `what`; fails when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {why or what}"
-        time.sleep(every_s)
-
-
-class Installation:
+class Installation(Processes):
     def __init__(self, server: postgres.Server, nodes: int):
-        self.server, self.nodes = server, nodes
-        self.top = Path(tempfile.mkdtemp(prefix="nbfl-", dir="/tmp"))
-        self.top.chmod(0o755)
-        self.var, self.run, self.logs = self.top / "var", self.top / "run", self.top / "log"
+        top = Path(tempfile.mkdtemp(prefix="nbfl-", dir="/tmp"))
+        top.chmod(0o755)
+        super().__init__(server, top, nodes)
         ports = free_ports(5)
         self.ports = {"front1": ports[0:2], "front2": ports[2:4], "core": ports[4:5]}
         self.settings = Settings(
@@ -75,7 +50,6 @@ class Installation:
             operator_port=ports[1],
             internal_port=ports[4],
         )
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.operator_token = ""
         self.bus = True
         self.more: dict[str, str] = {}
@@ -84,20 +58,7 @@ class Installation:
 
     def create(self) -> None:
         """From nothing to an operator, an image, a flavor and running nodes, by the APIs."""
-        for path, mode in (
-            (self.var, 0o755),
-            (self.var / "control", 0o700),
-            (self.var / "public", 0o755),
-            (self.run, 0o755),
-            (self.run / "fetch", 0o700),
-            (self.logs, 0o755),
-        ):
-            path.mkdir(mode=mode)
-        (self.run / "postgresql").symlink_to(self.server.top)
-        self.sql("create database nubila", database="postgres")
-        subprocess.run(
-            self._command("migrate"), env=self._environment("core"), check=True, timeout=60, stdout=subprocess.DEVNULL
-        )
+        self._make_database()
         self._spawn("fetcher", "fetcher")
         self.start(*PROCESSES)
         secret = self.settings.first_operator_file.read_text().strip()
@@ -108,29 +69,7 @@ class Installation:
         operator.post("/v1/flavors", {"name": "tiny", "cores": 1, "memory_mib": 128, "disk_gib": 1}).ok()
         operator.post("/v1/images", {"name": "mini", "format": "raw"}).ok()
         operator.put_bytes("/v1/images/mini/content", IMAGE)
-        tokens = [operator.post("/v1/join-tokens", {}).ok()["token"] for _ in range(self.nodes)]
-        file = self.top / "join-tokens"
-        file.write_text("".join(f"{t}\n" for t in tokens))
-        file.chmod(0o600)
-        self.start_agent()
-        until(
-            lambda: len([n for n in operator.list("/v1/nodes") if n["state"] == "running"]) == self.nodes,
-            30,
-            why="nodes enrolled",
-        )
-
-    def destroy(self) -> None:
-        for process in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        shutil.rmtree(self.top, ignore_errors=True)
+        self._join(operator)
 
     def start(self, *names: str) -> None:
         """Start control-plane processes and wait until each answers."""
@@ -141,7 +80,7 @@ class Installation:
                 until(partial(self._ready, port), 30, 0.1, f"{name} ready")
 
     def start_agent(self) -> None:
-        self._spawn("agent", "agent", "--nodes", str(self.nodes), "--join-token-file", str(self.top / "join-tokens"))
+        self._spawn("agent", "agent", "--nodes", str(self.nodes), "--join-token-file", str(self.join_file))
 
     def kill(self, name: str) -> None:
         """As the kernel does it: no goodbye."""
@@ -162,20 +101,6 @@ class Installation:
         finally:
             self.processes[name].send_signal(signal.SIGCONT)
 
-    def _spawn(self, name: str, *words: str) -> None:
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                self._command(*words),
-                env=self._environment(name),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "nubila", *words]
-
     def _environment(self, name: str) -> dict[str, str]:
         user, operator = self.ports[name if name in FRONTS else "front1"]
         return {
@@ -185,14 +110,6 @@ class Installation:
             "NUBILA_BUS": str(self.bus).lower(), **self.more,
         }  # fmt: skip
 
-    def _ready(self, port: int) -> bool:
-        if not self.settings.ca_file.exists():
-            return False
-        try:
-            return Caller(port, self.settings.ca_file).get("/readyz").status == 200
-        except OSError:
-            return False
-
     # --- seen from outside
 
     def caller(self, plane: str, token: str | None = None, front: str = "front1") -> Caller:
@@ -200,7 +117,7 @@ class Installation:
         port = (
             self.settings.internal_port if plane == "internal" else self.ports[front][("user", "operator").index(plane)]
         )
-        return Caller(port, self.settings.ca_file, token=token)
+        return Caller(port, self.ca, token=token)
 
     def operator(self, front: str = "front1") -> Caller:
         return self.caller("operator", self.operator_token, front)
