@@ -15,7 +15,7 @@ import msgspec
 
 from tests import counts
 from tests.crash.boundary import Plan
-from tests.fleet.installation import Installation, until
+from tests.fleet.installation import Installation, rows_of, until
 from tests.forks import Forks
 
 NOTHING = Plan()
@@ -100,13 +100,8 @@ class Host:
             journal.write(json.dumps([vm_id, domain]).encode() + b"\n")
 
     def _table(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
         file = self.directory / "fake" / name
-        for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
-            if line.endswith(b"\n"):
-                key, row = json.loads(line)
-                found[key] = row
-        return {k: v for k, v in found.items() if v is not None}
+        return rows_of(file) if file.exists() else {}
 
 
 # kind -> journal of the fake world

@@ -35,6 +35,16 @@ IMAGE = b"x" * 4096
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVOCiDMiAIR4SXgkMmyPOYrrTTVYL3pK5sEgWFkAbAi me@here"
 
 
+def rows_of(journal: Path) -> dict[str, dict[str, Any]]:
+    """What a table of a fake world holds: what a person at the machine would see. Its last line may be under way."""
+    found: dict[str, Any] = {}
+    for line in journal.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            key, row = json.loads(line)
+            found[key] = row
+    return {k: v for k, v in found.items() if v is not None}
+
+
 class Installation(Processes):
     def __init__(self, server: postgres.Server, nodes: int):
         top = Path(tempfile.mkdtemp(prefix="nbfl-", dir="/tmp"))
@@ -123,14 +133,12 @@ class Installation(Processes):
         return self.caller("operator", self.operator_token, front)
 
     def domains(self) -> dict[str, dict[str, Any]]:
-        """The fake hypervisors' domains by vm id, read from their journals: what a person at the machine would see."""
-        found: dict[str, dict[str, Any]] = {}
-        for journal in self.var.glob("node*/fake/domains"):
-            for line in journal.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n"):
-                    key, row = json.loads(line)
-                    found[key] = row
-        return {k: v for k, v in found.items() if v is not None}
+        """The fake hypervisors' domains by vm id."""
+        return self.journal("domains")
+
+    def journal(self, name: str) -> dict[str, dict[str, Any]]:
+        """What the nodes' fake worlds have in the table of that name."""
+        return {k: row for path in self.var.glob(f"node*/fake/{name}") for k, row in rows_of(path).items()}
 
     def log_lines(self, name: str) -> list[dict[str, Any]]:
         text = (self.logs / f"{name}.log").read_text(errors="replace")

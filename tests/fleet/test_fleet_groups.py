@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import pytest
 
-from tests.fleet.installation import Installation, until
+from tests.fleet.installation import Installation, rows_of, until
 from tests.fleet.tenant import Tenant, refused
 
 SSH = {"direction": "in", "protocol": "tcp", "port_min": 22}
@@ -18,13 +17,8 @@ def loaded(cloud: Installation) -> dict[str, list[dict[str, Any]]]:
     """What each node has of each group: read from the fake networks' journals."""
     found: dict[str, list[dict[str, Any]]] = {}
     for journal in cloud.var.glob("node*/fake/networks.groups"):
-        own: dict[str, Any] = {}
-        for line in journal.read_bytes().splitlines():
-            key, row = json.loads(line)
-            own[key] = row
-        for key, row in own.items():
-            if row is not None:
-                found.setdefault(key, []).append(row)
+        for key, row in rows_of(journal).items():
+            found.setdefault(key, []).append(row)
     return found
 
 
@@ -143,13 +137,7 @@ def test_a_running_port_changes_its_groups_and_limits(cloud: Installation, tenan
     (port,) = tenant.owner.list("/v1/ports")
 
     def driven() -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for journal in cloud.var.glob("node*/fake/networks.ports"):
-            for line in journal.read_bytes().splitlines():
-                key, row = json.loads(line)
-                rows[key] = row
-        found: dict[str, Any] = rows[port["id"]]
-        return found
+        return cloud.journal("networks.ports")[port["id"]]
 
     body = {"security_groups": ["web"], "in_kbit": 5000, "out_kbit": 4000, "burst_kib": 256}
     began = time.monotonic()

@@ -21,14 +21,8 @@ BYTES = b"nothing was written"  # what the fake says of a disk in which nobody w
 
 
 def exports(cloud: Installation) -> set[str]:
-    """The copies on their way, as a person at the machines would see them."""
-    found: dict[str, Any] = {}
-    for journal in cloud.var.glob("node*/fake/volumes.exports"):
-        for line in journal.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                key, row = json.loads(line)
-                found[key] = row
-    return {k for k, v in found.items() if v is not None}
+    """The copies on their way."""
+    return set(cloud.journal("volumes.exports"))
 
 
 def stored(cloud: Installation) -> set[str]:
