@@ -45,14 +45,7 @@ async def request(
     pieces = (
         [json.dumps(data).encode()] if data is not None else [body] if isinstance(body, bytes) else list(body or ())
     )
-    sent = {"content-type": "application/json"} if data is not None else {}
-    if data is not None or isinstance(body, bytes):
-        sent["content-length"] = str(len(pieces[0]))
-    elif pieces:
-        sent["transfer-encoding"] = "chunked"
-    if token is not None:
-        sent["authorization"] = f"Bearer {token}"
-    sent |= headers or {}
+    sent = _headers(data, body, pieces, token) | (headers or {})
     scope = {
         "type": "http",
         "http_version": "1.1",
@@ -80,3 +73,14 @@ async def request(
     assert outgoing[-1].get("more_body", False) is False
     content = b"".join(m.get("body", b"") for m in outgoing[1:])
     return Got(start["status"], {k.decode(): v.decode("latin-1") for k, v in start["headers"]}, content)
+
+
+def _headers(data: Any, body: bytes | Sequence[bytes] | None, pieces: list[bytes], token: str | None) -> dict[str, str]:
+    sent = {"content-type": "application/json"} if data is not None else {}
+    if data is not None or isinstance(body, bytes):
+        sent["content-length"] = str(len(pieces[0]))
+    elif pieces:
+        sent["transfer-encoding"] = "chunked"
+    if token is not None:
+        sent["authorization"] = f"Bearer {token}"
+    return sent
