@@ -39,14 +39,14 @@ def port_change(r: Rig) -> Made:
     name = r.vm()
     port = next(p["id"] for p in r.owner.list("/v1/ports?limit=1000") if p["name"].startswith(name))
     return f"/v1/ports/{port}", r.some(
-        security_groups=[r.group()], in_kbit=r.draw.randrange(100, 9000), out_kbit=r.draw.randrange(100, 9000)
+        security_groups=[r.used_group()], in_kbit=r.draw.randrange(100, 9000), out_kbit=r.draw.randrange(100, 9000)
     )
 
 
 def second_port(r: Rig) -> Made:
     return f"/v1/vms/{r.vm()}/ports", {
         "network": r.network(),
-        **r.some(security_groups=[r.group()], in_kbit=1000, out_kbit=1000),
+        **r.some(security_groups=[r.used_group()], in_kbit=1000, out_kbit=1000),
     }
 
 

@@ -26,6 +26,7 @@ class Rig:
         self.owner.post("/v1/images", {"name": "disc", "format": "iso"}).ok()
         upload(self.owner, "disc", small_iso())
         self._number = 0
+        self._used_groups: list[str] = []
 
     def name(self) -> str:
         self._number += 1
@@ -106,6 +107,13 @@ class Rig:
         name = self.name()
         self.owner.post("/v1/security-groups", {"name": name, "rules": self.rules()}).ok()
         return name
+
+    def used_group(self) -> str:
+        """One to put a port in: a project has a hundred groups at most."""
+        if len(self._used_groups) < 20:
+            self._used_groups.append(self.group())
+            return self._used_groups[-1]
+        return self.draw.choice(self._used_groups)
 
     def rules(self) -> list[dict[str, Any]]:
         draw = self.draw
