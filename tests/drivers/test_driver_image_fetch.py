@@ -107,11 +107,20 @@ fetcher.serve(Path({str(directory / "socket")!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", program], env={"NUBILA_NAME": "x", "PATH": "/usr/bin:/bin"})
     try:
-        until(lambda: (directory / "socket").exists() and (directory / "socket").stat().st_mode & 0o777 == 0o660)
+        until(lambda: listens(directory / "socket"))
         yield directory / "socket"
     finally:
         process.kill()
         process.wait()
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as s:
+        try:
+            s.connect(str(path))
+        except OSError:
+            return False
+    return path.stat().st_mode & 0o777 == 0o660
 
 
 def until(what: Any) -> None:
