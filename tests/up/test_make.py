@@ -70,7 +70,7 @@ def test_up_down_up_destroy_leave_the_machine_as_it_was(clones: Path) -> None:
         shown = json.loads((one / "build" / "up.json").read_text())
         assert shown["ssh"] in said.splitlines()
         boot_id = first_look(one, shown)
-        who_fetches_may_read_nothing()
+        who_fetches_may_read_nothing(one)
         nothing_changes(one, shown, boot_id)
         what_would_change_nothing_is_refused(one)
         a_killed_supervisor_is_replaced(one, shown, boot_id)
@@ -97,7 +97,7 @@ def first_look(clone: Path, shown: dict[str, Any]) -> str:
     return boot_id
 
 
-def who_fetches_may_read_nothing() -> None:
+def who_fetches_may_read_nothing(clone: Path) -> None:
     """The control plane's keys are closed to it, and open to the control plane, which alone may ask it."""
     settings = Settings(name=NAME)
     fetcher = processes.marked(settings.run_dir / "fetcher.process")
@@ -112,6 +112,15 @@ def who_fetches_may_read_nothing() -> None:
             group = control.pw_gid if user == control.pw_uid else user
             done = subprocess.run(argv, user=user, group=group, extra_groups=[], capture_output=True, check=False)
             assert (done.returncode == 0) == may, (argv, user, done.stderr)
+    # it is asked: the refusal is its own word
+    words = ("image", "fetch", "http://127.0.0.1:9/x", "--name", "inner", "--format", "raw", "--no-wait")
+    subprocess.run((clone / "nubila", *words), check=True, capture_output=True)
+    deadline = time.monotonic() + 20
+    while (found := cli(clone, "image", "show", "inner"))["state"] != "failed":
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    assert "not on the open internet" in found["status"]["reason"]
+    cli(clone, "image", "delete", "inner")
 
 
 def nothing_changes(clone: Path, shown: dict[str, Any], boot_id: str) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 
 from nubila.api.context import ApiCall, after_of, listed
-from nubila.api.route import Answer, answers
+from nubila.api.route import Answer
 from nubila.model.ids import text
-from nubila.represent import openapi
 from nubila.store.database import Record
 
 
@@ -19,7 +18,6 @@ class DecisionQuery(msgspec.Struct, frozen=True):
     refused: bool | None = None
 
 
-@answers(openapi.Listing)
 async def list_decisions(call: ApiCall) -> Answer:
     """List placement decisions, newest first: where VMs went and why, and what found no node and by how much."""
     after = after_of(call, "decision")
