@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 SIZE_BYTES = 64 << 20
 
 # The shell's own 'sleep' is a process of its own; waiting for it lets traps act at once.
-_LOOP = "while :; do [ -e /tmp/die ] && poweroff -f; sleep 0.1 & wait $!; done\n"
+_LOOP = "while :; do [ -e /tmp/die ] && poweroff -f; [ -e /tmp/crash ] && exit 3; sleep 0.1 & wait $!; done\n"
 _INIT: dict[str, str] = {
     driver_guests.DEAF: "trap : TERM\n" + _LOOP,
     driver_guests.OBEDIENT: "trap 'poweroff -f' TERM\n" + _LOOP,
@@ -34,7 +34,7 @@ def enter(pid: int, command: str) -> str:
 
 
 def init(kind: str) -> str:
-    return "#!/bin/sh\nrm -f /tmp/die\necho BOOT SECTOR RUNS\n" + _INIT[kind]
+    return "#!/bin/sh\nrm -f /tmp/die /tmp/crash\necho BOOT SECTOR RUNS\n" + _INIT[kind]
 
 
 def write_disk(disk: Path, kind: str) -> None:

@@ -260,6 +260,10 @@ class LxcRig(_OverLibvirt):
         """Of its console."""
         return self.driver.places._keeper(f"{domain.vm_id}.e{domain.epoch}")
 
+    def crash(self, vm_id: str) -> None:
+        """Its first process fails."""
+        driver_containers.enter(self.pid(vm_id), "touch /tmp/crash")
+
     def guest_shutdown(self, vm_id: str) -> None:
         """By the guest's own code, which looks for this file."""
         driver_containers.enter(self.pid(vm_id), "touch /tmp/die")

@@ -59,7 +59,9 @@ def test_its_root_is_nobody_on_the_host(rig: LxcRig, running: Domain) -> None:
 def test_what_its_root_may_not(rig: LxcRig, running: Domain) -> None:
     pid = rig.pid(running.vm_id)
     assert "permitted" in enter(pid, "mknod /tmp/loop b 7 0")
-    assert "denied" in enter(pid, "mount -t ext4 /dev/loop0 /mnt 2>&1; echo h > /proc/sysrq-trigger").lower()
+    mounts = "mkdir -p /tmp/m; mount -t {} /tmp/m && echo DID && umount /tmp/m"
+    assert "DID" in enter(pid, mounts.format("tmpfs none"))
+    assert "DID" not in enter(pid, mounts.format("ext4 /dev/loop0") + "; echo h > /proc/sysrq-trigger && echo DID")
     assert enter(pid, "ls /dev/loop0 /dev/kvm /dev/mem /dev/sda /dev/vda 2>/dev/null") == ""
     assert "nubila" not in enter(pid, "cat /proc/mounts | grep /var/tmp/nubila || true")
     before = Path("/proc/sys/kernel/hostname").read_text()

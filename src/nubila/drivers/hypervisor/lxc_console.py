@@ -20,6 +20,7 @@ _BLOCK = 65536
 _INFO = struct.Struct("QQ11Ii")
 _GET_INFO, _WITH_EXIT = 0xC040FF0B, 1 << 3  # since Linux 6.15
 _WAIT_MS = 5000
+_OWN_WISH = (signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 
 
 def main(argv: list[str]) -> int:
@@ -73,9 +74,10 @@ def _ended(watched: int) -> str | None:
 
 
 def _reason(status: int) -> str:
-    """A guest that powers itself off ends its first process by SIGINT, one that reboots by SIGHUP: see reboot(2)."""
+    """A guest that powers itself off or reboots ends its first process without an error, or by SIGKILL where another
+    process than the first asked for it: see reboot(2). Who else killed it so is not told."""
     if os.WIFSIGNALED(status):
-        return "guest-shutdown" if os.WTERMSIG(status) in (signal.SIGINT, signal.SIGHUP) else "crashed"
+        return "guest-shutdown" if os.WTERMSIG(status) in _OWN_WISH else "crashed"
     return "guest-shutdown" if os.WEXITSTATUS(status) == 0 else "crashed"
 
 

@@ -59,6 +59,7 @@ class LxcPower(Power):
         name = running.name()
         try:
             power_off(running)
+            self._places.why_ended(name)  # who reads its console ends first, else the next one's is not read
             self._places.note_end(name, "destroyed")
             self._places.make(name)
             running.create()
