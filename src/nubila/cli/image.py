@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, progress, table, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Either, Listing, Write, WriteEither, named, noun, verb
+from nubila.cli.options import Content, Either, Listing, Write, WriteEither, named, noun, verb
 from nubila.cli.session import Session
 from nubila.client.answers import ConnectionFailed, ProblemError
 from nubila.client.shared import Shared
@@ -78,7 +78,7 @@ def upload(
         str | None, named("image", "Go on sending the file into this image, made before, whose content is not whole.")
     ] = None,
     about: About = About(),
-    options: Either = Either(),
+    options: Content = Content(),
 ) -> int:
     """Create an image and send its content; an upload that broke off goes on with --into."""
     if (into is None) == (name is None) or (name is not None and format is None):

@@ -78,6 +78,14 @@ class Either(Past):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class Content(Common):
+    """For content that is sent: it goes on where it stopped, by itself."""
+
+    as_: As = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class Listed(Either):
     """For lists that are not filtered."""
 
