@@ -196,7 +196,12 @@ class Installation(Processes):
             cursor, before = self.quiet(), self.digest()
             yield cursor
             changed = {name for name, hash_ in self.digest().items() if hash_ != before[name]} - {*but}
-            assert not changed, (changed, self.operator().get(f"/v1/changes?after={cursor}").body)
+            if changed:
+                items = self.operator().get(f"/v1/changes?after={cursor}").ok()["items"]
+                late = {i["actor"] for i in items} == {
+                    "system:operation"
+                }  # the deadline of one that another test left open
+                assert late and changed <= {"change", "operation"}, (changed, items)
 
     def cpu_s(self, name: str) -> float:
         """CPU seconds that a process has used."""
