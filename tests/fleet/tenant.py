@@ -11,7 +11,7 @@ from tests.fleet.caller import Caller, Reply
 from tests.fleet.installation import FRONTS, Installation, until
 
 _NUMBER = itertools.count(1)
-LARGE = {"vms": 10**5, "cores": 10**6, "memory_mib": 1 << 40, "volumes": 10**5, "disk_gib": 1 << 30, "networks": 20}
+LARGE = {"vms": 1000, "cores": 10**6, "memory_mib": 1 << 40, "volumes": 10**5, "disk_gib": 1 << 30, "networks": 20}
 
 
 class Tenant:

@@ -19,7 +19,7 @@ select (select jsonb_agg(to_jsonb(m) || jsonb_build_object('project', p.name) or
 """
 JOIN_TOKENS = f"""
 select j.id, j.spec::text as spec, j.expires_at, j.expires_at < ({CLOCK}) as expired, j.used_at, j.node_id, n.name as node_name, j.created_at
-  from join_token j left join node n on n.id = j.node_id
+  from join_token j left join node n on n.id = j.node_id and n.removed_at is null
  where ($1::uuid is null or j.id > $1) and not j.spec ? 'removed_at' order by j.id limit $2
 """
 
