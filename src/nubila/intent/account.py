@@ -55,7 +55,7 @@ def remove_join_token(row: Row, asking: Asking) -> Outcome:
     draft = asking.draft()
     draft.rests_on("join_token", row, compare=False)
     spec = {**row["spec"], "removed_at": stamp(asking.now)}
-    draft.update.setdefault("join_token", []).append({"id": row["id"], "spec": spec})
+    draft.updates("join_token", {"id": row["id"]}, spec=spec)
     draft.deletes("credential", id=row["id"])
     ident = text("join_token", UUID(row["id"]))
     effect = Effect(action="remove", kind="join_token", id=ident, details={"used": row["used_at"] is not None})

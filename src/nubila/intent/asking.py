@@ -94,6 +94,4 @@ def next_number(wished: int, row: Row, counter: str) -> int:
 def end_operation(asking: Asking, draft: Draft, row: Row, state: operation.State, reason: str) -> None:
     """An operation whose wish no longer stands ends here, with the reason."""
     status = {**(row["status"] or {}), "reason": reason}
-    draft.update.setdefault("operation", []).append(
-        {"id": row["id"], "state": state.value, "status": status, "ended_at": asking.now}
-    )
+    draft.updates("operation", {"id": row["id"]}, state=state.value, status=status, ended_at=asking.now)

@@ -316,9 +316,7 @@ def set_quota(body: QuotaChange, project: Row, present: dict[str, list[int]], as
         if was is None:
             draft.inserts("quota", project_id=project["id"], amount=amount, used=0, **{"class": class_.value})
         elif was[0] != amount:
-            draft.update.setdefault("quota", []).append(
-                {"project_id": project["id"], "class": class_.value, "amount": amount}
-            )
+            draft.updates("quota", {"project_id": project["id"], "class": class_.value}, amount=amount)
         if was is None or was[0] != amount:
             shown[class_.value] = {"was": None if was is None else was[0], "becomes": amount}
     if shown:

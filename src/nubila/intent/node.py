@@ -66,14 +66,8 @@ def enrol(fqdn: str, token: Row, asking: Asking, node_id: UUID, name: str, key_s
         "node", id=node_id, name=name, labels={}, spec=builtins(spec), generation=1, state=node.State.ENROLLING.value
     )
     draft.inserts("node_revision", node_id=node_id, revision=1)
-    draft.update.setdefault("join_token", []).append(
-        {
-            "id": token["id"],
-            "used_at": asking.now,
-            "node_id": node_id,
-            "spec": {**token["spec"], "key_sha256": key_sha256},
-        }
-    )
+    bound = {**token["spec"], "key_sha256": key_sha256}
+    draft.updates("join_token", {"id": token["id"]}, used_at=asking.now, node_id=node_id, spec=bound)
     effect = Effect(action="create", kind="node", id=text("node", node_id), name=name, details={"fqdn": fqdn})
     return Drafted(draft=draft, status=201, refers={"node": node_id}, effects=[effect], hints=["fleet"])
 
@@ -119,7 +113,7 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
     for m in methods:
         if m["name"] in hello.virt_methods and m["capabilities"] != (says := status.hypervisor_of(m["name"])):
             key = {"node_id": row["id"], "name": m["name"]}
-            draft.update.setdefault("virt_method", []).append({**key, "capabilities": says})
+            draft.updates("virt_method", key, capabilities=says)
     _inventory(draft, row, spec, status, inventory)
     return Drafted(draft=draft, status=200, refers={"node": UUID(row["id"])}, hints=["fleet"])
 
@@ -196,4 +190,4 @@ def _inventory(draft: Any, row: Row, spec: node.Spec, status: node.Status, prese
         if class_.value not in was:
             draft.inserts("inventory", total=total, reserved=reserved, used=0, **key)
         elif (was[class_.value]["total"], was[class_.value]["reserved"]) != (total, reserved):
-            draft.update.setdefault("inventory", []).append({**key, "total": total, "reserved": reserved})
+            draft.updates("inventory", key, total=total, reserved=reserved)

@@ -21,8 +21,8 @@ def write(
     """False when that is how it stood."""
     if becomes == op["state"] and after == before:
         return False
-    columns: Row = {"id": op["id"], "state": becomes.value, "status": builtins(after)}
+    columns: Row = {"state": becomes.value, "status": builtins(after)}
     if becomes in operation.TERMINAL:
         columns["ended_at"] = now
-    draft.update.setdefault("operation", []).append(columns)
+    draft.updates("operation", {"id": op["id"]}, **columns)
     return True

@@ -150,7 +150,7 @@ def _shrunk(spec: vm.Spec, status: vm.Status, view: View, draft: Draft) -> bool:
         need = needs.get(held["class"], held["amount"])
         if held["holder_id"] == view["vm"]["id"] and held["amount"] > need:
             key = {k: held[k] for k in ("holder_id", "class", "node_id")}
-            draft.update.setdefault("allocation", []).append({**key, "amount": need})
+            draft.updates("allocation", key, amount=need)
             draft.takes_capacity(UUID(held["node_id"]), held["class"], need - held["amount"])
             touched = True
     return touched

@@ -104,7 +104,7 @@ def _claim(outcome: Drafted, size: dict[str, int], row: Row, spec: vm.Spec, view
         more = size[class_] - _held(view, class_)
         if more > 0:
             key = {"holder_id": row["id"], "class": class_, "node_id": row["node_id"]}
-            draft.update.setdefault("allocation", []).append({**key, "amount": size[class_]})
+            draft.updates("allocation", key, amount=size[class_])
             draft.takes_capacity(UUID(row["node_id"]), class_, more)
 
 

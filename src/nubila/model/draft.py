@@ -56,13 +56,13 @@ class Draft(msgspec.Struct, kw_only=True):
         fact: Row = {"id": row["id"], "w": 1}
         fact["v" if version else "g"] = row["version" if version else "generation"]
         self._fact(kind, fact)
-        self.update.setdefault(kind, []).append({"id": row["id"], **columns})
+        self.updates(kind, {"id": row["id"]}, **columns)
 
     def removes(self, kind: str, row: Row, /, **columns: Any) -> None:
         """As `changes`, for a row that nothing may use any more: it is locked before users are looked for."""
         self._fact(kind, {"id": row["id"], "w": 2, "g": row["generation"]})
         self.unused.setdefault(kind, []).append(row["id"])
-        self.update.setdefault(kind, []).append({"id": row["id"], **columns})
+        self.updates(kind, {"id": row["id"]}, **columns)
 
     def inserts(self, kind: str, /, **columns: Any) -> Row:
         self.insert.setdefault(kind, []).append(columns)
@@ -102,9 +102,20 @@ class Draft(msgspec.Struct, kw_only=True):
     def encoded(self) -> str:
         """The argument of the commit function. Facts go by how they are used, each kind in the order of its ids."""
         fields = {f: getattr(self, f) for f in self.__struct_fields__}
+        fields["capacity"] = _summed(self.capacity)
+        fields["quota"] = _summed(self.quota)
         fields["groups"] = {k: v for k, v in self.groups.items() if v}
         fields["facts"] = {kind: _by_use(facts) for kind, facts in self.facts.items()}
         return msgspec.json.encode({k: v for k, v in fields.items() if v}).decode()
+
+    def updates(self, kind: str, key: Row, /, **columns: Any) -> None:
+        """Update these columns of the row with this key. A row is written once, however often a draft changes it."""
+        rows = self.update.setdefault(kind, [])
+        for known in rows:
+            if key.items() <= known.items():
+                known.update(columns)
+                return
+        rows.append({**key, **columns})
 
     def _fact(self, kind: str, fact: Row) -> None:
         facts = self.facts.setdefault(kind, [])
@@ -118,6 +129,16 @@ class Draft(msgspec.Struct, kw_only=True):
 
 def _uuid(value: UUID | str) -> UUID:
     return value if isinstance(value, UUID) else UUID(value)
+
+
+def _summed(claims: list[Row]) -> list[Row]:
+    """One claim for each key, in the order of keys, in which everybody waits for them."""
+    sums: dict[tuple[str, ...], Row] = {}
+    for claim in claims:
+        key = tuple(str(v) for k, v in claim.items() if k != "a")
+        known = sums.setdefault(key, {**claim, "a": 0})
+        known["a"] += claim["a"]
+    return [sums[key] for key in sorted(sums)]
 
 
 _USES = ("read", "write", "remove")

@@ -204,26 +204,30 @@ def _writes(t: Table) -> str:
     inserted = [c for c in columns if c not in _KEPT]
     changed = [c for c in columns if c not in _KEPT and c not in t.key and c != "version"]
     order = ", ".join(f'r."{k}"' for k in t.key)
-    sets = [f'"{c}" = case when e ? \'{c}\' then r."{c}" else t."{c}" end' for c in changed]
+    # `?` lets the planner expect a single row: it goes through the table's key, however small the table is yet.
+    key = f"x ? '{t.key[0]}' and " + " and ".join(
+        f"t.\"{c}\" = (x->>'{c}')::{t.table.c[c].type.compile(DIALECT)}" for c in t.key
+    )
+    sets = [f'"{c}" = case when x ? \'{c}\' then r."{c}" else t."{c}" end' for c in changed]
     sets += ["version = t.version + 1"] if "version" in columns else []
     sets += ["updated_at = now()"] if "updated_at" in columns else []
     cols = ", ".join(f'"{c}"' for c in inserted)
     values = ", ".join(_default(t, c) for c in inserted)
-    # Row by row through the key: joined with a set of unknown size, the planner would read whole tables.
-    key = " and ".join(f"t.\"{c}\" = (e->>'{c}')::{t.table.c[c].type.compile(DIALECT)}" for c in t.key)
     delete = f"""
-  if fd ? '{t.name}' then f := fd->'{t.name}'; for i in 0 .. jsonb_array_length(f) - 1 loop e := f->i;
-    delete from "{t.name}" t where {key};
-  end loop; end if;"""
+  if fd ? '{t.name}' then
+    delete from "{t.name}" t using jsonb_array_elements(fd->'{t.name}') x where {key};
+  end if;"""
     update = f"""
-  if fc ? '{t.name}' then f := fc->'{t.name}'; for i in 0 .. jsonb_array_length(f) - 1 loop e := f->i;
+  if fc ? '{t.name}' then f := fc->'{t.name}';
     update "{t.name}" t set {", ".join(sets)}
-      from jsonb_populate_record(null::"{t.name}", e) r where {key};
-    if not found then
-      raise exception using errcode = '{STALE}', message = 'stale', detail = jsonb_build_array(
-        jsonb_build_object('kind', '{t.name}', 'id', e->'id', 'was', true, 'is_now', 'gone'))::text;
+      from jsonb_array_elements(f) x, jsonb_populate_record(null::"{t.name}", x) r where {key};
+    get diagnostics n = row_count;
+    if n < jsonb_array_length(f) then
+      raise exception using errcode = '{STALE}', message = 'stale', detail = (select jsonb_agg(
+        jsonb_build_object('kind', '{t.name}', 'id', x->'id', 'was', true, 'is_now', 'gone'))
+        from jsonb_array_elements(f) x where not exists (select from "{t.name}" t where {key}))::text;
     end if;
-  end loop; end if;"""
+  end if;"""
     insert = f"""
   if fi ? '{t.name}' then f := fi->'{t.name}';
     insert into "{t.name}" ({cols})
@@ -241,62 +245,81 @@ def _default(t: Table, column: str) -> str:
     return f'coalesce(r."{column}", {text})'
 
 
-_CLAIMS = f"""
-  -- capacity: one conditional update per row, in key order; waits for its row, never skips it
-  for k in select (j->>'n')::uuid n, j->>'c' c, sum((j->>'a')::bigint)::bigint a
-             from jsonb_array_elements(coalesce(d->'capacity', '[]')) j group by 1, 2 order by 1, 2 loop
-    update inventory set used = used + k.a
-     where node_id = k.n and class = k.c and (k.a <= 0 or used + k.a <= total - reserved);
-    if not found then
-      raise exception using errcode = '{STALE}', message = 'capacity', detail = coalesce(
-        (select jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a,
-           'is_now', total - reserved - used)) from inventory where node_id = k.n and class = k.c),
-        jsonb_build_array(jsonb_build_object('kind', 'inventory', 'id', k.n, 'class', k.c, 'was', k.a, 'is_now', 'gone')))::text;
+def _claim(word: str, table: str, holder: str, key: str, room: str, left: str, gone: str) -> str:
+    """Amounts that are taken from what is left, one row per claim in the order of their keys (the client sums and sorts
+    them); waits for a row, never skips it. A row of this transaction's is one whose claim held."""
+    mine = f"t.{holder} = (x->>'{key}')::uuid and t.class = x->>'c'"
+    fits = f"((x->>'a')::bigint <= 0 or t.used + (x->>'a')::bigint <= {room})"
+    return f"""
+  if d ? '{word}' then f := d->'{word}';
+    update {table} t set used = t.used + (x->>'a')::bigint from jsonb_array_elements(f) x where x ? '{key}' and {mine} and {fits};
+    get diagnostics n = row_count;
+    if n < jsonb_array_length(f) then
+      raise exception using errcode = '{STALE}', message = '{word}', detail = (select jsonb_agg(jsonb_build_object(
+          'kind', '{table}', 'id', x->'{key}', 'class', x->'c') || case when t.{holder} is null then {gone} else {left} end)
+        from jsonb_array_elements(f) x left join {table} t on {mine} where t.xmin is distinct from pg_current_xact_id()::xid)::text;
     end if;
-  end loop;
+  end if;"""
+
+
+_CAPACITY = _claim(
+    "capacity",
+    "inventory",
+    "node_id",
+    "n",
+    "t.total - t.reserved",
+    "jsonb_build_object('was', x->'a', 'is_now', t.total - t.reserved - t.used)",
+    "jsonb_build_object('was', x->'a', 'is_now', 'gone')",
+)
+_QUOTA = _claim(
+    "quota",
+    "quota",
+    "project_id",
+    "p",
+    "t.amount",
+    "jsonb_build_object('asked', x->'a', 'limit', t.amount, 'used', t.used)",
+    "jsonb_build_object('asked', x->'a', 'limit', 0, 'used', 0)",
+)
+
+
+def _ids(word: str) -> str:
+    return f"array(select x::uuid from jsonb_array_elements_text(f->'{word}') x)"
+
+
+_CLAIMS = f"""{_CAPACITY}
   w := coalesce(d->'wake', '[]');
   -- groups: whoever changes members or rules of one waits here for the other, so that the later one sees both
   if d ? 'groups' then
     f := d->'groups';
-    perform from security_group s where s.id in (
-        select x::uuid from jsonb_array_elements_text(coalesce(f->'rules', '[]') || coalesce(f->'members', '[]')) x
-        union select unnest(r.remote_ids) from security_group r where r.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x))
+    perform from security_group s where s.id = any({_ids("members")} || {_ids("rules")}
+        || array(select unnest(r.remote_ids) from security_group r where r.id = any({_ids("rules")})))
       order by s.id for no key update;
     select w || coalesce(jsonb_agg(distinct jsonb_build_object('n', p.node_id, 'vm', s.id, 'k', 'security_group')), '[]') into w
-      from security_group s join port p on p.group_ids @> array[s.id] and p.removed_at is null
-     where s.removed_at is null and (s.id in (select x::uuid from jsonb_array_elements_text(f->'rules') x)
-        or s.remote_ids && array(select x::uuid from jsonb_array_elements_text(f->'members') x));
+      from security_group s, lateral (select p.node_id from port p where p.group_ids @> array[s.id] and p.removed_at is null offset 0) p
+     where s.removed_at is null and (s.id = any({_ids("rules")}) or s.remote_ids && {_ids("members")});
   end if;
-  for k in select (j->>'n')::uuid n, jsonb_agg(j) w
-             from jsonb_array_elements(w) j group by 1 order by 1 loop
-    update node_revision set revision = revision + 1 where node_id = k.n returning revision into g;
-    insert into wanted (node_id, vm_id, kind, revision)
-      select distinct k.n, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), g from jsonb_array_elements(k.w) x order by 2
-      on conflict (node_id, vm_id) do update set revision = excluded.revision;
-    out := out || jsonb_build_object(k.n::text, g);
-  end loop;
+  if w <> '[]' then
+    with r as (
+      update node_revision t set revision = t.revision + 1
+        from (select distinct (x->>'n')::uuid n from jsonb_array_elements(w) x where x ? 'n' order by 1) x where t.node_id = x.n
+      returning t.node_id, t.revision), i as (
+      insert into wanted (node_id, vm_id, kind, revision)
+        select distinct r.node_id, (x->>'vm')::uuid, coalesce(x->>'k', 'vm'), r.revision
+          from r join jsonb_array_elements(w) x on (x->>'n')::uuid = r.node_id order by 1, 2
+        on conflict (node_id, vm_id) do update set revision = excluded.revision)
+    select coalesce(jsonb_object_agg(r.node_id, r.revision), '{{}}') into out from r;
+  end if;
   -- ranges: whoever brings a network to a node has waited above for whoever did so before, and sees it here
   if d ? 'ranges' then
     select coalesce(jsonb_agg(distinct jsonb_build_object('kind', 'network', 'id', r.net, 'was', 'alone in its range', 'is_now', 'not alone')), '[]')
       into bad from (select (j->>'n')::uuid n, (j->>'net')::uuid net from jsonb_array_elements(d->'ranges') j) r
       join subnet s on s.network_id = r.net and s.removed_at is null
-      join subnet o on o.cidr && s.cidr and o.network_id <> r.net and o.removed_at is null
-     where exists (select from port p where p.network_id = o.network_id and p.node_id = r.n and p.removed_at is null);
+      join subnet o on o.cidr::inet && s.cidr::inet and o.network_id <> r.net and o.removed_at is null
+     where (select true from port p where p.network_id = o.network_id and p.node_id = r.n and p.removed_at is null limit 1);
     if bad <> '[]' then
       raise exception using errcode = '{STALE}', message = 'ranges', detail = bad::text;
     end if;
-  end if;
-  for k in select (j->>'p')::uuid p, j->>'c' c, sum((j->>'a')::bigint)::bigint a
-             from jsonb_array_elements(coalesce(d->'quota', '[]')) j group by 1, 2 order by 1, 2 loop
-    update quota set used = used + k.a
-     where project_id = k.p and class = k.c and (k.a <= 0 or used + k.a <= amount);
-    if not found then
-      raise exception using errcode = '{STALE}', message = 'quota', detail = coalesce(
-        (select jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a,
-           'limit', amount, 'used', used)) from quota where project_id = k.p and class = k.c),
-        jsonb_build_array(jsonb_build_object('kind', 'quota', 'id', k.p, 'class', k.c, 'asked', k.a, 'limit', 0, 'used', 0)))::text;
-    end if;
-  end loop;"""
+  end if;{_QUOTA}"""
 
 
 _GROUP = 6
@@ -322,7 +345,7 @@ def commit_function(name: str = COMMIT) -> str:
     return f"""\
 create or replace function {name}(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
-  f jsonb; e jsonb; uses jsonb; bad jsonb := '[]'; w jsonb; n bigint; g bigint; v bigint; dead boolean; k record; out jsonb := '{{}}';
+  f jsonb; e jsonb; uses jsonb; bad jsonb := '[]'; w jsonb; n bigint; g bigint; v bigint; dead boolean; out jsonb := '{{}}';
   ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),

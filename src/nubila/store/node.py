@@ -31,54 +31,69 @@ on conflict (node_id) do update set session = node_seen.session + 1, seen_at = n
 returning session
 """
 
-POSITION = """
-select r.revision, s.session, f.fabric_epoch,
+# Where a node stands that has heard of revision $2; one that was never given means that it knows nothing.
+_POSITION = """
+select r.revision, s.session, f.fabric_epoch, told.since, told.since = 0 or r.revision > told.since as behind,
        (select jsonb_build_object('fabric_epoch', l.fabric_epoch, 'block', l.block, 'hash', l.hash)::text from seal l order by l.block desc limit 1) as seal,
-       exists (select from question q where q.node_id = $1 and q.answered_at is null and q.sent_session is distinct from s.session) as asked
-  from fabric f, node_revision r left join node_seen s using (node_id) where r.node_id = $1
-"""
+       exists (select from question q where q.node_id = $1 and q.answered_at is null and q.sent_session is distinct from s.session) as asked"""
+_OF_NODE = """
+  from fabric f, node_revision r left join node_seen s using (node_id),
+       lateral (select case when $2::bigint <= 0 or $2 > r.revision then 0 else $2 end as since) told
+ where r.node_id = $1"""
+POSITION = _POSITION + _OF_NODE
 
-WANTED = """
-select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.state, v.user_data_secret, v.removed_at is not null as removed,
-  (select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
+# `offset 0`: one object after the other by its key. Nobody knows how many revisions are new, and expecting a third of all
+# the planner would read every object there is.
+_VMS = """
+select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.user_data_secret,
+  (select coalesce(json_agg(json_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
             'generation', d.generation, 'made', coalesce((d.status->>'ready')::boolean, false), 'leaving', a.state = 'revoking') order by a.index), '[]')
      from attachment a join volume d on d.id = a.volume_id
     where a.vm_id = v.id and (a.state in ('active', 'revoking')) is true) as disks,
-  (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
+  (select coalesce(json_agg(json_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
             'network_name', n.name, 'network_spec', n.spec, 'groups', p.group_ids,
-            'addresses', (select coalesce(jsonb_agg(host(x.address) order by coalesce(array_position(array(
+            'addresses', (select coalesce(json_agg(host(x.address) order by coalesce(array_position(array(
                  select jsonb_array_elements_text(p.spec->'extra')), host(x.address)), 0), x.address) filter (where not coalesce(p.spec->'leaving' ? host(x.address), false)), '[]')
                from address x where x.port_id = p.id),
-            'leaving', (select coalesce(jsonb_agg(host(x.address) order by x.address), '[]') from address x
+            'leaving', (select coalesce(json_agg(host(x.address) order by x.address), '[]') from address x
                where x.port_id = p.id and p.spec->'leaving' ? host(x.address)),
-            'subnets', (select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
+            'subnets', (select coalesce(json_agg(json_build_object('id', s.id, 'cidr', s.cidr, 'gateway', host(s.gateway), 'dns', s.spec->'dns') order by s.cidr), '[]')
                           from subnet s where s.network_id = n.id and s.removed_at is null)) order by (p.spec->>'index')::int), '[]')
      from port p join network n on n.id = p.network_id where p.vm_id = v.id and (p.removed_at is null) is true) as nics,
   (select f.name from flavor f where f.id = v.flavor_id) as flavor
-from wanted w join vm v on v.id = w.vm_id
-where w.node_id = $1 and w.revision > $2 and (v.node_id = $1) is true and (v.removed_at is null) is true
+from wanted w, lateral (select * from vm v where v.id = w.vm_id and (v.node_id = $1) is true and (v.removed_at is null) is true offset 0) v
+where w.node_id = $1 and w.revision > told.since
 """
 
-VOLUMES = """
+_VOLUMES = """
 select d.id, d.project_id, d.generation, d.spec, coalesce((d.status->>'ready')::boolean, false) as made,
-  (select jsonb_build_object('id', a.id, 'epoch', a.epoch, 'index', a.index, 'vm_id', a.vm_id, 'state', a.state) from attachment a
-    where a.volume_id = d.id order by a.epoch desc limit 1)::text as attachment,
-  (select jsonb_agg(jsonb_build_object('id', s.id, 'gone', s.spec->'gone') order by s.id) from snapshot s
-    where s.volume_id = d.id and (s.removed_at is null) is true)::text as snapshots,
+  (select json_build_object('id', a.id, 'epoch', a.epoch, 'index', a.index, 'vm_id', a.vm_id, 'state', a.state) from attachment a
+    where a.volume_id = d.id order by a.epoch desc limit 1) as attachment,
+  (select json_agg(json_build_object('id', s.id, 'gone', s.spec->'gone') order by s.id) from snapshot s
+    where s.volume_id = d.id and (s.removed_at is null) is true) as snapshots,
   (select o.spec->>'format' from volume o where o.id = d.source_id) as source_format
-from wanted w join volume d on d.id = w.vm_id
-where w.node_id = $1 and w.revision > $2 and w.kind = 'volume' and (d.node_id = $1) is true and (d.removed_at is null) is true
+from wanted w, lateral (select * from volume d where d.id = w.vm_id and (d.node_id = $1) is true and (d.removed_at is null) is true offset 0) d
+where w.node_id = $1 and w.revision > told.since and w.kind = 'volume'
 """
 
-# the security groups that ports of this node are in, as far as they changed since
-GROUPS = """
-select g.id, g.spec, coalesce((select jsonb_object_agg(r.id, (select coalesce(jsonb_agg(host(a.address) order by a.address), '[]')
+# The security groups that ports of this node are in. Asked of each group that changed, in a select of its own: joined, the
+# ports of all groups would be read, whichever changed.
+_GROUPS = """
+select g.id, g.spec, coalesce((select json_object_agg(r.id, (select coalesce(json_agg(host(a.address) order by a.address), '[]')
            from port m join address a on a.port_id = m.id where m.group_ids @> array[r.id] and m.removed_at is null))
-         from unnest(g.remote_ids) r(id)), '{}')::text as members
-  from wanted w join security_group g on g.id = w.vm_id
- where w.node_id = $1 and w.revision > $2 and w.kind = 'security_group' and (g.removed_at is null) is true
-   and exists (select from port p where p.group_ids @> array[g.id] and p.removed_at is null and p.node_id = $1)
+         from unnest(g.remote_ids) r(id)), '{}') as members
+  from wanted w, lateral (select * from security_group g where g.id = w.vm_id and (g.removed_at is null) is true offset 0) g
+ where w.node_id = $1 and w.revision > told.since and w.kind = 'security_group'
+   and (select true from port p where p.group_ids @> array[g.id] and p.removed_at is null and p.node_id = $1 limit 1)
 """
+
+
+def _news(sql: str) -> str:
+    return f"case when r.revision > told.since then (select json_agg(to_json(y)) from ({sql}) y)::text end"
+
+
+# The same with what changed for the node since then, in one round trip.
+NEWS = f"{_POSITION}, {_news(_VMS)} as vms, {_news(_VOLUMES)} as volumes, {_news(_GROUPS)} as groups {_OF_NODE}"
 
 QUESTIONS = """
 update question set sent_session = $2
@@ -118,18 +133,14 @@ class NodeStore:
     async def new_session(self, node_id: UUID) -> int:
         return int(await self._db.value(NEW_SESSION, node_id))
 
-    async def position(self, node_id: UUID) -> Record | None:
-        """revision, session, fabric_epoch, and whether a question waits for the node."""
-        return await self._db.row(POSITION, node_id)
+    async def position(self, node_id: UUID, since: int = 0) -> Record | None:
+        """revision, session, fabric_epoch, whether the node is behind its wishes and a question waits for it; `since` is 0
+        when everything is new to it."""
+        return await self._db.row(POSITION, node_id, since)
 
-    async def wanted(self, node_id: UUID, since: int) -> list[Record]:
-        return await self._db.fetch(WANTED, node_id, since)
-
-    async def wanted_volumes(self, node_id: UUID, since: int) -> list[Record]:
-        return await self._db.fetch(VOLUMES, node_id, since)
-
-    async def wanted_groups(self, node_id: UUID, since: int) -> list[Record]:
-        return await self._db.fetch(GROUPS, node_id, since)
+    async def news(self, node_id: UUID, since: int) -> Record | None:
+        """As `position`, with the vms, volumes and groups that changed after `since`: each a JSON array or None."""
+        return await self._db.row(NEWS, node_id, since)
 
     async def image_content(self, node_id: UUID, image_id: UUID) -> str | None:
         """The hash of an image's bytes, when this node has a vm made from it."""

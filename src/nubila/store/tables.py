@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from nubila.model import attachment, catalog, drift, image, network, node, operation, snapshot, vm, volume
 from nubila.store.narrow import call, credential, idempotency, node_revision, node_seen, plan, secret
-from nubila.store.shape import LASTING, NOW, UUID, Lasting, Table, metadata, resource, states, unique_name
+from nubila.store.shape import LASTING, NOW, UUID, Lasting, Table, living, metadata, resource, states, unique_name
 
 project = resource("project", *states(Lasting), unique_name("project"), project=False)
 user = resource("user", *states(Lasting), unique_name("user"), project=False)
@@ -104,18 +104,19 @@ subnet = resource(
     sa.CheckConstraint("gateway <<= cidr", name="gateway_inside"),
     *states(Lasting),
     sa.Index("subnet_cidr_key", "network_id", "cidr", unique=True, postgresql_where=sa.text("removed_at is null")),
+    sa.Index(  # which others overlap
+        "subnet_range_idx",
+        sa.text("(cidr::inet) inet_ops"),
+        postgresql_using="gist",
+        postgresql_where=sa.text("removed_at is null and cidr::inet is not null"),
+    ),
 )
 security_group = resource(
     "security_group",
     sa.Column("remote_ids", pg.ARRAY(UUID), nullable=False, server_default=sa.text("'{}'")),  # that its rules name
     *states(Lasting),
     unique_name("security_group", "project_id"),
-    sa.Index(
-        "security_group_remote_idx",
-        "remote_ids",
-        postgresql_using="gin",
-        postgresql_where=sa.text("removed_at is null"),
-    ),
+    living("security_group_remote_idx", "remote_ids", using="gin"),
 )
 vm_ = resource(
     "vm",
@@ -130,10 +131,10 @@ vm_ = resource(
     *states(vm.State),
     unique_name("vm", "project_id"),
     sa.Index("vm_project_idx", "project_id", "id"),
-    sa.Index("vm_node_idx", "node_id", postgresql_where=sa.text("removed_at is null")),
+    living("vm_node_idx", "node_id"),
     sa.Index("vm_labels_idx", "labels", postgresql_using="gin"),
-    sa.Index("vm_media_image_idx", "media_image_id", postgresql_where=sa.text("removed_at is null")),
-    sa.Index("vm_image_idx", "image_id", postgresql_where=sa.text("removed_at is null")),
+    living("vm_media_image_idx", "media_image_id"),
+    living("vm_image_idx", "image_id"),
 )
 volume_ = resource(
     "volume",
@@ -165,7 +166,7 @@ port = resource(
     sa.Index("port_mac_key", "network_id", "mac", unique=True, postgresql_where=sa.text("removed_at is null")),
     sa.Index("port_vm_idx", "vm_id"),
     sa.Index("port_project_idx", "project_id", "id"),
-    sa.Index("port_group_idx", "group_ids", postgresql_using="gin", postgresql_where=sa.text("removed_at is null")),
+    living("port_group_idx", "group_ids", using="gin"),
 )
 address = sa.Table(
     "address",

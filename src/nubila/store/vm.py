@@ -10,13 +10,14 @@ import msgspec
 
 from nubila.store.database import Database, Record
 
-# A network's subnets, IPv4 ones with some free addresses.
+# A network's subnets, IPv4 ones with some free addresses. Each candidate is looked up by itself: joined, all addresses of
+# the network would be read.
 SUBNETS = """(
     select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object('free', case when family(s.cidr) = 4 then coalesce(
        (select jsonb_agg(host(c.a)) from (select distinct set_masklen(s.cidr::inet, 32) + (1 + x % (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) a
-          from unnest($10::bigint[]) x) c where not exists (select from address t where t.network_id = n.id and t.address = c.a)),
+          from unnest($10::bigint[]) x) c where (select true from address t where t.network_id = n.id and t.address = c.a) is null),
        (select jsonb_agg(host(c.a)) from (select set_masklen(s.cidr::inet, 32) + o a from generate_series(1, (2 ^ (32 - masklen(s.cidr)) - 2)::bigint) o
-          where not exists (select from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) limit 32) c)) end)
+          where (select true from address t where t.network_id = n.id and t.address = set_masklen(s.cidr::inet, 32) + o) is null limit 32) c)) end)
       order by s.cidr), '[]') from subnet s where s.network_id = n.id and s.removed_at is null)"""
 # $10 are random numbers: candidates for free addresses, so that parallel creates do not all want the same one.
 CREATE = (
@@ -37,8 +38,8 @@ select now() as now,
    where g.project_id = $1 and g.removed_at is null)::text as groups,
  (select v.name from vm v where v.project_id = $1 and v.name = $12 and v.removed_at is null) as taken,
  (select jsonb_agg(distinct jsonb_build_array(n.id, p.node_id)) from network n join subnet s on s.network_id = n.id and s.removed_at is null
-    join subnet o on o.cidr && s.cidr and o.network_id <> n.id and o.removed_at is null
-    join port p on p.network_id = o.network_id and p.removed_at is null
+    join subnet o on o.cidr::inet && s.cidr::inet and o.network_id <> n.id and o.removed_at is null
+    cross join lateral (select distinct p.node_id from port p where p.network_id = o.network_id and p.removed_at is null) p
    where $13 and n.project_id = $1 and n.removed_at is null and (n.id = any($7) or n.name = any($6) or $11))::text as crowded
 """
 )

@@ -32,36 +32,36 @@ async def wanted(call: ApiCall) -> Answer:
     node_id = call.principal.node_id
     assert node_id is not None
     since, session = call.query.since, call.query.session
-    until, heard = time.monotonic() + call.wait_s, False
+    until, heard, woken = time.monotonic() + call.wait_s, False, False
     while True:
         expected = c.hub.expect(f"node:{node_id}")
         try:
-            position = await c.nodes.position(node_id)
+            # what is new is asked for when something is: most requests find nothing at first
+            position = await (c.nodes.news if woken else c.nodes.position)(node_id, since)
             if position is None or position["session"] != session:
                 raise errors.WrongSession()
             if not heard:  # holding its request open proves nothing of the node
                 call.context.heard.note(node_id, session, since)
                 _anchored(call, node_id)
                 heard = True
-            full = since <= 0 or since > position["revision"]
-            if not call.departed and (full or position["revision"] > since or position["asked"]):
-                return Answer(body=await _answer(call, node_id, 0 if full else since, full, position))
+            if not call.departed and (position["behind"] or position["asked"]):
+                return Answer(body=await _answer(call, node_id, since, position if woken else None))
             left = until - time.monotonic()
             if left <= 0 or call.gate.stopping or call.departed:
-                return Answer(body=_wanted(call, position, (), (), (), (), False))
+                return Answer(body=_wanted(call, position))
             await call.until(expected.wait(min(left, CLOCK_S * 5)), min(left, CLOCK_S * 5) + 0.1)
+            woken = True
         finally:
             expected.close()
 
 
-async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position: Record) -> protocol.Wanted:
+async def _answer(call: ApiCall, node_id: UUID, since: int, news: Record | None) -> protocol.Wanted:
     c = call.context
-    rows = await c.nodes.wanted(node_id, since)
-    vms = tuple([await _vm(call, r) for r in rows])
-    volumes = tuple([_volume(r) for r in await c.nodes.wanted_volumes(node_id, since)])
-    groups = tuple([_group(r) for r in await c.nodes.wanted_groups(node_id, since)])
+    if news is None and (news := await c.nodes.news(node_id, since)) is None:
+        raise errors.WrongSession()
+    vms = tuple([await _vm(call, r) for r in _rows(news["vms"])])
     questions: tuple[protocol.Question, ...] = ()
-    if position["asked"]:
+    if news["asked"]:
         questions = tuple(
             protocol.Question(
                 question_id=text("question", q["id"]),
@@ -69,32 +69,26 @@ async def _answer(call: ApiCall, node_id: UUID, since: int, full: bool, position
                 vm_id=text("vm", q["vm_id"]),
                 max_bytes=q["max_bytes"],
             )
-            for q in await c.nodes.questions(node_id, position["session"])
+            for q in await c.nodes.questions(node_id, news["session"])
         )
-    return _wanted(call, position, vms, volumes, groups, questions, full)
+    volumes, groups = tuple(map(_volume, _rows(news["volumes"]))), tuple(map(_group, _rows(news["groups"])))
+    return _wanted(call, news, vms=vms, volumes=volumes, groups=groups, questions=questions, full=news["since"] == 0)
 
 
-def _wanted(
-    call: ApiCall,
-    position: Record,
-    vms: tuple[protocol.Vm, ...],
-    volumes: tuple[protocol.Volume, ...],
-    groups: tuple[protocol.Group, ...],
-    questions: tuple[protocol.Question, ...],
-    full: bool,
-) -> protocol.Wanted:
+def _rows(encoded: str | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [] if encoded is None else msgspec.json.decode(encoded)
+    return rows
+
+
+def _wanted(call: ApiCall, news: Record, **changed: Any) -> protocol.Wanted:
     return protocol.Wanted(
         region=call.context.region,
-        fabric_epoch=position["fabric_epoch"],
+        fabric_epoch=news["fabric_epoch"],
         timeline=call.context.timeline,
-        session=position["session"],
-        revision=position["revision"],
-        vms=vms,
-        volumes=volumes,
-        groups=groups,
-        questions=questions,
-        full=full,
-        seal=None if position["seal"] is None else msgspec.json.decode(position["seal"], type=protocol.Seal),
+        session=news["session"],
+        revision=news["revision"],
+        seal=None if news["seal"] is None else msgspec.json.decode(news["seal"], type=protocol.Seal),
+        **changed,
     )
 
 
@@ -105,15 +99,14 @@ def _anchored(call: ApiCall, node_id: UUID) -> None:
         call.context.heard.saw(node_id, SeenSeal(int(found[1]), int(found[2]), found[3]))
 
 
-async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
-    spec = msgspec.json.decode(row["spec"], type=vm.Spec)
-    disks = msgspec.json.decode(row["disks"])
+async def _vm(call: ApiCall, row: dict[str, Any]) -> protocol.Vm:
+    spec = msgspec.convert(row["spec"], vm.Spec)
     return protocol.Vm(
-        vm_id=text("vm", row["id"]),
+        vm_id=text("vm", UUID(row["id"])),
         name=row["name"],
         epoch=row["epoch"],
         generation=row["generation"],
-        project_id=text("project", row["project_id"]),
+        project_id=text("project", UUID(row["project_id"])),
         gone=spec.gone,
         power=spec.power.value,
         stop_mode=spec.stop_mode.value,
@@ -137,16 +130,16 @@ async def _vm(call: ApiCall, row: Record) -> protocol.Vm:
         boot_string=spec.boot_string,
         user_data=await _user_data(call, row["user_data_secret"]),
         keys=spec.keys,
-        disks=tuple(_disk(d) for d in disks if not d["leaving"]),
-        leaving=tuple(_disk(d) for d in disks if d["leaving"]),
-        nics=tuple(_nic(n) for n in msgspec.json.decode(row["nics"])),
+        disks=tuple(_disk(d) for d in row["disks"] if not d["leaving"]),
+        leaving=tuple(_disk(d) for d in row["disks"] if d["leaving"]),
+        nics=tuple(_nic(n) for n in row["nics"]),
     )
 
 
-async def _user_data(call: ApiCall, secret_id: UUID | None) -> str | None:
-    if secret_id is None:
+async def _user_data(call: ApiCall, secret: str | None) -> str | None:
+    if secret is None:
         return None
-    c = call.context
+    c, secret_id = call.context, UUID(secret)
     row = await c.accounts.secret(secret_id)
     return (
         None
@@ -184,16 +177,14 @@ def _disk(d: dict[str, Any]) -> protocol.Disk:
     )
 
 
-def _volume(row: Record) -> protocol.Volume:
+def _volume(row: dict[str, Any]) -> protocol.Volume:
     """A volume's own life; what of it its holder needs stands in the vm's wish."""
-    spec = msgspec.json.decode(row["spec"], type=volume.Spec)
-    none = {"id": str(row["id"]), "epoch": 0, "index": 0}
-    a: dict[str, Any] = msgspec.json.decode(row["attachment"]) if row["attachment"] else none
+    spec = msgspec.convert(row["spec"], volume.Spec)
+    a: dict[str, Any] = row["attachment"] or {"id": row["id"], "epoch": 0, "index": 0}
     holder = a.get("vm_id") if a.get("state") in ("active", "revoking") else None
-    snapshots = msgspec.json.decode(row["snapshots"] or "[]")
     disk = {
-        "id": str(row["id"]),
-        "spec": msgspec.json.decode(row["spec"]),
+        "id": row["id"],
+        "spec": row["spec"],
         "attachment": a["id"],
         "epoch": a["epoch"],
         "index": a["index"],
@@ -201,8 +192,8 @@ def _volume(row: Record) -> protocol.Volume:
         "made": row["made"],
     }
     return protocol.Volume(
-        volume_id=text("volume", row["id"]),
-        project_id=text("project", row["project_id"]),
+        volume_id=text("volume", UUID(row["id"])),
+        project_id=text("project", UUID(row["project_id"])),
         generation=row["generation"],
         epoch=a["epoch"],
         disk=_disk(disk),
@@ -210,7 +201,8 @@ def _volume(row: Record) -> protocol.Volume:
         source_volume_id=spec.source_volume_id,
         source_format=row["source_format"] or "qcow2",
         snapshots=tuple(
-            protocol.Snapshot(snapshot_id=text("snapshot", UUID(s["id"])), gone=bool(s["gone"])) for s in snapshots
+            protocol.Snapshot(snapshot_id=text("snapshot", UUID(s["id"])), gone=bool(s["gone"]))
+            for s in row["snapshots"] or ()
         ),
         rollbacks=spec.rollbacks,
         rollback_to=spec.rollback_to,
@@ -251,13 +243,12 @@ def _nic(n: dict[str, Any]) -> protocol.Nic:
     )
 
 
-def _group(row: Record) -> protocol.Group:
-    spec = msgspec.json.decode(row["spec"], type=security_group.Spec)
-    members: dict[str, tuple[str, ...]] = msgspec.json.decode(row["members"], type=dict[str, tuple[str, ...]])
+def _group(row: dict[str, Any]) -> protocol.Group:
+    spec = msgspec.convert(row["spec"], security_group.Spec)
     return protocol.Group(
-        group_id=text("security_group", row["id"]),
+        group_id=text("security_group", UUID(row["id"])),
         rules=tuple(protocol.GroupRule(**msgspec.to_builtins(r)) for r in spec.rules),
-        members={text("security_group", UUID(g)): addresses for g, addresses in members.items()},
+        members={text("security_group", UUID(g)): tuple(addresses) for g, addresses in row["members"].items()},
     )
 
 
