@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+SPIN = "import time; t = time.perf_counter(); sum(range(5_000_000)); print((time.perf_counter() - t) * 1e3)"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -38,3 +41,9 @@ def pss_mib(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError("no Pss")
+
+
+def spin_ms() -> float:
+    """How long a fixed loop takes on two cores at once: a machine whose host does something else is slower here too."""
+    both = [subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return sum(float(p.communicate(timeout=60)[0]) for p in both) / 2

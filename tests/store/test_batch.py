@@ -111,7 +111,8 @@ async def test_of_several_rows_the_one_that_is_gone_is_named_and_none_is_written
 
 
 async def test_a_row_that_a_draft_changes_twice_is_written_once(world: World) -> None:
-    vm_id = (await world.create_vm("a")).refers["vm"]
+    await world.create_vm("a")
+    vm_id = UUID((await world.vm("a"))["vm"]["id"])
     row = await world.resources.whole("vm", object_id=vm_id)
     assert row is not None
     draft = Draft(actor="test", request="r")

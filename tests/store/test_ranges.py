@@ -113,7 +113,7 @@ async def test_the_later_one_waits_for_the_earlier_ones_end(wired: World, postgr
     late = await drafted(wired, creating(wired, other, "b"), other)
     second = await Database.open(host=postgres_socket, database=wired.name, size=1)
     try:
-        async with wired.database.pool.acquire() as c:
+        async with wired.database.connection() as c:
             transaction = c.transaction()
             await transaction.start()
             await c.fetchval("select commit_2($1::text::jsonb)", first.encoded())

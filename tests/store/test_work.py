@@ -165,7 +165,7 @@ async def test_f16_more_poisoned_objects_than_a_batch_starve_no_other(
 
 async def test_f16_an_object_whose_commit_hangs_delays_no_other(world: World, postgres_socket: str) -> None:
     loop = await two_late(world)
-    async with world.database.pool.acquire() as other:
+    async with world.database.connection() as other:
         transaction = other.transaction()
         await transaction.start()
         await other.execute("select from operation where name like '%bad' for update")

@@ -84,7 +84,12 @@ class Context:
         )
 
     def random_int(self, bits: int) -> int:
-        return int.from_bytes(self.random_bytes(-(-bits // 8)), "big") & (1 << bits) - 1
+        return self.random_ints(bits, 1)[0]
+
+    def random_ints(self, bits: int, count: int) -> list[int]:
+        size, most = -(-bits // 8), (1 << bits) - 1
+        drawn = self.random_bytes(size * count)
+        return [int.from_bytes(drawn[i : i + size], "big") & most for i in range(0, len(drawn), size)]
 
 
 ApiCall = Call[Context, Any, Any]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from uuid import UUID
 
 # kind -> prefix of its text form. A prefix in a log line names the table.
@@ -63,8 +64,12 @@ def uuid7(now_ms: int, entropy: int) -> UUID:
 
 def text(kind: str, value: UUID) -> str:
     """The typed text of an id, for example 'vm-01k9...'."""
-    n = value.int
-    return PREFIX[kind] + "-" + "".join([_PAIRS[(n >> shift) & 1023] for shift in range(120, -1, -10)])
+    return PREFIX[kind] + "-" + _digits(value.int)
+
+
+@lru_cache(maxsize=4096)  # an id is written several times while its object is made and shown
+def _digits(n: int) -> str:
+    return "".join([_PAIRS[(n >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def parse(kind: str, value: str) -> UUID | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ import msgspec
 
 from nubila import errors
 from nubila.model.draft import Draft
+from nubila.store.connections import USES_MAX, Connections, Held
 from nubila.store.ddl import COMMIT, STALE, TRANSITION
 
 Record = Mapping[str, Any]
 
 COMMIT_LIMIT_S = 20.0
+WAIT_S = 10.0  # for a connection that nobody uses
 SETTINGS = {
     "application_name": "nubila",
     "jit": "off",
@@ -68,8 +70,8 @@ class Retry(errors.Transient):
 
 
 class Database:
-    def __init__(self, pool: asyncpg.Pool):
-        self.pool = pool
+    def __init__(self, connections: Connections):
+        self._connections = connections
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
@@ -85,32 +87,22 @@ class Database:
                 reset=_as_it_is,
                 timeout=10,
                 command_timeout=30,
+                max_queries=USES_MAX,
                 server_settings=SETTINGS,
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as e:
             raise errors.DatabaseAway(inside=str(e)) from e
-        return cls(pool)
+        return cls(Connections(pool, size))
 
     async def answers(self) -> bool:
         return bool(await self.value("select true"))
 
     async def close(self) -> None:
-        try:
-            await asyncio.wait_for(self.pool.close(), 5)
-        except TimeoutError:
-            self.pool.terminate()
+        await self._connections.close(5)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        try:
-            async with self.pool.acquire(timeout=10) as c:
-                yield c
-        except TimeoutError as e:
-            raise errors.Busy("The database did not answer in time.", inside=repr(e)) from e
-        except LOST as e:
-            raise errors.DatabaseAway(inside=repr(e)) from e
-        except asyncpg.DiskFullError as e:
-            raise errors.DatabaseFull(inside=repr(e)) from e
+    def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """One that nobody else uses meanwhile. Raises Busy, DatabaseAway or DatabaseFull, also for what is done with it."""
+        return _Use(self._connections)
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         async with self.connection() as c:
@@ -164,6 +156,41 @@ class Database:
                 except asyncpg.PostgresError as e:
                     raise refusal(e) from e
         raise AssertionError("unreachable")
+
+
+class _Use:
+    """A class, since a generator would cost as much as taking the connection does."""
+
+    __slots__ = ("_connections", "_held")
+
+    def __init__(self, connections: Connections):
+        self._connections = connections
+        self._held: Held | None = None
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        try:
+            self._held = await self._connections.take(WAIT_S)
+        except Exception as e:
+            if (meant := _meant(e)) is not None:
+                raise meant from e
+            raise
+        return self._held.connection
+
+    async def __aexit__(self, kind: object, e: BaseException | None, trace: object) -> None:
+        assert self._held is not None
+        self._connections.give_back(self._held)
+        if e is not None and (meant := _meant(e)) is not None:
+            raise meant from e
+
+
+def _meant(e: BaseException) -> errors.NubilaError | None:
+    if isinstance(e, TimeoutError):
+        return errors.Busy("The database did not answer in time.", inside=repr(e))
+    if isinstance(e, LOST):
+        return errors.DatabaseAway(inside=repr(e))
+    if isinstance(e, asyncpg.DiskFullError):
+        return errors.DatabaseFull(inside=repr(e))
+    return None
 
 
 async def _as_it_is(connection: asyncpg.Connection) -> None:

@@ -110,5 +110,5 @@ async def _viewed(call: ApiCall) -> tuple[Row, dict[str, Any]]:
 
 async def _place(call: ApiCall, machine: Row, network: tuple[str, UUID | None]) -> dict[str, Any]:
     c = call.context
-    random = [c.random_int(62) for _ in range(CANDIDATES)]
+    random = c.random_ints(62, CANDIDATES)
     return await c.ports.place(UUID(machine["project_id"]), network, UUID(machine["node_id"]), random)

@@ -147,10 +147,10 @@ async def create_vm(call: ApiCall) -> Answer:
             image=_ref("image", body.image),
             networks=networks,
             keys=_split("keypair", body.keys),
-            random=[c.random_int(62) for _ in range(16)],
+            random=c.random_ints(62, 16),
             crowding=not all(n.overlapping_ranges for n in nodes.rows),
         )
-        seed, entropy = c.random_int(32), [c.random_int(40) for _ in range(8)]
+        seed, entropy = c.random_int(32), c.random_ints(40, 8)
         asked = asking(view["now"])
         outcome = create(body, view, nodes, asked, seed=seed, sealed=sealed, entropy=entropy)
         if isinstance(outcome, errors.NoCapacity) and outcome.inside is not None:
