@@ -28,7 +28,7 @@ SHAPE = {
         and relname <> 'alembic_version' order by 1""",
 }
 # kept for processes of the version before, until the next migration
-KEPT: set[str] = set()
+KEPT = {"commit_2"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.intent.vm_create import VmCreate, create
 from nubila.model.draft import Draft, Drafted
+from nubila.store import ddl
 from nubila.store.database import Database, Retry
 from nubila.store.port import PortStore
 
@@ -116,7 +117,7 @@ async def test_the_later_one_waits_for_the_earlier_ones_end(wired: World, postgr
         async with wired.database.connection() as c:
             transaction = c.transaction()
             await transaction.start()
-            await c.fetchval("select commit_2($1::text::jsonb)", first.encoded())
+            await c.fetchval(f"select {ddl.COMMIT}($1::text::jsonb)", first.encoded())
             waiting = asyncio.ensure_future(second.commit(late))
             await asyncio.sleep(0.3)
             assert not waiting.done()

@@ -34,6 +34,7 @@ PROBLEM_REFERENCE = {"$ref": REFERENCE.format(name="Problem")}
 OCTETS = "application/octet-stream"
 
 PRINTABLE = r"^[!-~]+$"
+WITHOUT_NUL = r"^[^\u0000]*$"
 # header -> its shape; both are only looked at on writes
 HEADERS: dict[str, str] = {
     "Idempotency-Key": r"^[!-~]{1,128}$",
@@ -158,7 +159,21 @@ def _query_parameters(o: Operation, schema_of: dict[str, Any], components: dict[
     own = _properties(schema_of[repr(o.query)], components)
     common = _properties(schema_of[repr(o.common)], components)
     both = own | {name: entry for name, entry in common.items() if name in o.common_taken}
-    return [{"name": n, "in": "query", "required": required, "schema": s} for n, (s, required) in both.items()]
+    return [
+        {"name": n, "in": "query", "required": required, "schema": _without_nul(s)} for n, (s, required) in both.items()
+    ]
+
+
+def _without_nul(schema: dict[str, Any]) -> dict[str, Any]:
+    """No query may hold that character, which PostgreSQL's text cannot."""
+    found = {**schema}
+    if found.get("type") == "string" and not {"pattern", "enum", "format"} & found.keys():
+        found["pattern"] = WITHOUT_NUL
+    if "items" in found:
+        found["items"] = _without_nul(found["items"])
+    if "anyOf" in found:
+        found["anyOf"] = [_without_nul(s) for s in found["anyOf"]]
+    return found
 
 
 def _properties(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, tuple[Any, bool]]:

@@ -19,7 +19,7 @@ from nubila.store.shape import Table, metadata
 from nubila.store.tables import TABLES
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-COMMIT = "commit_2"
+COMMIT = "commit_3"
 STALE = "NB409"
 TRANSITION = "NB422"
 

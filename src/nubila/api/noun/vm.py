@@ -45,6 +45,11 @@ class VmQuery(msgspec.Struct, frozen=True):
     name: str | None = None
     state: str | None = None
     label: list[str] = []
+
+
+class OperatorVmQuery(VmQuery, frozen=True):
+    """Filters of an operator's list of VMs."""
+
     node: str | None = None
 
 
@@ -92,9 +97,7 @@ async def shown_vm(call: ApiCall, done: Done) -> dict[str, Any]:
 async def list_vms(call: ApiCall) -> Answer:
     """List VMs."""
     node_id = None
-    if call.query.node is not None:
-        if not is_operator(call):
-            raise errors.BadRequest("Only operators may filter by node.")
+    if isinstance(call.query, OperatorVmQuery) and call.query.node is not None:
         node_id = parse("node", call.query.node)
         row = None if node_id else await call.context.resources.one("node", name=call.query.node)
         node_id = node_id or (row["id"] if row else UUID(int=0))

@@ -254,7 +254,7 @@ ROWS: tuple[Route, ...] = (
     Route("DELETE", f"{V}/drifts/{{drift}}/ignore", "drift.ignore", drift.heed_drift, errors=CLAIMS),
     Route("GET", f"{V}/parked", "parked.read", parked.list_parked, past=False),
     Route("DELETE", f"{V}/nodes/{{node}}", "node.retire", node.retire_node, errors=(*CLAIMS, errors.InUse)),
-    Route("GET", f"{V}/vms", "vm.read", vm.list_vms, query=vm.VmQuery, listing=True),
+    Route("GET", f"{V}/vms", "vm.read", vm.list_vms, query=vm.OperatorVmQuery, listing=True),
     Route("GET", f"{V}/vms/{{vm}}", "vm.read", vm.show_vm),
     Route("POST", f"{V}/vms/{{vm}}/hold", "vm.hold", vm_more.hold_vm, body=vm_hold.VmHold, errors=CLAIMS),
     Route("POST", f"{V}/vms/{{vm}}/unhold", "vm.unhold", vm_more.unhold_vm, errors=CLAIMS),

@@ -1,4 +1,5 @@
-"""Rows of one kind are written by one statement; overlapping ranges are found by an index."""
+"""Rows of one kind are written by one statement, and found by keys. commit_2, to which a draft's claims need not be summed
+yet, stays for processes of the version before; the next migration drops it."""
 
 from nubila.store.migrate import run_file
 

@@ -177,7 +177,7 @@ create or replace trigger log_insert_delete after insert or delete on "quota" fo
 
 create or replace trigger log_update after update of "amount" on "quota" for each row execute function log_change('project_id', 'project_id', 'used');
 
-create or replace function commit_2(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
+create or replace function commit_3(d jsonb) returns jsonb language plpgsql set plan_cache_mode = force_generic_plan as $commit$
 declare
   f jsonb; e jsonb; uses jsonb; bad jsonb := '[]'; w jsonb; n bigint; g bigint; v bigint; dead boolean; out jsonb := '{}';
   ff jsonb := d->'facts'; fu jsonb := d->'unused'; fd jsonb := d->'delete'; fc jsonb := d->'update'; fi jsonb := d->'insert';
