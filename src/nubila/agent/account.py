@@ -43,6 +43,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None  # what keeps it from doing what is wished
 
 
+def _patience(wanted: Vm, trail: Trail, running: bool) -> str | None:
+    """A guest that still boots hears nothing, and who stopped it should know what comes of that."""
+    if not running or wanted.power != "off" or not trail.asks:
+        return None
+    return f"waiting for the guest, which was asked to end; its power is cut after {wanted.stop_timeout_s:g} s"
+
+
 def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -> VmReport:
     running = facts.running
     halted = running and facts.domain is not None and facts.domain.paused == IO_ERROR
@@ -62,7 +69,7 @@ def report(wanted: Vm, facts: Facts, record: Record, trail: Trail, work: Work) -
         paused=facts.domain.paused if running and facts.domain is not None else None,
         gone=record.gone and wanted.gone,
         since=record.since,
-        doing=work.doing,
+        doing=work.doing or _patience(wanted, trail, running),
         progress=work.progress,
         reason=reason,
         failing=failing,

@@ -64,8 +64,8 @@ class Watch:
         self.ledger.look("orphans", orphans)
 
 
-# What no vm here needs just now is no error, only no use.
-UNUSED = frozenset({"network", "image"})
+# What no vm here needs just now is no error, only no use; and last words are kept for a day on purpose.
+UNUSED = frozenset({"network", "image", "log", "container-log"})
 
 
 def _left(lane: Lane, found: Shaped, line: Drift) -> bool:

@@ -227,8 +227,9 @@ def main(argv: list[str] | None = None) -> int:
         print(e, file=sys.stderr)
         return 1
     found = check(gather(ask, Path("/var/lib") / ask.name), ask.accepted)
-    if text := show(found):
-        print(text, flush=True)
+    text = show(found)
+    if text or sys.stdout.isatty():
+        print(text or "Nothing stands against it here.", flush=True)
     return 1 if found.problems else 0
 
 

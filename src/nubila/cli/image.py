@@ -90,7 +90,13 @@ def upload(
         if into is None:
             body = values.given(name=name, format=format, **about.body())
             image = str(flow.subject(api.create_image(body))["id"])
-        answer = _Sending(api, session, image, file, source).run()
+        try:
+            answer = _Sending(api, session, image, file, source).run()
+        except ProblemError as e:
+            if name is not None:
+                again = f"send another file by '--into {name}', or 'nubila image delete {name}'"
+                e.fix = f"{e.fix} The image '{name}' is there, without content: {again}.".strip()
+            raise
     return _report(answer, options)
 
 

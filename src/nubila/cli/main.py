@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from nubila.cli import exits
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 # noun -> module:app, words for the first help page, heading
 NOUNS: dict[str, tuple[str, str, str]] = {
@@ -135,7 +135,7 @@ def _run(argv: list[str]) -> int:
     try:
         return _call(argv)
     except CycloptsError as e:
-        return _told(str(e), _usage(argv), exits.USAGE)
+        return _told(_misread(e, argv), _usage(argv), exits.USAGE)
     except Failure as e:
         return _told(e.detail, e.fix, e.code)
     except ProblemError as e:
@@ -175,6 +175,19 @@ def _told(detail: str, fix: str, code: int) -> int:
     problem.text(detail)
     problem.hint(fix)
     return code
+
+
+def _misread(e: CycloptsError, argv: list[str]) -> str:
+    """What is wrong with the words, said without the parser's own."""
+    from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+    if isinstance(e, UnusedCliTokensError) and e.unused_tokens:
+        many = "is one word" if len(e.unused_tokens) == 1 else f"are {len(e.unused_tokens)} words"
+        return f"{', '.join(map(repr, e.unused_tokens))} {many} too many."
+    if isinstance(e, MissingArgumentError) and e.argument is not None:
+        name = e.argument.name
+        return f"{name} needs a value." if name in argv else f"{name} is missing."
+    return str(e)
 
 
 def _usage(argv: list[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from nubila.cli import complete
 from nubila.cli.help import Formatter
@@ -90,7 +90,9 @@ class Listed(Either):
     """For lists that are not filtered."""
 
     output: Annotated[Output | None, Parameter(name=["--output", "-o"], help="Form of the list.", group=_OUTPUT)] = None
-    limit: Annotated[int | None, Parameter(help="At most so many.")] = None
+    limit: Annotated[int | None, Parameter(help="At most so many, 1 or more.", validator=validators.Number(gte=1))] = (
+        None
+    )
     watch: Annotated[bool, flag("Go on: show each object that changes, until Ctrl-C.", _OUTPUT)] = False
 
     def find(self) -> Find:

@@ -115,7 +115,8 @@ def _detail(name: str, value: Any) -> str:
 def _change(value: Any, unit: str = "") -> str:
     if isinstance(value, Mapping) and "was" in value:
         becomes = value.get("becomes", value.get("is_now", value.get("is")))
-        return f"{_with(value['was'], unit)} -> {_with(becomes, unit)}"
+        when = f" ({value['when']})" if value.get("when") else ""
+        return f"{_with(value['was'], unit)} -> {_with(becomes, unit)}{when}"
     return _with(value, unit)
 
 

@@ -107,7 +107,7 @@ def remove(view: View, asking: Asking) -> Outcome:
         return errors.Conflict(
             f"VM '{row['name']}' is protected against removal.",
             state=row["state"],
-            fix="Take the protection away first: PATCH it with \"protected\": false, or 'nubila vm unprotect'.",
+            fix=f"Take the protection away first: 'nubila vm unprotect {row['name']}' (PATCH with \"protected\": false).",
         )
     wish_ = msgspec.structs.replace(spec, gone=True)
     return wished(view, asking, row, wish_, operation.Verb.REMOVE)
@@ -182,7 +182,11 @@ def barred(row: Row, spec: vm.Spec) -> errors.NubilaError | None:
         return leaving(row)
     if spec.holds:
         first = spec.holds[0]
-        lift = "An operator must lift it." if first.plane == "operator" else "Lift it: POST /v1/vms/{vm}/unhold."
+        lift = (
+            "An operator must lift it."
+            if first.plane == "operator"
+            else f"Lift it: 'nubila vm unhold {row['name']}' (POST /v1/vms/ID/unhold)."
+        )
         return errors.Conflict(
             f"VM '{row['name']}' is held by {first.by} since {first.since}: {first.reason}",
             state=row["state"],

@@ -57,6 +57,7 @@ class LibvirtHypervisor(OverLibvirt):
         self._agent_seen: dict[str, int] = {}  # name of a domain -> pid of the QEMU whose guest agent was connected
         self._virt_methods: tuple[str, ...] = ("qemu",)
 
+        self.ask_reboot = self._reboot
         self.remove = self._power.remove
         self._leftovers = Leftovers(self.daemons)
         self._wires = Wires(self.session, installation, self._pid, self._disks.changed)
@@ -142,8 +143,16 @@ class LibvirtHypervisor(OverLibvirt):
         log = self.daemons.directory / "log" / "qemu" / f"{name}.log"
         return tail(log, 4096).rpartition(b"starting up")[2]
 
+    def _reboot(self, vm_id: str, how: str) -> bool:
+        """The guest that boots now has no agent yet."""
+        went = self._power.ask_reboot(vm_id, how)
+        if went:
+            for name in [n for n in self._agent_seen if n.startswith(f"{vm_id}.")]:
+                self._agent_seen.pop(name, None)
+        return went
+
     def _has_agent(self, domain: libvirt.virDomain, name: str, pid: int) -> bool:
-        """Asked until it is there; then it counts as there for the life of that QEMU."""
+        """Asked until it is there; then it counts as there until a reboot that was asked for, or that QEMU's end."""
         if self._agent_seen.get(name) != pid and AGENT_CONNECTED in domain.XMLDesc():
             self._agent_seen[name] = pid
         return self._agent_seen.get(name) == pid
