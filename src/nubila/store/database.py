@@ -71,7 +71,7 @@ class Retry(errors.Transient):
 
 class Database:
     def __init__(self, connections: Connections):
-        self._connections = connections
+        self.connections = connections
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
@@ -98,11 +98,11 @@ class Database:
         return bool(await self.value("select true"))
 
     async def close(self) -> None:
-        await self._connections.close(5)
+        await self.connections.close(5)
 
     def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """One that nobody else uses meanwhile. Raises Busy, DatabaseAway or DatabaseFull, also for what is done with it."""
-        return _Use(self._connections)
+        return _Use(self.connections)
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         async with self.connection() as c:

@@ -49,7 +49,7 @@ class PastDatabase(Database):
     """Reads what the same statements would have read then."""
 
     def __init__(self, database: Database, moment: Moment):
-        super().__init__(database._connections)
+        super().__init__(database.connections)
         self._settings = moment.settings()
 
     @asynccontextmanager
