@@ -11,15 +11,8 @@ from statistics import median
 from typing import Any
 
 from bench import cpu
-from bench.installation import ROOT, Installation, installation
-
-GUEST = ROOT / "build/guest/nubila-mini.qcow2"
-
-
-def guest() -> bytes:
-    if not GUEST.exists():
-        subprocess.run(["bash", str(ROOT / "guest/build.sh"), str(GUEST.parent)], check=True, stdout=subprocess.DEVNULL)
-    return GUEST.read_bytes()
+from bench.guest import image
+from bench.installation import Installation, installation
 
 
 def create(made: Installation, name: str) -> float:
@@ -55,7 +48,7 @@ def peer(made: Installation, domain: str, rounds: int) -> list[float]:
 
 def run(quick: bool = False) -> dict[str, Any]:
     rounds = 5 if quick else 12
-    with installation("nbreal", "real", 1, guest(), "qcow2") as made:
+    with installation("nbreal", "real", 1, image(), "qcow2") as made:
         out: dict[str, Any] = {}
         try:
             create(made, "warm")

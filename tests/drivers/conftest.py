@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench import guest
 from driver_images import make_qcow2
 from driver_netns import own_netns
 from driver_rig import Rig
 from driver_rigs import MARKS, RIGS
 
 from nubila.drivers import hypervisor
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +43,7 @@ def netns() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def guest_image() -> Path:
-    """The directory with vmlinuz, initrd.gz and nubila-mini.qcow2, built when it is not there."""
-    directory = REPOSITORY / "build" / "guest"
-    if not (directory / "nubila-mini.qcow2").exists():
-        subprocess.run([str(REPOSITORY / "guest" / "build.sh"), str(directory)], check=True, timeout=300)
-    return directory
+    return guest.directory()
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import driver_guests
+from bench import guest
 
 from nubila.drivers.storage import tree
 
-REPOSITORY = Path(__file__).parents[2]
 SIZE_BYTES = 64 << 20
 
 # The shell's own 'sleep' is a process of its own; waiting for it lets traps act at once.
@@ -59,9 +59,7 @@ def root(script: str, more: dict[str, str] | None = None) -> bytes:
 @functools.cache
 def _common() -> bytes:
     """Busybox as the guest image has it, under the names of what it can."""
-    image = REPOSITORY / "build" / "guest" / "initrd.gz"
-    if not image.exists():
-        subprocess.run([str(REPOSITORY / "guest" / "build.sh"), str(image.parent)], check=True, timeout=300)
+    image = guest.directory() / "initrd.gz"
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as work, tarfile.open(fileobj=packed, mode="w") as tar:
         unpack = f"gzip -dc {image} | cpio -idm --quiet 'bin/*' 'lib/*' 'lib64/*'"

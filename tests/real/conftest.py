@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.guest import image
 from bench.installation import Installation, installation
-from bench.real import guest
 
 USER_DATA = "#!/bin/sh\necho user-data-ran > /run/marker\n"
 
@@ -111,7 +111,7 @@ def vm(cloud: Cloud) -> Guest:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     key = tmp_path_factory.mktemp("key") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    with installation("nbtest", "real", 1, guest(), "qcow2") as made:
+    with installation("nbtest", "real", 1, image(), "qcow2") as made:
         public = key.with_suffix(".pub").read_text()
         made.call(0, "POST", "/v1/keypairs", {"name": "test", "public_key": public}, made.tokens["user"])
         yield Cloud(made, key)
