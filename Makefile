@@ -7,6 +7,8 @@ NAME ?= nubila
 # Empty: as it was installed, else 8440 and 10.77.0.0/24.
 PORT ?=
 SUBNET ?=
+LISTEN ?=
+CONTROL ?=
 ACCEPT ?=
 PACKAGES ?=
 # 'make check T=tests/unit/test_ids.py', 'make test T=tests/up': only those tests
@@ -14,20 +16,32 @@ T ?=
 
 PYTHON := .venv/bin/python
 INSTALL = $(PYTHON) -m nubila
-WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --accept "$(ACCEPT)"
+WHICH = --name "$(NAME)" --port "$(PORT)" --subnet "$(SUBNET)" --listen "$(LISTEN)" --control "$(CONTROL)" --accept "$(ACCEPT)"
 FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 
-.PHONY: help setup up down destroy check test long exhaustive dev shell bench docs lock
+.PHONY: help setup up join lab lab-down down destroy check test long exhaustive dev shell bench docs lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "  NAME=nubila PORT=8440 SUBNET=10.77.0.0/24 choose the installation; PACKAGES=1: see destroy"
+	@echo "  LISTEN=0.0.0.0: other machines reach it, and can be joined to it"
 	@echo "  ACCEPT=firewall, ACCEPT=adopt: go on despite such a finding of the preflight, which says when that is right"
 
 up: ## your own cloud on this machine, with a VM in it; again at any time (root)
-	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "$(ACCEPT)"
+	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "$(LISTEN)" "" "$(ACCEPT)"
 	@tools/setup
 	@$(INSTALL) up $(WHICH) .
+
+join: ## this machine as a node of the control plane at CONTROL=https://HOST:8442; asks for the join token (root)
+	@tools/preflight "$(NAME)" "" "" "" "$(CONTROL)" "$(ACCEPT)"
+	@tools/setup
+	@$(INSTALL) join $(WHICH) .
+
+lab: setup ## a control plane and three hosts on this machine, made of namespaces; 'nubila lab --help' (root)
+	@$(INSTALL) lab up
+
+lab-down: setup ## remove the lab and all that is in it (root)
+	@$(INSTALL) lab down
 
 down: ## stop control plane, database and agent; VMs go on (root)
 	@if [ -x $(PYTHON) ]; then $(INSTALL) down $(WHICH) .; else echo "Nothing was installed from this clone."; fi
@@ -63,7 +77,7 @@ exhaustive: setup ## every crash point, cancel and generated request there is, n
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
 dev: PORT := $(or $(PORT),18440)
 dev: ## a throw-away fabric with fake drivers and three fake nodes, in this terminal (root)
-	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "firewall $(ACCEPT)"
+	@tools/preflight "$(NAME)" "$(PORT)" "$(SUBNET)" "" "" "firewall $(ACCEPT)"
 	@tools/setup
 	@$(INSTALL) dev $(WHICH) .
 

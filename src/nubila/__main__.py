@@ -17,6 +17,8 @@ WORDS: dict[str, str] = {
     "agent": "nubila.agent.main:main",
     "supervise": "nubila.bootstrap.main:supervise",
     "up": "nubila.bootstrap.main:up",
+    "join": "nubila.bootstrap.main:join",
+    "lab": "nubila.bootstrap.main:lab",
     "down": "nubila.bootstrap.main:down",
     "destroy": "nubila.bootstrap.main:destroy",
     "dev": "nubila.bootstrap.main:dev",

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -33,6 +34,8 @@ Days = Annotated[int, msgspec.Meta(ge=0, le=36500)]
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "nubila"  # of this installation: part of every OS name (users, directories, tables)
+    control: str = ""  # 'https://HOST:PORT': this machine is a node of that control plane; empty: it has its own
+    node: bool = True  # False: a control plane alone, without an agent
     listen: str = "127.0.0.1"  # an address of this machine; 0.0.0.0 or :: for all of them
     names: tuple[str, ...] = ()  # names and addresses by which others reach it; the first is told to them
     user_port: Port = 8440
@@ -64,6 +67,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run_dir(self) -> Path:
         return Path(self.run or f"/run/{self.name}")
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What of Nubila this machine has: 'control', 'node' or both."""
+        return frozenset((() if self.control else ("control",)) + (("node",) if self.node or self.control else ()))
 
     # --- the database and control plane
     @property
@@ -138,7 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def internal_url(self) -> str:
         """As reached from this machine; so are the next two."""
-        return self._url(self.internal_port)
+        return self.control or self._url(self.internal_port)
 
     @property
     def user_url(self) -> str:
@@ -205,8 +213,22 @@ def _check(settings: Settings) -> None:
             raise BadSettings(f"{key}: '{host}' is neither an IP address nor a host name")
     if any(n in EVERYWHERE for n in settings.names):
         raise BadSettings("names: 0.0.0.0 and :: are no addresses that anybody can go to")
+    if settings.control and (wrong := wrong_control(settings.control)):
+        raise BadSettings(f"control: {wrong}")
     if len({settings.user_port, settings.operator_port, settings.internal_port}) < 3:
         raise BadSettings("user_port, operator_port and internal_port: three different ports are needed")
+
+
+def wrong_control(url: str) -> str:
+    """What is wrong with the address of a control plane, for people; '' when nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if port is None or not _is_host(host) or parts.scheme != "https" or url != f"https://{parts.netloc}":
+        return f"'{url}' is not like https://10.0.0.1:8442: the address and port of a control plane's internal API"
+    return ""
 
 
 def _check_image_store(settings: Settings) -> None:

@@ -257,3 +257,16 @@ def test_an_unchanged_power_state_keeps_its_time() -> None:
     assert effects.power(record, True) == {}
     assert effects.power(record, False)["power"] == "off"
     assert effects.power(Record(), False)["since"] is not None
+
+
+def test_a_stop_that_waits_for_its_guest_says_until_when() -> None:
+    world = World()
+    world.settle()
+    said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+    assert said.doing is None
+    world.deaf = True
+    wish(world, power="off", stop_mode="clean", stop_timeout_s=45.0)
+    world.step()
+    assert world.running
+    said = account.report(world.wanted, world.facts, world.record, world.trail, account.Work())
+    assert "its power is cut after 45 s" in (said.doing or "")

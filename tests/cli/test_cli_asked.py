@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.fake_api import OPERATOR_TOKEN, USER_TOKEN, Asked, Canned, Cli, Fake, problem
 
 DONE = {"id": "op-1", "kind": "operation", "state": "done", "spec": {"verb": "create"}}
@@ -244,3 +246,48 @@ def test_what_cannot_be_watched_is_said(cli: Cli, fake: Fake) -> None:
     assert "plans are not in the change log" in cli("plan", "list", "--watch").err
     fake.on("GET", "/v1/events", problem(400, "bad-request", "There are no events of the kind 'flavor' here."))
     assert "no events of the kind 'flavor'" in cli("flavor", "list", "--watch").err
+
+
+# words of the line -> what is said of them
+MISREAD: list[tuple[list[str], str]] = [
+    (["vm", "show", "web", "db"], "'db' is one word too many."),
+    (["vm", "show", "web", "db", "x"], "'db', 'x' are 2 words too many."),
+    (["vm", "show"], "is missing."),
+    (["vm", "list", "--limit"], "--limit needs a value."),
+    (["vm", "list", "--limit", "0"], "1"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISREAD)
+def test_words_too_many_or_missing_are_named(cli: Cli, fake: Fake, words: list[str], said: str) -> None:
+    ran = cli(*words)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "`nubila vm" in ran.err  # --help shows how
+    assert fake.asked == []
+
+
+def test_a_plan_says_when_it_takes_effect(cli: Cli, fake: Fake) -> None:
+    size = {"memory_mib": {"was": 256, "becomes": 512, "when": "at the next start"}, "cores": {"was": 1, "becomes": 2}}
+    effect = {"action": "change", "kind": "vm", "id": "vm-1", "name": "web", "changes": size}
+    fake.on("PATCH", "/v1/vms/web", Canned({"id": "plan-1", "kind": "plan", "effects": [effect]}))
+    ran = cli("vm", "set", "web", "--memory-mib", "512", "--plan")
+    assert ran.code == 0
+    assert "256 MiB -> 512 MiB (at the next start)" in " ".join(ran.out.split())
+    assert ran.out.count("(at the next start)") == 1
+
+
+def test_a_refused_upload_says_what_is_there(cli: Cli, fake: Fake, tmp_path: Path) -> None:
+    image = {"id": "image-1", "kind": "image", "name": "new", "state": "waiting", "spec": {"format": "qcow2"}}
+    fake.on("POST", "/v1/images", Canned(image))
+    fake.on("GET", "/v1/images/new", Canned(image))
+    refused = problem(422, "invalid", "This is no qcow2.", fix="Send another.")
+    for path in ("/v1/images/new/content", "/v1/images/image-1/content"):
+        fake.on("PUT", path, refused)
+        fake.on("PATCH", path, refused)
+    file = tmp_path / "a.qcow2"
+    file.write_bytes(b"x" * 2048)
+    ran = cli("image", "upload", str(file), "--name", "new", "--format", "qcow2")
+    assert ran.code != 0
+    assert "--into new" in ran.err
+    assert "nubila image delete new" in ran.err

@@ -8,6 +8,7 @@ import pytest
 
 from nubila.bootstrap.addresses import of_machine
 from nubila.bootstrap.asked import NAME, RANGES
+from nubila.bootstrap.children import kinds
 from nubila.bootstrap.install import environment
 from nubila.config import BadSettings, Settings, load
 from nubila.model.network import TENANT_RANGES
@@ -31,6 +32,9 @@ WRONG: dict[str, str] = {
     "names = ['fe80::1%eth0']": "fe80::1%eth0",
     "names = ['0.0.0.0']": "no addresses that anybody can go to",
     "name = 'A'": "lower-case",
+    "control = '10.0.0.1:8442'": "not like https://10.0.0.1:8442",
+    "control = 'https://10.0.0.1:8442/v1'": "not like https://10.0.0.1:8442",
+    "control = 'http://10.0.0.1:8442'": "not like https://10.0.0.1:8442",
     "image_store = 'ftp'": "neither 'file' nor 's3'",
     "image_store = 's3'": "s3_endpoint and s3_bucket and s3_credentials_file",
     "s3_prefix = 'cloud'": "ends in '/'",
@@ -62,8 +66,25 @@ def test_where_it_is_reached(listen: str, names: tuple[str, ...], here: str, els
     assert settings.operator_url == here.replace("8440", "8441")
 
 
+# settings -> parts of Nubila that run there
+PARTS: list[tuple[Settings, set[str]]] = [
+    (Settings(), {"database", "migrate", "fetcher", "control-internal", "control-public", "agent"}),
+    (Settings(node=False), {"database", "migrate", "fetcher", "control-internal", "control-public"}),
+    (Settings(control="https://10.0.0.1:8442"), {"agent"}),
+]
+
+
+@pytest.mark.parametrize(("settings", "names"), PARTS)
+def test_what_runs_on_a_machine(settings: Settings, names: set[str]) -> None:
+    assert {k.name for k in kinds(settings)} == names
+
+
+def test_a_node_alone_speaks_to_its_control_plane() -> None:
+    assert Settings(control="https://10.0.0.1:8442").internal_url == "https://10.0.0.1:8442"
+
+
 def test_settings_reach_the_children_as_they_are() -> None:
-    settings = Settings(name="x", listen="::", names=("fd00::2", "192.0.2.2"), bus=False)
+    settings = Settings(name="x", listen="::", names=("fd00::2", "192.0.2.2"), bus=False, node=False)
     assert load(environ=environment(settings, "agent")) == settings
     assert load(environ=environment(Settings(), "agent")) == Settings()
 

@@ -17,6 +17,7 @@ from nubila.bootstrap import down, install, main, owner
 from nubila.bootstrap.asked import Unusable, asked
 from nubila.bootstrap.facts import Facts, Listener, gather
 from nubila.bootstrap.owner import Owner
+from nubila.bootstrap.packages import needed
 from nubila.bootstrap.preflight import PROBLEMS, check, show
 from nubila.model.network import parse_cidr
 
@@ -32,6 +33,7 @@ INSTALLED: dict[str, Any] = {
     "database_exists": True,
     "installed_before": True,
 }
+NODE: dict[str, Any] = {"owner": replace(MINE, subnet4=""), "state_exists": True, "control": "https://10.0.0.1:8442"}
 
 
 def test_a_fine_machine_has_no_problem() -> None:
@@ -46,6 +48,17 @@ def test_an_installed_one_has_none_either() -> None:
     assert show(found) == ""
 
 
+def test_a_node_needs_no_database() -> None:
+    found = check(replace(FINE, **NODE))
+    assert (found.problems, found.notes, found.changes) == ([], [], [])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ask = asked("join", ["--control", f"https://10.0.0.1:{taken.getsockname()[1]}", "/none"])
+        facts = gather(ask, Path("/none"))
+    assert (facts.listeners, facts.users, facts.users_to_add, facts.routes) == ((), (), (), ())
+    assert "postgresql-15" in needed(frozenset({"control"}))
+    assert "postgresql-15" not in needed(frozenset({"node"}))
+
+
 # what is wrong -> words that the person needs
 CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"euid": 1000}, ["not root", "sudo make up"]),
@@ -56,6 +69,9 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({**INSTALLED, "listeners": (Listener(8441, "nginx (pid 7)", False),)}, ["nginx (pid 7)", "nubila.toml"]),
     ({**INSTALLED, "asked_port": 9440}, ["PORT=8440", "PORT=9440 does not", "nubila.toml", "NAME=other"]),
     ({**INSTALLED, "asked_subnet4": "10.9.0.0/24"}, ["10.77.0.0/24", "network create", "NAME=other"]),
+    ({**INSTALLED, "asked_listen": "0.0.0.0"}, ["listens on 127.0.0.1", "LISTEN=0.0.0.0 does not", "nubila.toml"]),
+    ({**INSTALLED, "asked_control": "https://10.0.0.1:8442"}, ["is a control plane", "another NAME"]),
+    ({**NODE, "asked_control": "https://10.0.0.2:8442"}, ["a node of https://10.0.0.1:8442", "another NAME"]),
     ({**INSTALLED, "settings_wrong": "no port: user_port = 'x'"}, ["nubila.toml", "user_port = 'x'", "make down"]),
     (
         {"owner": OTHER, "state_exists": True, "running": ("postgres (pid 3)",)},
@@ -153,12 +169,18 @@ UNUSABLE: dict[tuple[str, ...], str] = {
     ("--subnet", "10.78.0.0/31"): "/8 to /29",
     ("--subnet", "10.78.0.0"): "/8 to /29",
     ("--subnet", "8.8.8.0/24"): "10.0.0.0/8",
+    ("--listen", "host"): "LISTEN=host",
+    ("--listen", "10.0.0.0/24"): "0.0.0.0 or ::",
+    ("--control", "10.0.0.1:8442"): "CONTROL=10.0.0.1:8442",
+    ("--control", "https://10.0.0.1"): "like https://",
+    ("--control", "https://10.0.0.1:8442/"): "like https://",
+    ("--control", "https://10.0.0.1:x"): "like https://",
     ("--accept", "everything"): "adopt, firewall",
 }
 
 
 @pytest.mark.parametrize("words", UNUSABLE)
-@pytest.mark.parametrize("word", ["preflight", "up", "down", "destroy", "dev"])
+@pytest.mark.parametrize("word", ["preflight", "up", "join", "down", "destroy", "dev"])
 def test_what_cannot_be_meant_is_told_before_anything(
     word: str, words: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,9 +214,12 @@ def as_nobody(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("word", ["up", "down", "destroy", "dev", "supervise", "serve", "migrate", "agent"])
+@pytest.mark.parametrize(
+    "word", ["up", "join", "lab", "down", "destroy", "dev", "supervise", "serve", "migrate", "agent"]
+)
 def test_nobody_gets_a_sentence(word: str) -> None:
-    words = ["--name", "nbnobody", str(ROOT)] if word in ("up", "down", "destroy", "dev") else []
+    words = ["--name", "nbnobody", str(ROOT)] if word in ("up", "join", "down", "destroy", "dev") else []
+    words = ["up"] if word == "lab" else words
     ran = as_nobody(word, *words)
     assert ran.returncode in (1, 2)
     assert "Traceback" not in ran.stderr

@@ -57,10 +57,16 @@ def test_no_record_is_nothing_to_give_back(settings: Settings) -> None:
     assert world.changed_settings(settings) == {}
 
 
+def points(var_dir: Path, made: list[str]) -> None:
+    file = var_dir / "node" / "libvirt" / "mount-points.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(made))
+
+
 def test_alone_on_the_host_nobody_inherits(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(settings.var_dir, {KEY: "0"})
     monkeypatch.setattr(world, "STATES", tmp_path)
-    assert world.hand_over(settings) is None
+    assert world.hand_over_settings(settings) is world.hand_over_mounts(settings) is None
 
 
 def test_another_installation_inherits_them(
@@ -70,14 +76,30 @@ def test_another_installation_inherits_them(
     heirs_record = record(heir, {"x": "1"})
     write(heir, Owner("/c", "other", "now", "", ""))
     record(settings.var_dir, {KEY: "0"})
-    for var_dir, made in ((heir, ["/a"]), (settings.var_dir, ["/b", "/a"])):
-        points = var_dir / "node" / "libvirt" / "mount-points.json"
-        points.parent.mkdir()
-        points.write_text(json.dumps(made))
+    points(heir, ["/a"])
+    points(settings.var_dir, ["/b", "/a"])
     monkeypatch.setattr(world, "STATES", tmp_path / "lib")
-    assert world.hand_over(settings) == heir
+    assert world.hand_over_settings(settings) == heir
     assert json.loads(heirs_record.read_text()) == {"x": "1", KEY: "0"}
+    assert world.hand_over_mounts(settings) == heir
     assert json.loads((heir / "node" / "libvirt" / "mount-points.json").read_text()) == ["/a", "/b"]
+
+
+def test_settings_of_a_machine_of_a_lab_are_not_this_machines(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "lib" / "other", tmp_path / "lib" / "labh2"
+    records = [record(d, {"x": "1"}) for d in (here, there)]
+    write(here, Owner("/c", "other", "now", "", ""))
+    write(there, Owner("/c", "labh2", "now", "", "", machine="h2"))
+    record(settings.var_dir, {KEY: "0"})
+    write(settings.var_dir, Owner("/c", settings.name, "now", "", "", machine="h1"))
+    points(settings.var_dir, ["/b"])
+    points(here, [])
+    monkeypatch.setattr(world, "STATES", tmp_path / "lib")
+    assert world.hand_over_settings(settings) is None
+    assert [json.loads(r.read_text()) for r in records] == [{"x": "1"}, {"x": "1"}]
+    assert world.hand_over_mounts(settings) in (here, there)  # directories are all machines' in common
 
 
 def test_mount_points_come_from_the_agents_record(settings: Settings) -> None:

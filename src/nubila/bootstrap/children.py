@@ -30,8 +30,10 @@ FAKE_NODES = 3  # with fake drivers, one agent is so many nodes
 
 @dataclass(frozen=True)
 class Kind:
-    """`words`: of `python -m nubila`; empty: PostgreSQL. `after`: what must be up before it starts."""
+    """`part`: of Nubila, see Settings.parts. `words`: of `python -m nubila`; empty: PostgreSQL. `after`: what must be up
+    before it starts."""
 
+    part: str
     name: str
     words: tuple[str, ...]
     user: Callable[[Settings], str]
@@ -59,13 +61,18 @@ def _root(s: Settings) -> str:
 
 # In the order of starting; stopped in the reverse order. The agent waits for nobody: it serves its VMs without them.
 KINDS: tuple[Kind, ...] = (
-    Kind("database", (), _database, None, signal.SIGINT, 30.0),
-    Kind("migrate", ("migrate",), _control, "database", signal.SIGTERM, 60.0, once=True),
-    Kind("fetcher", ("fetcher",), _fetch, None, signal.SIGTERM, 5.0),
-    Kind("control-internal", ("serve", "internal", "reconcile"), _control, "migrate", signal.SIGTERM, 15.0),
-    Kind("control-public", ("serve", "user", "operator"), _control, "migrate", signal.SIGTERM, 15.0),
-    Kind("agent", ("agent",), _root, None, signal.SIGTERM, 15.0),
+    Kind("control", "database", (), _database, None, signal.SIGINT, 30.0),
+    Kind("control", "migrate", ("migrate",), _control, "database", signal.SIGTERM, 60.0, once=True),
+    Kind("control", "fetcher", ("fetcher",), _fetch, None, signal.SIGTERM, 5.0),
+    Kind("control", "control-internal", ("serve", "internal", "reconcile"), _control, "migrate", signal.SIGTERM, 15.0),
+    Kind("control", "control-public", ("serve", "user", "operator"), _control, "migrate", signal.SIGTERM, 15.0),
+    Kind("node", "agent", ("agent",), _root, None, signal.SIGTERM, 15.0),
 )
+
+
+def kinds(settings: Settings) -> tuple[Kind, ...]:
+    """Those that run on this machine."""
+    return tuple(k for k in KINDS if k.part in settings.parts)
 
 
 @dataclass

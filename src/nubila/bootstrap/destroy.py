@@ -79,16 +79,20 @@ def _mounts(settings: Settings, journal: Journal) -> str:
 
 def _shared(settings: Settings, journal: Journal) -> str:
     """What other installations on this host use too goes back with the last of them."""
-    found, points = world.changed_settings(settings), world.mount_points(settings)
-    if (found or points) and (heir := world.hand_over(settings)):
-        return f"kernel settings and libvirt's directories are left to the installation in {heir}"
-    made = [p for p in points if p.is_dir() and not any(p.iterdir())]
-    for directory in made:
-        directory.rmdir()
-    for path, before in found.items():
-        path.write_text(before)
-    parts = [f"kernel settings given back: {', '.join(p.name for p in found)}"] if found else []
-    return "; ".join([*parts, *([f"directories removed: {', '.join(map(str, made))}"] if made else [])])
+    found, points, said = world.changed_settings(settings), world.mount_points(settings), []
+    if found and (heir := world.hand_over_settings(settings)):
+        said.append(f"kernel settings are left to the installation in {heir}")
+    elif found:
+        for path, before in found.items():
+            path.write_text(before)
+        said.append(f"kernel settings given back: {', '.join(p.name for p in found)}")
+    if points and (heir := world.hand_over_mounts(settings)):
+        said.append(f"libvirt's directories are left to the installation in {heir}")
+    elif made := [p for p in points if p.is_dir() and not any(p.iterdir())]:
+        for directory in made:
+            directory.rmdir()
+        said.append(f"directories removed: {', '.join(map(str, made))}")
+    return "; ".join(said)
 
 
 def _users(settings: Settings, journal: Journal) -> str:

@@ -7,18 +7,17 @@ before anything rests on it; nothing here knows the database or the hypervisor.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nubila.bootstrap import show
+from nubila.bootstrap import guest, show
 from nubila.bootstrap.children import FAKE_NODES
-from nubila.bootstrap.install import Install, give_to_clone_owner
+from nubila.bootstrap.install import Install, give_to_clone_owner, write_secret
+from nubila.bootstrap.waiting import NotComing, tail
 from nubila.client.transport import ProblemError, Transport, expect, segment
 
 OPERATOR, USER, PROJECT = "admin", "demo", "default"
@@ -37,17 +36,14 @@ Json = dict[str, Any]
 Step = Callable[[str, Callable[[], str]], str]
 
 
-class NotComing(Exception):
-    """Something that was waited for did not come; the text says what, and where to look."""
-
-
 def establish(install: Install, step: Step, *, with_vm: bool) -> Json:
     """All steps, in order; returns what is to be shown and remembered."""
     made = Fabric(install)
     try:
         step("first operator", made.operator)
         step("flavors", made.flavors)
-        step("this machine as a node", made.node)
+        if "node" in install.settings.parts:
+            step("this machine as a node", made.node)
         step("guest image in the image service", made.image)
         step("project and user", made.account)
         show.contexts(install, made.shown(with_vm=False))  # from here on the person can look for themselves
@@ -96,24 +92,18 @@ class Fabric:
         made = [n for n, spec in FLAVORS.items() if self._have(self._as_operator(), "flavors", {"name": n, **spec})[1]]
         return f"{', '.join(made)} made" if made else ""
 
-    def _probe_files(self) -> None:
-        """What the agent boots to see whether KVM works here: /dev/kvm alone does not tell."""
-        directory = self.settings.node_dir / "kvm"
-        directory.mkdir(mode=0o711, exist_ok=True)
-        for name in ("vmlinuz", "initrd.gz"):
-            file = self.install.build / "guest" / name
-            if file.exists() and not (directory / name).exists():
-                shutil.copyfile(file, directory / name)
+    def join_token(self) -> str:
+        """For one machine, once."""
+        made = self._send(self._as_operator(), "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S})
+        return str(made["token"])
 
     def node(self) -> str:
         """Enrol this machine by a join token, unless its agent is enrolled."""
-        operator, did = self._as_operator(), ""
-        wanted = FAKE_NODES if self.settings.drivers == "fake" else 1
+        did, wanted = "", FAKE_NODES if self.settings.drivers == "fake" else 1
         token_file = self.settings.node_dir / "join-token"
         if not self._nodes() and not _fresh(token_file):
-            self._probe_files()
-            made = [self._send(operator, "POST", "/v1/join-tokens", {"ttl_s": JOIN_TOKEN_S}) for _ in range(wanted)]
-            _write_secret(token_file, "".join(f"{m['token']}\n" for m in made))
+            guest.probe_files(self.install)
+            write_secret(token_file, "".join(f"{self.join_token()}\n" for _ in range(wanted)))
             did = "enrolled"
         deadline = time.monotonic() + NODE_WITHIN_S
         while sum(n["state"] in ("running", "maintenance") for n in self._nodes()) < wanted:
@@ -320,14 +310,7 @@ class _Credentials:
 
     def put(self, name: str, value: str) -> None:
         values = json.loads(self.path.read_text()) if self.path.exists() else {}
-        _write_secret(self.path, json.dumps(values | {name: value}, indent=1) + "\n")
-
-
-def tail(file: Path, lines: int = 15) -> str:
-    try:
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(there is no such file)"
+        write_secret(self.path, json.dumps(values | {name: value}, indent=1) + "\n")
 
 
 def _secret(made: Json) -> str:
@@ -346,14 +329,3 @@ def _fresh(token_file: Path) -> bool:
         return time.time() - token_file.stat().st_mtime < JOIN_TOKEN_S - 30
     except FileNotFoundError:
         return False
-
-
-def _write_secret(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    new.rename(path)

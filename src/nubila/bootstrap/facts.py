@@ -16,6 +16,7 @@ import tomllib
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from nubila.bootstrap import owner, packages, processes
 from nubila.bootstrap.asked import DEFAULT_PORT, DEFAULT_SUBNET4, Asked
@@ -64,6 +65,10 @@ class Facts:
     port: int = DEFAULT_PORT  # the first of three: as installed, else as asked, else the default
     asked_port: int | None = None  # said for this call
     asked_subnet4: str | None = None
+    asked_listen: str | None = None
+    asked_control: str | None = None
+    control: str = ""  # whose node this machine is: as installed, else as asked; empty: it has a control plane
+    listen: str = "127.0.0.1"  # as installed
     settings_wrong: str = ""  # why nubila.toml cannot be read
     other_port: int = 9440  # three from here are free, and the network is nobody's: for proposals
     other_subnet4: str = "10.78.0.0/24"
@@ -77,11 +82,15 @@ def gather(ask: Asked, var_dir: Path) -> Facts:
     name, clone = ask.name, ask.clone
     held = owner.read(var_dir)
     subnet4 = held.subnet4 if held else ask.subnet4 or DEFAULT_SUBNET4
-    ports, settings_wrong = _ports(var_dir, ask.port or DEFAULT_PORT)
-    listening, routes = _listening(), _routes()
+    found, settings_wrong = _settings(var_dir)
+    control = str(found.get("control", "")) if held else ask.control or ""
+    ports, wrong_ports = _ports(found, ask.port or DEFAULT_PORT)
+    if control:
+        ports = ()
+    listening, all_routes = _listening(), routes()
     journal = Journal(var_dir)
     mine = [p for p in processes.all_of() if p.variable(processes.NAME_VARIABLE) == name]
-    wanted = (name, f"{name}-pg")
+    wanted = () if control else (name, f"{name}-pg")
     there = {n: comment for n in wanted if (comment := _user_comment(n)) is not None}
     foreign = tuple(n for n, comment in there.items() if comment != user_comment(name))
     return Facts(
@@ -104,17 +113,23 @@ def gather(ask: Asked, var_dir: Path) -> Facts:
         users=foreign,
         users_to_add=tuple(n for n in wanted if n not in there),
         dropping=tuple(_dropping(name)),
-        routes=() if held else tuple(_overlapping(routes, subnet4)),  # else the network's own bridge has one
+        routes=()
+        if held or control
+        else tuple(_overlapping(all_routes, subnet4)),  # else the network's own bridge has one
         subnet4=subnet4,
-        port=ports[0],
+        port=ports[0] if ports else 0,
         asked_port=ask.port,
         asked_subnet4=ask.subnet4,
-        settings_wrong=settings_wrong,
+        asked_listen=ask.listen,
+        asked_control=ask.control,
+        control=control,
+        listen=str(found.get("listen", "127.0.0.1")),
+        settings_wrong=settings_wrong or wrong_ports,
         other_port=_other_port(set(listening)),
-        other_subnet4=_other_subnet4(routes),
+        other_subnet4=_other_subnet4(all_routes),
         sysctls=tuple((k, now, v) for k, v in _sysctls().items() if (now := _sysctl(k)) not in (v, "")),
         bridge_filter=bool(_sysctl("net.bridge.bridge-nf-call-iptables")),
-        packages=tuple(packages.missing()),
+        packages=tuple(packages.missing(packages.needed(frozenset({"node"} if control else {"control", "node"})))),
         kvm=os.path.exists("/dev/kvm"),
     )
 
@@ -188,15 +203,19 @@ def _sysctl(key: str) -> str:
         return ""
 
 
-def _ports(var_dir: Path, port: int) -> tuple[tuple[int, ...], str]:
-    """The three ports: of the settings there, else from `port` on; and why the settings cannot be read."""
-    usual = dict(zip(PORT_SETTINGS, range(port, port + 3), strict=True))
+def _settings(var_dir: Path) -> tuple[dict[str, Any], str]:
+    """What is set there, and why it cannot be read."""
     try:
-        found = tomllib.loads((var_dir / "nubila.toml").read_text())
+        return tomllib.loads((var_dir / "nubila.toml").read_text()), ""
     except FileNotFoundError:
-        found = {}
+        return {}, ""
     except (OSError, ValueError) as e:
-        return tuple(usual.values()), str(e)
+        return {}, str(e)
+
+
+def _ports(found: dict[str, Any], port: int) -> tuple[tuple[int, ...], str]:
+    """The three ports: as set, else from `port` on; and what is wrong with them."""
+    usual = dict(zip(PORT_SETTINGS, range(port, port + 3), strict=True))
     ports = {k: found.get(k, usual[k]) for k in PORT_SETTINGS}
     wrong = [f"{k} = {v!r}" for k, v in ports.items() if not isinstance(v, int)]
     return (tuple(usual.values()), f"no port: {', '.join(wrong)}") if wrong else (tuple(ports.values()), "")
@@ -258,7 +277,7 @@ def _dropping(name: str) -> list[str]:
     ]
 
 
-def _routes() -> list[tuple[IPv4Network, str]]:
+def routes() -> list[tuple[IPv4Network, str]]:
     """Where this host sends what, by which interface; the default route is left out."""
     ip = program("ip")
     if ip is None:

@@ -7,10 +7,12 @@ only the clone that holds an installation gets an `Install` of it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pwd
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -36,6 +38,7 @@ class Install:
     clone: Path
     owner: Owner
     journal: Journal
+    inside: tuple[str, ...] = ()  # words before a command that let it run on the installation's machine: the lab's
 
     @property
     def venv(self) -> Path:
@@ -78,22 +81,27 @@ def _settings(name: str, file: Path, by_name: bool) -> Settings:
 
 
 def claim(
-    name: str, clone: Path, port: int, subnet4: str, *, adopt: bool = False, drivers: str = "real"
+    name: str,
+    clone: Path,
+    subnet4: str,
+    given: Mapping[str, str | int | bool],
+    *,
+    adopt: bool = False,
+    machine: str = "",
 ) -> tuple[Install, bool]:
-    """The installation, begun if there is none yet. True: this call changed who holds it."""
+    """The installation, begun with these settings if there is none yet. True: this call changed who holds it."""
     existing = open_install(name, clone, adopt=adopt)
     if existing is not None:
         if existing.owner.clone == str(clone):
             return existing, False
-        moved = Owner(str(clone), name, owner.now_utc(), existing.owner.subnet4, existing.owner.subnet6)
+        moved = replace(existing.owner, clone=str(clone), since=owner.now_utc())
         owner.write(existing.settings.var_dir, moved)
         return Install(existing.settings, clone, moved, existing.journal), True
-    ports = {"user_port": port, "operator_port": port + 1, "internal_port": port + 2}
-    settings = msgspec.convert({"name": name, "drivers": drivers, **ports}, Settings)
+    settings = msgspec.convert({"name": name, **given}, Settings)
     settings.var_dir.mkdir(mode=0o755, exist_ok=True)
-    held = Owner(str(clone), name, owner.now_utc(), subnet4, _subnet6(name))
-    lines = [f'name = "{name}"', f'drivers = "{drivers}"', *(f"{k} = {v}" for k, v in ports.items())]
-    (settings.var_dir / SETTINGS_FILE).write_text("\n".join(lines) + "\n")
+    held = Owner(str(clone), name, owner.now_utc(), subnet4, _subnet6(name), machine)
+    lines = [f"{k} = {json.dumps(v)}\n" for k, v in {"name": name, **given}.items()]
+    (settings.var_dir / SETTINGS_FILE).write_text("".join(lines))
     owner.write(settings.var_dir, held)  # last: with it the installation is ours
     journal = Journal(settings.var_dir)
     journal.add(Entry("directory", str(settings.var_dir)))
@@ -162,6 +170,8 @@ def ensure_directories(settings: Settings) -> list[str]:
     ):
         for name, (who, mode) in table.items():
             path = base / name
+            if who != "root" and "control" not in settings.parts:
+                continue
             if make and not path.is_dir():
                 path.mkdir()
                 _set(path, _owner(settings, who), mode)
@@ -194,6 +204,18 @@ def _owner(settings: Settings, who: str) -> tuple[int, int]:
         "database-alone": (database.pw_uid, database.pw_gid),
     }
     return owners[who]
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Durably, root's alone, and never half."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    new.rename(path)
 
 
 def give_to_clone_owner(path: Path, clone: Path) -> None:

@@ -1,4 +1,4 @@
-"""The words of `python -m nubila` that belong to bootstrap: up, down, destroy, dev, supervise, preflight.
+"""The words of `python -m nubila` that belong to bootstrap: up, join, lab, down, destroy, dev, supervise, preflight.
 
 Called by the Makefile (through `__main__`) as root. Exit status 0: done, or nothing to do. What a person may get wrong
 ends in a sentence, never in a traceback.
@@ -15,6 +15,7 @@ from nubila.bootstrap import preflight as checks
 from nubila.bootstrap.asked import DEFAULT_PORT, DEFAULT_SUBNET4, Asked, Unusable, asked
 from nubila.bootstrap.destroy import destroy as destroy_all
 from nubila.bootstrap.down import down as go_down
+from nubila.bootstrap.facts import PORT_SETTINGS
 from nubila.bootstrap.install import NotOurs, open_install
 from nubila.bootstrap.packages import PackageFailure
 from nubila.bootstrap.postgres import DatabaseFailure
@@ -28,6 +29,10 @@ FAILURES = (NotOurs, PackageFailure, DatabaseFailure, RuntimeFailure, UnitFailur
 
 def up(argv: list[str]) -> int:
     return _as_root("up", argv, _up)
+
+
+def join(argv: list[str]) -> int:
+    return _as_root("join", argv, _join)
 
 
 def down(argv: list[str]) -> int:
@@ -59,6 +64,20 @@ def preflight(argv: list[str]) -> int:
     return checks.main(argv)
 
 
+def lab(argv: list[str]) -> int:
+    """Machines of namespaces; 'nubila lab --help'."""
+    from nubila.bootstrap.lab_words import lab as act
+    from nubila.bootstrap.lab_world import LabFailure
+    from nubila.bootstrap.waiting import NotComing
+    from nubila.client.answers import ConnectionFailed, ProblemError
+
+    try:
+        return act(argv)
+    except (LabFailure, NotComing, ConnectionFailed, ProblemError, *FAILURES) as e:
+        print(f"lab: {e}", file=sys.stderr)
+        return 1
+
+
 def _as_root(word: str, argv: list[str], act: Callable[[Asked], int]) -> int:
     try:
         a = asked(word, argv)
@@ -74,19 +93,40 @@ def _as_root(word: str, argv: list[str], act: Callable[[Asked], int]) -> int:
 
 
 def _up(a: Asked, drivers: str = "real") -> int:
-    from nubila.bootstrap.fabric import NotComing
     from nubila.bootstrap.up import up as go_up
+
+    port = a.port or DEFAULT_PORT
+    given: dict[str, str | int | bool] = dict(zip(PORT_SETTINGS, range(port, port + 3), strict=True))
+    given |= {"drivers": drivers} | ({"listen": a.listen} if a.listen else {})
+    subnet4 = a.subnet4 or DEFAULT_SUBNET4
+    return _coming("up", a, lambda: go_up(a.name, a.clone, subnet4, given, adopt="adopt" in a.accepted))
+
+
+def _join(a: Asked) -> int:
+    from nubila.bootstrap.join import join as go_join
+
+    held = open_install(a.name, a.clone, adopt="adopt" in a.accepted)
+    if held is None and a.control is None:
+        raise Unusable("Say which control plane: 'make join CONTROL=https://HOST:8442'.")
+    if held is not None and "control" in held.settings.parts:
+        raise Unusable(f"'{a.name}' has a control plane of its own here; to join another one, take another NAME.")
+    given = {"control": a.control or ""}
+    return _coming("join", a, lambda: go_join(a.name, a.clone, given, adopt="adopt" in a.accepted))
+
+
+def _coming(word: str, a: Asked, act: Callable[[], int]) -> int:
+    """What does not come, or is refused, said in words."""
+    from nubila.bootstrap.waiting import NotComing
     from nubila.client.answers import ConnectionFailed, ProblemError
 
     os.umask(0o022)
-    port, subnet4 = a.port or DEFAULT_PORT, a.subnet4 or DEFAULT_SUBNET4
     try:
-        return go_up(a.name, a.clone, port, subnet4, adopt="adopt" in a.accepted, drivers=drivers)
+        return act()
     except ProblemError as e:
-        print(f"make up: {e}\n{e.fix} (request {e.request_id}; logs: /var/lib/{a.name}/log)", file=sys.stderr)
+        print(f"make {word}: {e}\n{e.fix} (request {e.request_id}; logs: /var/lib/{a.name}/log)", file=sys.stderr)
         return 1
     except (NotComing, ConnectionFailed) as e:
-        print(f"make up: {e}", file=sys.stderr)
+        print(f"make {word}: {e}", file=sys.stderr)
         return 1
 
 

@@ -22,6 +22,7 @@ class Owner:
     since: str  # UTC
     subnet4: str
     subnet6: str
+    machine: str = ""  # of a lab; empty: this machine itself
 
 
 def read(var_dir: Path) -> Owner | None:

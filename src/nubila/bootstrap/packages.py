@@ -36,6 +36,7 @@ NEEDED: dict[str, str] = {
     "e2fsprogs": "guest image: data partition",
     "binutils": "guest image: which libraries a program needs",
 }
+CONTROL_ALONE = frozenset({"postgresql-15"})  # of these, a machine that is only a node needs none
 
 APT = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Options::=--force-confold")
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
@@ -49,6 +50,11 @@ GUARDS: dict[Path, tuple[str, int]] = {
 
 class PackageFailure(Exception):
     """apt could not do it; the text says why."""
+
+
+def needed(parts: frozenset[str]) -> dict[str, str]:
+    """For a machine with these parts of Nubila."""
+    return {n: why for n, why in NEEDED.items() if "control" in parts or n not in CONTROL_ALONE}
 
 
 def missing(names: Mapping[str, str] = NEEDED) -> list[str]:

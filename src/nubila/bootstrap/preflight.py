@@ -92,6 +92,16 @@ def _asked(f: Facts) -> Iterator[str]:
             f"set user_port, operator_port and internal_port in {f.var_dir}/nubila.toml, then 'make down' and "
             f"'make up'; {beside}."
         )
+    if f.asked_listen not in (None, f.listen):
+        yield (
+            f"'{f.name}' listens on {f.listen}, and LISTEN={f.asked_listen} does not change that. Leave it out; or set "
+            f"listen in {f.var_dir}/nubila.toml, then 'make down' and 'make up'."
+        )
+    if f.asked_control not in (None, f.control):
+        yield (
+            f"'{f.name}' is {f'a node of {f.control}' if f.control else 'a control plane'}, and CONTROL={f.asked_control} "
+            f"does not change that. Leave it out, or take another NAME."
+        )
     if f.asked_subnet4 not in (None, f.owner.subnet4):
         yield (
             f"'{f.name}' has the first network {f.owner.subnet4}, and SUBNET={f.asked_subnet4} does not change that. Leave it "
@@ -122,6 +132,8 @@ def _adopt(f: Facts) -> Iterator[str]:
 
 
 def _lost_state(f: Facts) -> Iterator[str]:
+    if f.control:
+        return
     if f.database_made and not f.database_exists:
         yield (
             f"The data directory {f.var_dir}/postgresql of this installation is missing. It is never replaced: mount "
@@ -185,7 +197,7 @@ PROBLEMS: dict[str, Callable[[Facts], Iterator[str]]] = {
 def _notes(f: Facts) -> Iterator[str]:
     if f.system != "debian 12":
         yield f"This is {f.system}; Nubila is tried on debian 12 only."
-    if f.owner is not None and f.owner.clone == f.clone and not f.database_made:
+    if f.owner is not None and f.owner.clone == f.clone and not f.database_made and not f.control:
         yield "An installation was begun here and not finished: it is continued."
     if not f.kvm:
         yield "There is no /dev/kvm: VMs are emulated in software, which is slower."

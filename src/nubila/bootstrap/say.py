@@ -28,5 +28,11 @@ class Progress:
         print(f"{did or 'unchanged'} ({time.monotonic() - start:.1f} s)", flush=True)
         return did
 
+    def end(self, done: str, nothing: str) -> str:
+        """The last line: how long it took, or that nothing was changed and why not."""
+        if self.changed:
+            return f"{done} after {self.seconds():.0f} s."
+        return f"Nothing was changed: {nothing} ({self.seconds():.1f} s)."
+
     def seconds(self) -> float:
         return time.monotonic() - self.began

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nubila.bootstrap import processes, world
-from nubila.bootstrap.children import KINDS
+from nubila.bootstrap.children import kinds
 from nubila.bootstrap.processes import Process
 from nubila.config import Settings
 from nubila.drivers.hypervisor.held import taps_of
@@ -26,7 +26,9 @@ FAMILIES = ("bridge", "inet")  # of the nft tables
 def look(settings: Settings) -> Standing:
     """All of the installation that stands now."""
     running = world.running(settings)
-    found = {f"process {k.name}" for k in KINDS if not k.once and any(_is(p, k.name, settings) for p in running)}
+    found = {
+        f"process {k.name}" for k in kinds(settings) if not k.once and any(_is(p, k.name, settings) for p in running)
+    }
     found |= {f"process {p.program}" for p in running if p.program in ("libvirtd", "virtlogd")}
     found |= {f"process dnsmasq of {net}" for p in running if (net := _network_of(p, settings))}
     held: set[str] = set()
@@ -51,7 +53,7 @@ def needed(settings: Settings, vms: Iterable[Json], ports: Iterable[Json]) -> St
     wished = [v for v in vms if v["spec"].get("power") == "on" and not v["spec"].get("gone")]
     on = {v["id"] for v in wished}
     wires = [p for p in ports if p["vm_id"] in on]
-    need = {f"process {k.name}" for k in KINDS if not k.once} | {f"{_kind(v)} of {v['id']}" for v in wished}
+    need = {f"process {k.name}" for k in kinds(settings) if not k.once} | {f"{_kind(v)} of {v['id']}" for v in wished}
     if on:
         need |= {"process libvirtd", "process virtlogd"}
     for p in wires:

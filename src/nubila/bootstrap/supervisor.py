@@ -17,7 +17,7 @@ from types import FrameType
 
 from nubila.bootstrap import children, postgres, processes
 from nubila.bootstrap.addresses import reached
-from nubila.bootstrap.children import KINDS, Child
+from nubila.bootstrap.children import Child, kinds
 from nubila.bootstrap.install import ensure_directories
 from nubila.config import Settings, load
 
@@ -30,7 +30,7 @@ MARK_FILE = "supervisor.process"
 class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.children = [Child(kind, settings) for kind in KINDS]
+        self.children = [Child(kind, settings) for kind in kinds(settings)]
         self.by_name = {c.kind.name: c for c in self.children}
         self.stopping = False
         self._status = ""

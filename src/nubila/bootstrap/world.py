@@ -128,21 +128,42 @@ def changed_settings(settings: Settings) -> dict[Path, str]:
     return {path: before[n] for n in order if (path := Path("/proc/sys") / n).exists()}
 
 
-def hand_over(settings: Settings) -> Path | None:
-    """Another installation on this host uses the changed settings and libvirt's mount points too (removing those would
-    unmount its directories): it becomes the one that takes them back. None: there is no other, so it is done now."""
-    others = [p.parent for p in STATES.glob(f"*/{owner.FILE}") if p.parent != settings.var_dir]
-    heir = next((other for other in others if _settings_record(other).parent.is_dir()), None)
-    if heir is None:
-        return None
-    before = _settings_before(_settings_record(heir)) | _settings_before(_settings_record(settings.var_dir))
-    made = [*_made(heir), *(p for p in _made(settings.var_dir) if p not in _made(heir))]
-    for file, value in ((_settings_record(heir), before), (_mounts_record(heir), made)):
-        if value and file.parent.is_dir():
-            new = file.with_suffix(".new")
-            new.write_text(json.dumps(value))
-            new.rename(file)
+def hand_over_settings(settings: Settings) -> Path | None:
+    """Another installation on this very machine uses the changed kernel settings too: it becomes the one that gives them
+    back. None: there is no other, so it is done now."""
+    held = owner.read(settings.var_dir)
+    heir = next((o for o in _others(settings) if _machine(o) == (held.machine if held else "")), None)
+    if heir is not None:
+        before = _settings_before(_settings_record(heir)) | _settings_before(_settings_record(settings.var_dir))
+        _replace(_settings_record(heir), before)
     return heir
+
+
+def hand_over_mounts(settings: Settings) -> Path | None:
+    """Another installation, also one of a lab's, uses libvirt's mount points too; removing those would unmount its
+    directories. It becomes the one that removes them."""
+    heir = next(iter(_others(settings)), None)
+    if heir is not None:
+        _replace(_mounts_record(heir), [*_made(heir), *(p for p in _made(settings.var_dir) if p not in _made(heir))])
+    return heir
+
+
+def _others(settings: Settings) -> list[Path]:
+    """State directories of other installations that had a network."""
+    found = [p.parent for p in STATES.glob(f"*/{owner.FILE}") if p.parent != settings.var_dir]
+    return [p for p in found if _settings_record(p).parent.is_dir()]
+
+
+def _machine(var_dir: Path) -> str:
+    held = owner.read(var_dir)
+    return held.machine if held else ""
+
+
+def _replace(file: Path, value: object) -> None:
+    if value and file.parent.is_dir():
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(value))
+        new.rename(file)
 
 
 def _settings_record(var_dir: Path) -> Path:
