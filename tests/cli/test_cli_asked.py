@@ -291,3 +291,16 @@ def test_a_refused_upload_says_what_is_there(cli: Cli, fake: Fake, tmp_path: Pat
     assert ran.code != 0
     assert "--into new" in ran.err
     assert "nubila image delete new" in ran.err
+
+
+def test_a_join_token_comes_with_the_command_that_takes_it(cli: Cli, fake: Fake) -> None:
+    made = {"id": "join-1", "token": "nbj_x", "expires_at": "2026-01-01T00:10:00Z"}
+    fake.on("POST", "/v1/join-tokens", Canned({**made, "internal_url": "https://10.0.0.1:8442"}, 201))
+    ran = cli("join-token", "create")
+    assert "sudo make join CONTROL=https://10.0.0.1:8442" in ran.out.splitlines()
+    assert ran.out.splitlines()[-1] == "nbj_x"
+    fake.on("POST", "/v1/join-tokens", Canned({**made, "internal_url": "https://127.0.0.1:8442"}, 201))
+    ran = cli("join-token", "create")
+    assert "make join" not in ran.out
+    assert "set listen in its nubila.toml" in ran.out
+    assert ran.out.splitlines()[-1] == "nbj_x"

@@ -107,19 +107,22 @@ def join_token_create(
     name: Annotated[str | None, Parameter(help="Name of the node, if not its host name.")] = None,
     options: Send = Send(),
 ) -> int:
-    """Make a token with which one machine's agent may join; it is alone on the last line. Networks do not span machines yet."""
+    """Make a token with which one machine's agent may join; it is alone on the last line."""
     session = Session(options)
     body = values.given(ttl_s=ttl_s, roles=role, zone=zone, name=name)
     return flow.one(session.operator.create_join_token(body, options.how()), options, _join)
 
 
 def _join(answer: flow.Json) -> str:
-    until, where = (
-        line(answer.get("expires_at") or "it is used"),
-        line(answer.get("internal_url") or "the internal API"),
-    )
-    alone = "" if urlsplit(where).hostname not in LOOPBACK else " (which this machine alone reaches)"
-    return f"For one machine, at {where}{alone}, until {until}:\n{line(answer.get('token'))}"
+    """The token stays alone on the last line: a command line with it would be seen by all of that machine."""
+    until, where = line(answer.get("expires_at") or "it is used"), line(answer.get("internal_url") or "")
+    how = f"On one machine, until {until}, in a clone of this version; it asks for the token:\n\nsudo make join CONTROL={where}\n"
+    if urlsplit(where).hostname in LOOPBACK:
+        how = (
+            f"For one machine, until {until}. This control plane listens on loopback alone, where no other machine reaches "
+            "it: set listen in its nubila.toml first, then 'make down' and 'make up'.\n"
+        )
+    return f"{how}\n{line(answer.get('token'))}"
 
 
 history.of(app, "node", "nodes", plane="operator")
