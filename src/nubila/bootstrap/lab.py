@@ -41,20 +41,23 @@ HOSTS: tuple[Host, ...] = (
 )
 
 
-def machines(lab: str) -> dict[str, Machine]:
-    return {h.short: Machine(lab, h.short, NETWORK.network_address + h.number) for h in HOSTS}
+def machines(lab: str, network: IPv4Network = NETWORK) -> dict[str, Machine]:
+    return {h.short: Machine(lab, h.short, network.network_address + h.number) for h in HOSTS}
 
 
-def lab_up(lab: str, clone: Path) -> int:
+def lab_up(lab: str, clone: Path, network: IPv4Network) -> int:
     """Have all machines, each with its part of Nubila running; again at any time."""
-    there, progress = machines(lab), Progress()
-    overlapping = [f"{to} by {dev}" for to, dev in routes() if to.overlaps(NETWORK) and dev != f"{lab}0"]
+    there, progress = machines(lab, network), Progress()
+    overlapping = [f"{to} by {dev}" for to, dev in routes() if to.overlaps(network) and dev != f"{lab}0"]
     if overlapping:
-        raise LabFailure(f"{NETWORK} is the lab's, and this machine has routes into it: {', '.join(overlapping)}")
+        raise LabFailure(
+            f"{network} is the lab's, and this machine has routes into it: {', '.join(overlapping)}. Choose another by "
+            "'nubila lab up --network 10.80.0.0/24'."
+        )
     print(f"A lab '{lab}' on this machine:", flush=True)
-    progress.step("segment", lambda: lab_world.ensure_segment(lab, NETWORK))
+    progress.step("segment", lambda: lab_world.ensure_segment(lab, network))
     for m in there.values():
-        progress.step(f"machine {m.name} at {m.address}", lambda m=m: lab_world.ensure(m, NETWORK.prefixlen))  # type: ignore[misc]
+        progress.step(f"machine {m.name} at {m.address}", lambda m=m: lab_world.ensure(m, network.prefixlen))  # type: ignore[misc]
     control = _control(there[CONTROL], clone, progress)
     made = fabric.Fabric(control)
     try:

@@ -6,12 +6,14 @@ import argparse
 import os
 import subprocess
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from nubila.bootstrap import lab_faults, lab_world
-from nubila.bootstrap.lab import HOSTS, lab_down, lab_up, machines
+from nubila.bootstrap.lab import HOSTS, NETWORK, lab_down, lab_up, machines
 from nubila.bootstrap.lab_world import LabFailure, Machine
 
+PREFIX_MAX = 24  # addresses of machines are numbers below 200
 NAMES = [h.short for h in HOSTS]
 EXAMPLES = """examples:
   nubila lab up                        make it, or bring back what is missing ('make lab')
@@ -35,7 +37,7 @@ def lab(argv: list[str]) -> int:
     there = machines(a.lab)
     match a.word:
         case "up":
-            return lab_up(a.lab, clone)
+            return lab_up(a.lab, clone, a.network)
         case "down":
             return lab_down(a.lab, clone)
     for m in there.values():
@@ -60,6 +62,13 @@ def _act(a: argparse.Namespace, there: dict[str, Machine]) -> int:
     return 0
 
 
+def _network(text: str) -> IPv4Network:
+    network = IPv4Network(text)
+    if network.prefixlen > PREFIX_MAX:
+        raise ValueError(text)
+    return network
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nubila lab", description="Several machines on this one, for trying what only a fleet shows.",
@@ -68,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lab", default="lab", help="name of the lab; 'lab' if not said")
     parser.add_argument("--clone", default=".", help="the clone of Nubila; here, if not said")
     words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
-    words.add_parser("up", help="make the lab, or bring back what is missing")
+    up = words.add_parser("up", help="make the lab, or bring back what is missing")
+    up.add_argument("--network", type=_network, default=NETWORK, help=f"of the common segment; {NETWORK} if not said")
     words.add_parser("down", help="remove all of it")
     run = words.add_parser("run", help="run a command on a machine")
     cut = words.add_parser("cut", help="cut a machine's link to the others, or to some")
