@@ -230,11 +230,15 @@ def answered_udp(a: Tap, gateway: str, ports: tuple[int, ...]) -> set[int]:
     for at in range(0, len(ports), 200):
         for number in ports[at : at + 200]:
             a.send(ether(A.mac, gateway, IP4, f.udp4(A4, GATEWAY4, 5002, number, question)))
-        a.send(ether(A.mac, gateway, IP4, f.ping4(A4, GATEWAY4, b"so far")))
-        for x in a.receive(lambda x: b"so far" in x):
-            if x[12:14] == b"\x08\x00" and x[26:30] == f.ip(GATEWAY4) and x[23] in (17, 1) and b"so far" not in x:
+        a.send(ether(A.mac, gateway, IP4, f.udp4(A4, GATEWAY4, 5003, 53, question)))  # what comes then was asked before
+        for x in a.receive(lambda x: _is_answer(x) and struct.unpack_from(">H", x, 36)[0] == 5003):
+            if _is_answer(x) and struct.unpack_from(">H", x, 36)[0] != 5003:
                 found.add(struct.unpack_from(">H", x, 34)[0] if x[23] == 17 else 0)
     return found
+
+
+def _is_answer(x: bytes) -> bool:
+    return x[12:14] == b"\x08\x00" and x[26:30] == f.ip(GATEWAY4) and x[23] in (17, 1)
 
 
 @contextlib.contextmanager
