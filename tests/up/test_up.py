@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nubila.bootstrap import children, contexts, destroy, main, processes, runtime, show, supervisor, up
+from nubila.bootstrap import children, contexts, destroy, main, processes, runtime, services, show, supervisor
 from nubila.bootstrap.install import Install
 from nubila.bootstrap.journal import Journal
 from nubila.bootstrap.owner import Owner
@@ -123,9 +123,8 @@ def test_what_a_killed_supervisor_left_answers_for_nobody(tmp_path: Path, monkey
             seen.append((orphan.poll() is None, stale.exists()))
 
     try:
-        monkeypatch.setattr(up.subprocess, "Popen", Started)
-        monkeypatch.setattr(up, "_wait_ready", lambda install: None)
-        assert up._services(here) == "started"
+        monkeypatch.setattr(services.subprocess, "Popen", Started)
+        assert services.ensure(here, dict) == "started"
         assert seen == [(False, False)]
     finally:
         orphan.kill()

@@ -19,7 +19,7 @@ from nubila.drivers.hypervisor.libvirt_xml import PARSER
 from nubila.drivers.places import require_searchable
 
 ENDED = "ended"  # how the container ended, in its place
-_END_KNOWN_WITHIN_S = 2.0
+_END_KNOWN_WITHIN_S = 5.0
 _SYSTEMD = {"stop": signal.SIGRTMIN + 4, "reboot": signal.SIGRTMIN + 5}
 
 
