@@ -16,8 +16,6 @@ from nubila.config import Settings
 
 
 def ensure(settings: Settings, journal: Journal) -> str:
-    if "control" not in settings.parts:
-        return ""
     added = []
     for name in (settings.control_user, settings.pg_user):
         if _exists(name):
