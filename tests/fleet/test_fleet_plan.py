@@ -61,8 +61,9 @@ class Judge:
         connecting = asyncpg.connect(host=str(cloud.server.top), user="nubila", database="nubila")
         self._connection = self._loop.run_until_complete(connecting)
         names = self.sql("select tablename as name from pg_tables where schemaname = 'public'")
+        # Whoever writes a row leaves the number of the transaction in it, and whoever removes one leaves one less.
         self._digest = " union all ".join(
-            f"select '{n}' as name, coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as hash from \"{n}\" t"
+            f"select '{n}' as name, count(*) || ' ' || coalesce(max(xmin::text::bigint), 0) as hash from \"{n}\""
             for n in sorted(r["name"] for r in names if r["name"] not in BUSY)
         )
 
