@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.world import World
 
 from nubila import errors
 from nubila.store import connections, database
 from nubila.store.database import Database
 
 PID = "select pg_backend_pid()"
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 @pytest.fixture
@@ -97,3 +99,48 @@ async def test_after_closing_none_is_left(two: Database, postgres_socket: str, d
     left = await other.value("select count(*) from pg_stat_activity where pid = any($1)", list(pids))
     await other.close()
     assert left == 0
+
+
+async def test_reads_are_answered_while_commits_wait_for_a_row(world: World) -> None:
+    """Whoever holds a project's quota holds up its commits, each with a connection; half of them stay for all else."""
+    mine = world.database.connections.size
+    other = await Database.open(host=world.socket, database=world.name, size=1)
+    try:
+        async with other.connection() as holder, holder.transaction():
+            await holder.execute("select from quota for update")
+            creates = [asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(3 * mine)]
+            async with asyncio.timeout(5):
+                while await world.database.value(WAITING) < mine // 2:
+                    await asyncio.sleep(0.01)
+                for _ in range(20):
+                    assert await world.database.value(WAITING) == mine // 2
+        async with asyncio.timeout(20):
+            await asyncio.gather(*creates)
+    finally:
+        await other.close()
+
+
+async def test_who_gets_no_turn_to_commit_is_told_so_and_takes_none_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await Database.open(host=world.socket, database=world.name, size=1)
+    try:
+        async with other.connection() as holder, holder.transaction():
+            await holder.execute("select from quota for update")
+            first = [
+                asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(world.database.connections.size // 2)
+            ]
+            async with asyncio.timeout(5):
+                while await world.database.value(WAITING) < len(first):
+                    await asyncio.sleep(0.01)
+            monkeypatch.setattr(database, "WAIT_S", 0.05)
+            with pytest.raises(errors.Busy):
+                await world.create_vm("late")
+            monkeypatch.undo()
+            given_up = asyncio.ensure_future(world.create_vm("gone"))
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+        await asyncio.gather(*first)
+        await asyncio.gather(*(world.create_vm(f"w{i}") for i in range(2 * len(first))))
+    finally:
+        await other.close()

@@ -35,7 +35,7 @@ class Held:
 
 class Connections:
     def __init__(self, pool: asyncpg.Pool, size: int):
-        self._pool, self._size = pool, size
+        self._pool, self.size = pool, size
         self._idle: list[Held] = []
         self._waiting: deque[asyncio.Future[Held | None]] = deque()
         self._out = 0  # of the pool: idle here, in use, or being opened
@@ -50,7 +50,7 @@ class Connections:
                 if held.sound():
                     return held
                 self._drop(held)
-            elif self._out < self._size:
+            elif self._out < self.size:
                 return await self._open(timeout_s)
             else:
                 given = await self._wait(timeout_s)

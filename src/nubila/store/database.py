@@ -23,7 +23,7 @@ from nubila.store.ddl import COMMIT, STALE, TRANSITION
 Record = Mapping[str, Any]
 
 COMMIT_LIMIT_S = 20.0
-WAIT_S = 10.0  # for a connection that nobody uses
+WAIT_S = 10.0  # for a connection that nobody uses, or a turn to commit
 SETTINGS = {
     "application_name": "nubila",
     "jit": "off",
@@ -72,6 +72,9 @@ class Retry(errors.Transient):
 class Database:
     def __init__(self, connections: Connections):
         self.connections = connections
+        # Commits of a project wait for each other's rows; those that wait here instead leave the other half to reads, and
+        # PostgreSQL fewer processes to switch between.
+        self._turns = asyncio.Semaphore(max(1, connections.size // 2))
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
@@ -132,10 +135,21 @@ class Database:
         """
         if draft.is_empty():
             return None
-        encoded = await asyncio.shield(asyncio.ensure_future(self._commit(draft.encoded())))
+        written = draft.encoded()
+        await self._turn()
+        sent = asyncio.ensure_future(self._commit(written))
+        sent.add_done_callback(lambda _: self._turns.release())  # not before, whoever is still interested
+        encoded = await asyncio.shield(sent)
         answer: dict[str, str] = msgspec.json.decode(encoded)
         draft.woken = [k for k in answer if k != "now"]
         return msgspec.convert(answer["now"], datetime)
+
+    async def _turn(self) -> None:
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._turns.acquire()
+        except TimeoutError as e:
+            raise errors.Busy("The database did not answer in time.", inside="no turn to commit") from e
 
     async def _commit(self, encoded: str) -> str:
         for attempt in (1, 2):
