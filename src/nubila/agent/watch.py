@@ -13,10 +13,13 @@ from nubila.agent.hands import Hands
 from nubila.agent.lanes import Lane, Lanes
 from nubila.drivers import Scan
 from nubila.drivers.hypervisor.base import Shaped
-from nubila.protocol import Drift
+from nubila.protocol import Drift, Vm
 
 # driver -> the kind of what it calls foreign
 FOREIGN: dict[str, str] = {"hypervisor": "domain", "network": "link", "storage": "file"}
+
+# what differences were found, and what that rests on: the wish, what is there, where its disks are
+_Compared = tuple[tuple[Vm, Shaped, tuple[str | None, ...]], list[Drift]]
 
 
 class Watch:
@@ -24,10 +27,12 @@ class Watch:
         self.ledger = drift.Ledger()
         self._lanes, self._hands = lanes, hands
         self._shapes: dict[str, list[Drift]] = {}  # vm -> what was seen when nobody worked on it
+        self._compared: dict[str, _Compared] = {}
 
     def on_shapes(self, seen: Iterable[Shaped], begun_s: float) -> None:
         shapes = {(s.vm_id, s.epoch): s for s in seen}
         told: dict[str, list[Drift]] = {}
+        before, self._compared = self._compared, {}
         for vm_id, lane in self._lanes.lanes.items():
             if lane.wanted.gone:
                 continue
@@ -37,12 +42,25 @@ class Watch:
             told[vm_id] = drift.missing(vm_id, _lost(lane))
             found = shapes.get((vm_id, lane.wanted.epoch))
             if found is not None:
-                wished = self._hands.shape(lane.wanted, lane.facts)
-                going = {n.mac.lower() for n in lane.wanted.unwired}
-                lines = drift.compare(vm_id, wished, found)
-                told[vm_id] += [d for d in lines if not _left(lane, found, d) and d.observed not in going]
+                told[vm_id] += self._differences(vm_id, lane, found, before.get(vm_id))
         self._shapes = told
         self.ledger.look("shapes", [d for drifts in told.values() for d in drifts])
+
+    def _differences(self, vm_id: str, lane: Lane, found: Shaped, before: _Compared | None) -> list[Drift]:
+        """Of most vms neither the wish nor what is there has changed since the last look."""
+        wanted, volumes = lane.wanted, lane.facts.volumes
+        rests_on = wanted, found, tuple(volumes.get(d.volume_id) for d in (*wanted.disks, *wanted.leaving))
+        same = before is not None and before[0][0] is wanted and before[0][1:] == rests_on[1:]
+        lines = (
+            before[1]
+            if before is not None and same
+            else drift.compare(vm_id, self._hands.shape(wanted, lane.facts), found)
+        )
+        self._compared[vm_id] = rests_on, lines
+        if not lines:
+            return lines
+        going = {n.mac.lower() for n in wanted.unwired}
+        return [d for d in lines if not _left(lane, found, d) and d.observed not in going]
 
     def on_foreign(self, driver: str, names: Iterable[str]) -> None:
         self.ledger.look(driver, drift.foreign(FOREIGN[driver], names), at_once=driver == "storage")
