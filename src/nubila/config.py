@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     user_port: Port = 8440
     operator_port: Port = 8441
     internal_port: Port = 8442
-    pool_size: int = 8  # database connections of one process
+    pool_size: int = 16  # database connections of one process
     long_poll_s: float = 25.0
     drivers: str = "real"  # 'fake': the agent runs the scriptable fakes
     agent_workers: int = 8  # libvirt calls in parallel

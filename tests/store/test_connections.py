@@ -102,7 +102,7 @@ async def test_after_closing_none_is_left(two: Database, postgres_socket: str, d
 
 
 async def test_reads_are_answered_while_commits_wait_for_a_row(world: World) -> None:
-    """Whoever holds a project's quota holds up its commits, each with a connection; half of them stay for all else."""
+    """Whoever holds a project's quota holds up its commits, each with a connection; some of them stay for all else."""
     mine = world.database.connections.size
     other = await Database.open(host=world.socket, database=world.name, size=1)
     try:
@@ -110,10 +110,10 @@ async def test_reads_are_answered_while_commits_wait_for_a_row(world: World) -> 
             await holder.execute("select from quota for update")
             creates = [asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(3 * mine)]
             async with asyncio.timeout(5):
-                while await world.database.value(WAITING) < mine // 2:
+                while await world.database.value(WAITING) < world.database.commits_at_once:
                     await asyncio.sleep(0.01)
                 for _ in range(20):
-                    assert await world.database.value(WAITING) == mine // 2
+                    assert await world.database.value(WAITING) == world.database.commits_at_once
         async with asyncio.timeout(20):
             await asyncio.gather(*creates)
     finally:
@@ -127,9 +127,7 @@ async def test_who_gets_no_turn_to_commit_is_told_so_and_takes_none_away(
     try:
         async with other.connection() as holder, holder.transaction():
             await holder.execute("select from quota for update")
-            first = [
-                asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(world.database.connections.size // 2)
-            ]
+            first = [asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(world.database.commits_at_once)]
             async with asyncio.timeout(5):
                 while await world.database.value(WAITING) < len(first):
                     await asyncio.sleep(0.01)

@@ -72,9 +72,9 @@ class Retry(errors.Transient):
 class Database:
     def __init__(self, connections: Connections):
         self.connections = connections
-        # Commits of a project wait for each other's rows; those that wait here instead leave the other half to reads, and
-        # PostgreSQL fewer processes to switch between.
-        self._turns = asyncio.Semaphore(max(1, connections.size // 2))
+        # Commits of a project wait for each other's rows; a quarter of the connections is left to all else.
+        self.commits_at_once = max(1, connections.size - max(1, connections.size // 4))
+        self._turns = asyncio.Semaphore(self.commits_at_once)
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
