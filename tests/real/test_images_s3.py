@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.real, pytest.mark.long]
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, S3Store]]:
     key = tmp_path_factory.mktemp("key") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    with gateway() as bucket, installation("nbtest", "real", 1, image(), "qcow2", settings(bucket)) as made:
+    with gateway() as bucket, installation("nbs3", "real", 1, image(), "qcow2", settings(bucket)) as made:
         public = key.with_suffix(".pub").read_text()
         made.call(0, "POST", "/v1/keypairs", {"name": "test", "public_key": public}, made.tokens["user"])
         keys = json.loads(Path(bucket.credentials_file).read_text())
