@@ -50,12 +50,10 @@ class Watch:
         """Of most vms neither the wish nor what is there has changed since the last look."""
         wanted, volumes = lane.wanted, lane.facts.volumes
         rests_on = wanted, found, tuple(volumes.get(d.volume_id) for d in (*wanted.disks, *wanted.leaving))
-        same = before is not None and before[0][0] is wanted and before[0][1:] == rests_on[1:]
-        lines = (
-            before[1]
-            if before is not None and same
-            else drift.compare(vm_id, self._hands.shape(wanted, lane.facts), found)
-        )
+        if before is not None and before[0][0] is wanted and before[0][1:] == rests_on[1:]:
+            lines = before[1]
+        else:
+            lines = drift.compare(vm_id, self._hands.shape(wanted, lane.facts), found)
         self._compared[vm_id] = rests_on, lines
         if not lines:
             return lines
