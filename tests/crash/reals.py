@@ -136,11 +136,14 @@ class RealHost(Host):
         live = etree.fromstring(domain.XMLDesc())
         defined = etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         sources = [s for d in live.iterfind("devices/disk[@device='disk']/source") if (s := d.get("file"))]
-        console = self.directory / "libvirt/log/console" / f"{vm_id}.log"
+        try:
+            said = (self.directory / "libvirt/log/console" / f"{vm_id}.log").read_bytes()
+        except FileNotFoundError:  # not yet, or the agent is just removing it all
+            said = b""
         return {
             "running": bool(running),
             "paused": state == libvirt.VIR_DOMAIN_PAUSED,
-            "boots": console.read_bytes().count(BOOTED) if console.exists() else 0,
+            "boots": said.count(BOOTED),
             "disks": {Path(s).stem: {} for s in sources} if running else {},
             "defined": {"cores": defined.findtext("vcpu"), "title": defined.findtext("title")},
         }
