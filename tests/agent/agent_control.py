@@ -90,6 +90,8 @@ class Control:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.vms: dict[str, protocol.Vm] = {}
+        self.volumes: dict[str, protocol.Volume] = {}  # those that have a wish of their own
+        self.volume_reports: dict[str, list[protocol.VolumeReport]] = {}
         self.revision_of: dict[str, int] = {}
         self.revision = 1
         self.session = 0
@@ -117,6 +119,13 @@ class Control:
             if self.notify:
                 self.changed.notify_all()
 
+    def wish_volume(self, volume: protocol.Volume) -> None:
+        with self.changed:
+            self.revision += 1
+            self.volumes[volume.volume_id] = volume
+            self.revision_of[volume.volume_id] = self.revision
+            self.changed.notify_all()
+
     def change(self, vm_id: str, **changes: Any) -> protocol.Vm:
         was = self.vms[vm_id]
         now = msgspec.structs.replace(was, generation=was.generation + 1, **changes)
@@ -137,6 +146,7 @@ class Control:
     def wanted(self, since: int) -> protocol.Wanted:
         full = since <= 0 or since > self.revision
         vms = tuple(v for k, v in self.vms.items() if full or self.revision_of[k] > since)
+        volumes = tuple(v for k, v in self.volumes.items() if full or self.revision_of[k] > since)
         questions, self.questions = tuple(self.questions), []
         return protocol.Wanted(
             region=REGION,
@@ -145,6 +155,7 @@ class Control:
             session=self.session,
             revision=self.revision,
             vms=vms,
+            volumes=volumes,
             questions=questions,
             full=full,
         )
@@ -228,6 +239,8 @@ class ControlWire:
                 return _problem(409, "wrong-session")
             c.posts.append(said)
             refused = []
+            for told in said.volumes:
+                self.control.volume_reports.setdefault(told.volume_id, []).append(told)
             for report in said.vms:
                 wish = c.vms.get(report.vm_id)
                 if wish is not None and (report.epoch, report.generation) < (wish.epoch, wish.generation):
@@ -241,7 +254,9 @@ class ControlWire:
             if c.lose_replies > 0:
                 c.lose_replies -= 1
                 raise ConnectionFailed("https://control", "the reply was lost")
-            return _ok(protocol.Reported(taken=len(said.vms) - len(refused), refused=tuple(refused)))
+            return _ok(
+                protocol.Reported(taken=len(said.vms) + len(said.volumes) - len(refused), refused=tuple(refused))
+            )
 
 
 class _Stream:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 from agent_control import Control, vm
 from agent_machine import Machine, on, until
 
+from nubila import protocol
 from nubila.drivers.hypervisor.base import Domain
 from nubila.drivers.hypervisor.fake import FakeHypervisor
 
@@ -233,6 +236,42 @@ async def test_a_lost_volume_is_not_made_anew(machine: Machine, control: Control
     machine.domains.crash(wish.vm_id)
     await until(lambda: "is missing on this node" in (control.reports[wish.vm_id].reason or ""))
     assert wish.disks[0].volume_id not in machine.disks.volumes
+
+
+def of_its_own(wish: protocol.Vm, **change: Any) -> protocol.Volume:
+    """A wish for the vm's disk itself, of which the control plane knows that it was made."""
+    disk = msgspec.structs.replace(wish.disks[0], made=True, **change)
+    return protocol.Volume(
+        volume_id=disk.volume_id, project_id=wish.project_id, generation=1, epoch=1, disk=disk, vm_id=wish.vm_id
+    )
+
+
+async def test_a_disk_that_its_vm_made_is_not_taken_for_lost(machine: Machine, control: Control) -> None:
+    """Nobody has looked at the disks since it was made; by the clock it would be a minute until somebody does."""
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    volume = of_its_own(wish)
+    control.wish_volume(volume)
+    told = await until(lambda: control.volume_reports.get(volume.volume_id))
+    assert [(r.ready, r.failing) for r in told] == [(True, False)] * len(told)
+
+
+async def test_a_disk_that_its_vm_made_and_that_is_lost_is_told_so_and_not_made_anew(
+    machine: Machine, control: Control
+) -> None:
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    volume = of_its_own(wish)
+    machine.disks.volumes.drop(volume.volume_id)
+    for n in (1, 2):
+        control.wish_volume(msgspec.structs.replace(volume, generation=n))
+        told = await until(lambda: control.volume_reports.get(volume.volume_id))
+        assert [(r.ready, r.failing) for r in told] == [(False, True)] * len(told)
+        assert "is missing on this node" in (told[-1].reason or "")
+        assert volume.volume_id not in machine.disks.volumes
+        control.volume_reports.clear()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from nubila.drivers.storage import qcow2
 from tests.fleet.caller import Caller
 from tests.fleet.installation import Installation, until
 from tests.fleet.tenant import Tenant, refused
-from tests.fleet.test_fleet_volumes import done, volume
+from tests.fleet.test_fleet_volumes import done, uuid, volume
 
 BYTES = b"nothing was written"  # what the fake says of a disk in which nobody wrote
 
@@ -67,6 +67,13 @@ def test_an_image_of_a_vm_is_of_its_boot_disk_while_it_runs_and_the_plan_says_so
     boot = next(v["id"] for v in owner.list("/v1/volumes") if v["vm_id"] == vm["id"])
     done(owner.post(f"/v1/plans/{plan['id']}/apply?wait=20"), 201)
     assert owner.get("/v1/images/i").ok()["spec"]["volume_id"] == boot
+    # made by its vm's lane a moment ago, it is nobody's loss that its own lane has not seen it yet
+    past = cloud.sql(
+        "select content->>'state' as state from change where kind = 'volume' and object_id = $1 order by xid, seq",
+        uuid(boot),
+    )
+    assert past[0]["state"] == "pending"
+    assert {r["state"] for r in past} == {"pending", "ready"}
     done(owner.post("/v1/vms/v/stop?wait=20", {"mode": "hard"}))
     plan = owner.post("/v1/images?plan=1", {**body, "name": "j"}).ok()
     assert "nothing writes them" in json.dumps(plan)

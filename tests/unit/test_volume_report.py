@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from nubila.intent import volume_report
@@ -54,3 +55,24 @@ def test_done_is_said_when_the_next_wish_is_taken(job: bool) -> None:
     found = ended(settled=True, job=job)
     assert found[found["op"]] == "done"
     assert found.get(found["held"]) == ("revoked" if job else None)
+
+
+def test_what_was_ready_once_is_known_to_have_been_made_whatever_is_told_later() -> None:
+    """It is what keeps a node that lost it from making it anew."""
+    spec = volume.Spec(size_gib=2)
+    row = {
+        "id": str(uuid4()), "version": 5, "generation": 1, "observed_generation": 1, "state": "ready", "node_id": str(uuid4()),
+        "spec": builtins(spec), "status": None,
+    }  # fmt: skip
+    view: dict[str, Any] = {"operations": [], "attachments": [], "snapshots": [], "allocations": []}
+    told = []
+    for ready, failing in ((False, False), (True, False), (False, True), (False, False)):
+        report = VolumeReport(
+            volume_id=text("volume", uuid4()), epoch=1, generation=1, ready=ready, failing=failing, size_gib=2
+        )
+        draft = Draft(actor="node:1", request="r", reason="report")
+        volume_report.apply(report, {**view, "volume": row}, draft, NOW)
+        row = {**row, **draft.update["volume"][0]} if draft.update else row
+        status = msgspec.convert(row["status"], volume.Status)
+        told.append((status.ready, status.made))
+    assert told == [(False, False), (True, True), (False, True), (False, True)]

@@ -92,7 +92,7 @@ class Agent:
         by_volume = VolumeHands(drivers.hypervisor, drivers.storage, self.disks, uid_of)
         self.volumes = VolumeLanes(
             loop, self.wishes, by_volume, self.images, self.pool, lanes.right, self.facts.images, self._changed,
-            self._volume_learnt,
+            self._volume_learnt, lambda: self.observer.soon("storage"),
         )  # fmt: skip
         self.exports = Exports(loop, drivers.hypervisor, drivers.storage, self.disks, self.link, uid_of, self._changed)
         self.disks.obstacle = self.volumes.obstacle

@@ -68,6 +68,10 @@ class Observer:
         if self._thread.ident is not None:
             self._thread.join(2.0)
 
+    def soon(self, kind: str) -> None:
+        """Look at the next opportunity; whoever asks while a look begins asks again when that is over."""
+        self.last_s[kind] = 0.0
+
     def hangs(self, now_s: float) -> bool:
         since_s = self.looking_since_s
         return since_s is not None and now_s - since_s > HUNG_S

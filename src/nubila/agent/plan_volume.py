@@ -59,20 +59,27 @@ class Remove(Step, frozen=True):
     pass
 
 
+class Look(Step, frozen=True):
+    """It was made, perhaps by its vm's lane, and nobody has looked since whether it is here."""
+
+
 class Blocked(Step, frozen=True):
     """What is wished cannot be done, and repeating does not help."""
 
     reason: str
 
 
-def plan(wanted: Volume, found: Found | None, record: Record, images: set[str], *, fresh: bool) -> Step | None:
-    """The next step; None when the volume is as wished, or may not be touched now."""
+def plan(
+    wanted: Volume, found: Found | None, record: Record, images: set[str], *, fresh: bool, looked: bool = True
+) -> Step | None:
+    """The next step; None when the volume is as wished, or may not be touched now. `looked`: a look that began after the
+    volume became this lane's business is over."""
     if not fresh:
         return None
     if wanted.gone:
         return None if record.gone else Remove()
     if found is None:
-        return _make(wanted, record, images)
+        return _make(wanted, record, images, looked)
     if record.rollbacks < wanted.rollbacks and wanted.rollback_to is not None:
         return RollBack(wanted.rollback_to, wanted.rollbacks)
     if found.size_gib < wanted.disk.size_gib:
@@ -90,8 +97,10 @@ def plan(wanted: Volume, found: Found | None, record: Record, images: set[str], 
     return None
 
 
-def _make(wanted: Volume, record: Record, images: set[str]) -> Step:
+def _make(wanted: Volume, record: Record, images: set[str], looked: bool) -> Step:
     disk = wanted.disk
+    if (record.made or disk.made) and not looked:
+        return Look()
     if record.made or disk.made:
         return Blocked(
             f"{wanted.volume_id} was here and is missing on this node; it is not made anew, so that no loss is hidden"

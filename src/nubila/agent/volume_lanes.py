@@ -31,10 +31,13 @@ SHOWN_AFTER_S = 0.1
 
 
 class Lane:
-    __slots__ = ("again", "begun_s", "blocked", "confirmed", "failures", "image", "step", "timer", "trouble", "wanted")
+    __slots__ = (
+        "again", "begun_s", "blocked", "confirmed", "failures", "image", "since_s", "step", "timer", "trouble", "wanted",
+    )  # fmt: skip
 
     def __init__(self, wanted: Volume):
         self.wanted = wanted
+        self.since_s = time.monotonic()
         self.confirmed = False  # by an answer of this session
         self.step: p.Step | None = None  # under way
         self.begun_s = 0.0
@@ -58,13 +61,16 @@ class VolumeLanes:
         here: set[str],
         changed: Callable[[str], None],
         learnt: Callable[[str, Found | None], None],
+        look: Callable[[], None],
     ):
-        """`here`: the images of the node. `learnt` is told what a step made of a volume."""
+        """`here`: the images of the node. `learnt` is told what a step made of a volume. `look`: see soon which volumes are
+        here."""
         self._loop, self._wishes, self._hands, self._images, self._pool = loop, wishes, hands, images, pool
-        self._right, self._here, self._changed, self._learnt = right, here, changed, learnt
+        self._right, self._here, self._changed, self._learnt, self._look = right, here, changed, learnt, look
         self.lanes: dict[str, Lane] = {}
         self.found: dict[str, Found] = {}  # of the whole node, as last observed or made
         self.seen = False
+        self.looked_s = float("-inf")  # when the newest look that is over began
 
     # --- what the core tells
 
@@ -97,8 +103,10 @@ class VolumeLanes:
         before, self.found = self.found, {k: v for k, v in found.items() if k not in busy}
         self.found |= {k: v for k, v in before.items() if k in busy}
         first, self.seen = not self.seen, True
+        asked, self.looked_s = self.looked_s, begun_s
         for volume_id, lane in list(self.lanes.items()):
-            if first or before.get(volume_id) != self.found.get(volume_id):
+            waited = self.found.get(volume_id) is None and lane.since_s > asked
+            if first or waited or before.get(volume_id) != self.found.get(volume_id):
                 self._changed(volume_id)
                 self.kick(lane)
 
@@ -140,13 +148,15 @@ class VolumeLanes:
             return None
         wanted, found = lane.wanted, self.found.get(volume_id)
         record = self._wishes.volumes[volume_id].record
+        left = p.plan(wanted, found, record, self._here, fresh=True, looked=self._looked(lane))
+        if isinstance(left, p.Look):
+            return None  # nothing is known that could be told
         trouble = lane.trouble or lane.blocked
         doing, progress = None, None
         if lane.image is not None:
             doing, progress = p.DOING[p.FetchImage], self._images.progress(lane.image)
         elif lane.step is not None and time.monotonic() - lane.begun_s >= SHOWN_AFTER_S:
             doing = p.DOING[type(lane.step)]
-        left = p.plan(wanted, found, record, self._here, fresh=True)
         return VolumeReport(
             volume_id=volume_id,
             epoch=wanted.epoch,
@@ -175,14 +185,19 @@ class VolumeLanes:
             return
         fresh = lane.confirmed and self._right.fresh(time.monotonic())
         found = self.found.get(wanted.volume_id)
-        step = p.plan(wanted, found, entry.record, self._here, fresh=fresh)
+        step = p.plan(wanted, found, entry.record, self._here, fresh=fresh, looked=self._looked(lane))
         blocked, lane.blocked = lane.blocked, step.reason if isinstance(step, p.Blocked) else None
         if blocked != lane.blocked:
             self._changed(wanted.volume_id)
-        if isinstance(step, p.FetchImage):
+        if isinstance(step, p.Look):
+            self._look()
+        elif isinstance(step, p.FetchImage):
             self._fetch(lane, step)
         elif step is not None and not isinstance(step, p.Blocked):
             self._submit(lane, step)
+
+    def _looked(self, lane: Lane) -> bool:
+        return self.looked_s >= lane.since_s
 
     def _fetch(self, lane: Lane, step: p.FetchImage) -> None:
         lane.image = step.sha256

@@ -40,6 +40,7 @@ def apply(report: VolumeReport, view: View, draft: Draft, now: datetime) -> bool
     status = msgspec.structs.replace(
         before or volume.Status(),
         ready=report.ready,
+        made=report.ready or (before is not None and (before.made or before.ready)),
         gone=report.gone and spec.gone,
         reason=report.reason,
         failing=report.failing,
@@ -98,6 +99,7 @@ def disk(report: DiskReport, row: Row, operations: list[Row], draft: Draft, now:
         status = msgspec.structs.replace(
             status,
             ready=True,
+            made=True,
             held_epoch=max(before.held_epoch, report.epoch),
             applied=max(before.applied, min(report.generation, row["generation"])),
             cache=report.cache,

@@ -115,6 +115,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
+    made: bool = False  # it was ready once: a node that has it no more has lost it, and does not make it anew
     gone: bool = False
     reason: str | None = None
     failing: bool = False

@@ -47,7 +47,7 @@ POSITION = _POSITION + _OF_NODE
 _VMS = """
 select v.id, v.name, v.epoch, v.generation, v.project_id, v.spec, v.user_data_secret,
   (select coalesce(json_agg(json_build_object('id', d.id, 'spec', d.spec, 'attachment', a.id, 'epoch', a.epoch, 'index', a.index,
-            'generation', d.generation, 'made', coalesce((d.status->>'ready')::boolean, false), 'leaving', a.state = 'revoking') order by a.index), '[]')
+            'generation', d.generation, 'made', coalesce((d.status->>'made')::boolean, (d.status->>'ready')::boolean, false), 'leaving', a.state = 'revoking') order by a.index), '[]')
      from attachment a join volume d on d.id = a.volume_id
     where a.vm_id = v.id and (a.state in ('active', 'revoking')) is true) as disks,
   (select coalesce(json_agg(json_build_object('id', p.id, 'epoch', p.epoch, 'mac', p.mac, 'spec', p.spec, 'network', n.id,
@@ -66,7 +66,7 @@ where w.node_id = $1 and w.revision > told.since
 """
 
 _VOLUMES = """
-select d.id, d.project_id, d.generation, d.spec, coalesce((d.status->>'ready')::boolean, false) as made,
+select d.id, d.project_id, d.generation, d.spec, coalesce((d.status->>'made')::boolean, (d.status->>'ready')::boolean, false) as made,
   (select json_build_object('id', a.id, 'epoch', a.epoch, 'index', a.index, 'vm_id', a.vm_id, 'state', a.state) from attachment a
     where a.volume_id = d.id order by a.epoch desc limit 1) as attachment,
   (select json_agg(json_build_object('id', s.id, 'gone', s.spec->'gone') order by s.id) from snapshot s
