@@ -141,11 +141,19 @@ class World:
 
         return attempt
 
-    async def create_vm(self, name: str, *, plan: bool = False, key: str | None = None, **body: Any) -> Done | Planned:
+    async def create_vm(
+        self,
+        name: str,
+        *,
+        plan: bool = False,
+        key: str | None = None,
+        actor: str = "user:test",
+        request: str = "req-test",
+        **body: Any,
+    ) -> Done | Planned:
         wanted = VmCreate(name=name, **{"flavor": "tiny", "image": "mini", **body})
-        return await self.carrier.carry(
-            self.caller("vm.create", plan=plan, idempotency_key=key, fingerprint=name), self.creating(wanted)
-        )
+        who = {"actor": actor, "request": request, "idempotency_key": key, "fingerprint": name}
+        return await self.carrier.carry(self.caller("vm.create", plan=plan, **who), self.creating(wanted))
 
     async def vm(self, name: str) -> dict[str, Any]:
         view = await self.vms.one_view(self.project_id, None, name)

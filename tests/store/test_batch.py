@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -123,3 +124,25 @@ async def test_a_row_that_a_draft_changes_twice_is_written_once(world: World) ->
     assert after is not None
     assert (after["name"], after["labels"], after["version"]) == ("b", {"x": "y"}, row["version"] + 1)
     assert await world.database.value("select count(*) from change where request = 'r'") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "made"),
+    [
+        ({"ready": False, "made": True}, True),  # lost: not to be made anew
+        ({"ready": True}, True),  # of the version before
+        ({"ready": False, "made": False}, False),
+        (None, False),
+    ],
+)
+async def test_a_node_is_told_whether_a_disk_was_made_before(world: World, status: Any, made: bool) -> None:
+    await world.create_vm("v")
+    volume_id = await world.database.value("update volume set status = $1 returning id", json.dumps(status))
+    await world.database.execute(
+        "insert into wanted (node_id, vm_id, kind, revision) select node_id, $1, 'volume', revision from node_revision",
+        volume_id,
+    )
+    row = await world.database.row(node.NEWS, world.node_ids[0], 0)
+    assert row is not None
+    (vm,), (volume,) = (json.loads(row[k]) for k in ("vms", "volumes"))
+    assert (vm["disks"][0]["made"], volume["made"]) == (made, made)

@@ -108,7 +108,7 @@ async def test_reads_are_answered_while_commits_wait_for_a_row(world: World) -> 
     try:
         async with other.connection() as holder, holder.transaction():
             await holder.execute("select from quota for update")
-            creates = [asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(3 * mine)]
+            creates = [asyncio.ensure_future(world.create_vm(f"v{i}", actor=f"user:{i}")) for i in range(3 * mine)]
             async with asyncio.timeout(5):
                 while await world.database.value(WAITING) < world.database.commits_at_once:
                     await asyncio.sleep(0.01)
@@ -127,7 +127,10 @@ async def test_who_gets_no_turn_to_commit_is_told_so_and_takes_none_away(
     try:
         async with other.connection() as holder, holder.transaction():
             await holder.execute("select from quota for update")
-            first = [asyncio.ensure_future(world.create_vm(f"v{i}")) for i in range(world.database.commits_at_once)]
+            first = [
+                asyncio.ensure_future(world.create_vm(f"v{i}", actor=f"user:{i}"))
+                for i in range(world.database.commits_at_once)
+            ]
             async with asyncio.timeout(5):
                 while await world.database.value(WAITING) < len(first):
                     await asyncio.sleep(0.01)

@@ -42,6 +42,7 @@ class Draft(msgspec.Struct, kw_only=True):
     groups: dict[str, list[UUID]] = msgspec.field(default_factory=dict)
     quota: list[Row] = msgspec.field(default_factory=list)
     ranges: list[Row] = msgspec.field(default_factory=list)
+    requests: dict[str, str] = msgspec.field(default_factory=dict)  # by object, where a commit writes several drafts
     woken: list[str] = msgspec.field(default_factory=list)  # nodes, filled by the commit
 
     def rests_on(self, kind: str, row: Row, *, compare: bool = True) -> None:

@@ -17,13 +17,14 @@ import msgspec
 
 from nubila import errors
 from nubila.model.draft import Draft
+from nubila.store import together
 from nubila.store.connections import USES_MAX, Connections, Held
 from nubila.store.ddl import COMMIT, STALE, TRANSITION
 
 Record = Mapping[str, Any]
 
 COMMIT_LIMIT_S = 20.0
-WAIT_S = 10.0  # for a connection that nobody uses, or a turn to commit
+WAIT_S = together.WAIT_S  # for a connection that nobody uses, or a turn to commit
 SETTINGS = {
     "application_name": "nubila",
     "jit": "off",
@@ -75,6 +76,7 @@ class Database:
         # Commits of a project wait for each other's rows; a quarter of the connections is left to all else.
         self.commits_at_once = max(1, connections.size - max(1, connections.size // 4))
         self._turns = asyncio.Semaphore(self.commits_at_once)
+        self._together = together.Together(self._write)
 
     @classmethod
     async def open(cls, *, host: str, database: str = "nubila", user: str = "nubila", size: int = 8) -> Database:
@@ -135,14 +137,17 @@ class Database:
         """
         if draft.is_empty():
             return None
-        written = draft.encoded()
+        written = await (self._together.write(draft) if together.joins(draft) else self._write(draft))
+        draft.woken = written.woken
+        return written.at
+
+    async def _write(self, draft: Draft) -> together.Written:
+        encoded = draft.encoded()
         await self._turn()
-        sent = asyncio.ensure_future(self._commit(written))
+        sent = asyncio.ensure_future(self._commit(encoded))
         sent.add_done_callback(lambda _: self._turns.release())  # not before, whoever is still interested
-        encoded = await asyncio.shield(sent)
-        answer: dict[str, str] = msgspec.json.decode(encoded)
-        draft.woken = [k for k in answer if k != "now"]
-        return msgspec.convert(answer["now"], datetime)
+        answer: dict[str, str] = msgspec.json.decode(await asyncio.shield(sent))
+        return together.Written(at=msgspec.convert(answer["now"], datetime), woken=[k for k in answer if k != "now"])
 
     async def _turn(self) -> None:
         try:

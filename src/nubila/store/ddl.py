@@ -19,7 +19,7 @@ from nubila.store.shape import Table, metadata
 from nubila.store.tables import TABLES
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-COMMIT = "commit_3"
+COMMIT = "commit_4"
 STALE = "NB409"
 TRANSITION = "NB422"
 
@@ -90,7 +90,9 @@ begin
             -- one time for all rows of a commit: no moment lies between them
             coalesce(nullif(current_setting('nubila.at', true), '')::timestamptz, clock_timestamp()),
             nullif(current_setting('nubila.actor', true), ''),
-            nullif(current_setting('nubila.request', true), ''),
+            -- of a commit that writes several drafts, the one that this object came with
+            coalesce(nullif(current_setting('nubila.requests', true), '')::jsonb->>(content->>tg_argv[0]),
+                nullif(current_setting('nubila.request', true), '')),
             nullif(current_setting('nubila.reason', true), ''),
             tg_table_name,
             (case when i = 0 then was else content end->>tg_argv[0])::uuid,
@@ -203,12 +205,16 @@ def _writes(t: Table) -> str:
     columns = [c.name for c in t.table.columns]
     inserted = [c for c in columns if c not in _KEPT]
     changed = [c for c in columns if c not in _KEPT and c not in t.key and c != "version"]
+    quoted = [f'"{c}"' for c in changed]
     order = ", ".join(f'r."{k}"' for k in t.key)
     # `?` lets the planner expect a single row: it goes through the table's key, however small the table is yet.
     key = f"x ? '{t.key[0]}' and " + " and ".join(
         f"t.\"{c}\" = (x->>'{c}')::{t.table.c[c].type.compile(DIALECT)}" for c in t.key
     )
-    sets = [f'"{c}" = case when x ? \'{c}\' then r."{c}" else t."{c}" end' for c in changed]
+    # what a draft says nothing of stays as it is
+    sets = [
+        f"({', '.join(quoted)}) = (select {', '.join(f'r.{c}' for c in quoted)} from jsonb_populate_record(t, x) r)"
+    ]
     sets += ["version = t.version + 1"] if "version" in columns else []
     sets += ["updated_at = now()"] if "updated_at" in columns else []
     cols = ", ".join(f'"{c}"' for c in inserted)
@@ -220,7 +226,7 @@ def _writes(t: Table) -> str:
     update = f"""
   if fc ? '{t.name}' then f := fc->'{t.name}';
     update "{t.name}" t set {", ".join(sets)}
-      from jsonb_array_elements(f) x, jsonb_populate_record(null::"{t.name}", x) r where {key};
+      from jsonb_array_elements(f) x where {key};
     get diagnostics n = row_count;
     if n < jsonb_array_length(f) then
       raise exception using errcode = '{STALE}', message = 'stale', detail = (select jsonb_agg(
@@ -350,6 +356,7 @@ declare
 begin
   perform set_config('nubila.actor', coalesce(d->>'actor', ''), true),
           set_config('nubila.request', coalesce(d->>'request', ''), true),
+          set_config('nubila.requests', coalesce(d->>'requests', ''), true),
           set_config('nubila.reason', coalesce(d->>'reason', ''), true);
   -- facts
 {facts}
