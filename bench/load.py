@@ -47,10 +47,11 @@ async def one(c: Connection, name: str, accepted: list[float], running: list[flo
         raise RuntimeError(f"{status} {answer}")
     accepted.append((time.perf_counter() - begin) * 1e3)
     op, vm = answer["operation"]["id"], answer["vm"]["id"]
-    status, answer = await c.call("GET", f"/v1/operations/{op}?wait=30")
+    waited, told = await c.call("GET", f"/v1/operations/{op}?wait=30")
     status, answer = await c.call("GET", f"/v1/vms/{vm}")
     if answer["state"] != "running":
-        raise RuntimeError(f"{answer['state']} {answer.get('status')}")
+        seconds = time.perf_counter() - begin
+        raise RuntimeError(f"{seconds:.1f} s after its create {name} is {answer}; its operation: {waited} {told}")
     running.append((time.perf_counter() - begin) * 1e3)
     return str(vm)
 

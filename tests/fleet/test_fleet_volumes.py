@@ -245,6 +245,8 @@ def test_what_cannot_be_done_says_so_and_is_cancelled(cloud: Installation, tenan
         why = owner.get(f"/v1/operations/{made['operation']['id']}/why").ok()
         assert "wait" in why["summary"].lower()
         assert why["can_cancel"]
+        early = refused(owner.patch("/v1/volumes/data", {"size_gib": 2}), 409, "conflict")
+        assert (early["state"], early["operation"]) == ("pending", made["operation"]["id"])
         answer = owner.post(f"/v1/operations/{made['operation']['id']}/cancel").ok()
         assert (answer["cancelled"], answer["operation"]["state"]) == ("yes", "cancelled")
     until(lambda: owner.get("/v1/volumes/data").status == 404)

@@ -55,7 +55,7 @@ def create(body: ImageCreate, view: dict[str, Any], asking: Asking) -> Outcome:
     found = begin(view, asking)
     if isinstance(found, errors.NubilaError):
         return found
-    if (fault := check(body) or not_ready(found.row) or busy(view) or _unfit(found)) is not None:
+    if (fault := check(body) or not_ready(found.row, view) or busy(view) or _unfit(found)) is not None:
         return fault
     draft, volume_id = found.draft, text("volume", UUID(found.row["id"]))
     draft.rests_on("project", view["project"], compare=False)

@@ -30,7 +30,7 @@ def create(body: SnapshotCreate, view: View, asking: Asking) -> Outcome:
         return found
     size_gib = found.spec.size_gib
     fault = (
-        not_ready(found.row)
+        not_ready(found.row, view)
         or busy(view)
         or cannot_snapshot(found.spec, view)
         or over_quota({"disk_gib": size_gib}, view["quota"] or {}, "snapshot")

@@ -62,7 +62,7 @@ def attach(body: VolumeAttach, view: View, vm_view: View | None, asking: Asking)
     if vm_view is None:
         return errors.Invalid(f"There is no VM '{body.vm}'.", field="vm", fix="See 'nubila vm list'.")
     machine = vm_view["vm"]
-    fault = held(view) or not_ready(found.row) or barred_vm(machine) or unfit(found.row, machine, vm_view, view)
+    fault = held(view) or not_ready(found.row, view) or barred_vm(machine) or unfit(found.row, machine, vm_view, view)
     if fault is not None:
         return fault
     index = min(set(range(1, DISKS_MAX)) - {a["index"] for a in vm_view["attachments"]})
@@ -169,7 +169,7 @@ def roll_back(body: VolumeRollBack, view: View, asking: Asking) -> Outcome:
     to = snapshot_of(view, body.snapshot)
     if to is None:
         return errors.Invalid(f"Volume '{found.row['name']}' has no snapshot '{body.snapshot}'.", field="snapshot")
-    fault = not_ready(found.row) or busy(view)
+    fault = not_ready(found.row, view) or busy(view)
     if fault is not None:
         return fault
     if to["state"] != snapshot.State.READY:

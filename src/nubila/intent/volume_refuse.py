@@ -50,12 +50,17 @@ def barred_vm(machine: Row) -> errors.NubilaError | None:
     return barred(machine, spec) if spec.holds else None
 
 
-def not_ready(row: Row) -> errors.Conflict | None:
+def not_ready(row: Row, view: View) -> errors.Conflict | None:
     if row["state"] == volume.State.READY:
         return None
     reason = (row["status"] or {}).get("reason")
+    made = row["id"], operation.Verb.CREATE
+    making = next((o for o in view["operations"] if (o["resource_id"], o["spec"]["verb"]) == made), None)
+    more = (
+        {} if making is None else {"operation": text("operation", UUID(making["id"])), "fix": "Wait until it is made."}
+    )
     return errors.Conflict(
-        f"Volume '{row['name']}' is {row['state']}" + (f": {reason}." if reason else "."), state=row["state"]
+        f"Volume '{row['name']}' is {row['state']}" + (f": {reason}." if reason else "."), state=row["state"], **more
     )
 
 
@@ -138,7 +143,7 @@ def check_change(spec: volume.Spec, found: Change, view: View) -> errors.NubilaE
         return None
     if not capable(view, "storage", "resize"):
         return errors.Unsupported(f"Pool '{spec.pool}' cannot enlarge volumes.")
-    return not_ready(found.row) or busy(view) or over_quota({"disk_gib": more}, view["quota"] or {}, "change")
+    return not_ready(found.row, view) or busy(view) or over_quota({"disk_gib": more}, view["quota"] or {}, "change")
 
 
 def users_of(view: View) -> dict[str, list[dict[str, str]]]:
