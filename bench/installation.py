@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ from tests.processes import ROOT, Processes, free_ports, until
 from nubila.bootstrap import world
 from nubila.config import Settings, load
 
+_NUMBER = itertools.count()
+
 
 class Installation(Processes):
     def __init__(self, server: postgres.Server, name: str, drivers: str, nodes: int, more: Mapping[str, str]):
@@ -34,7 +37,8 @@ class Installation(Processes):
             path.mkdir()
         self.drivers = drivers
         self.ports = free_ports(3)
-        self.cidr = f"10.{64 + os.getpid() % 128}.0.0/16"  # of its own: others may measure on this machine too
+        # of its own: others may measure on this machine too, and a process may have several
+        self.cidr = f"10.{64 + (os.getpid() + next(_NUMBER)) % 128}.0.0/16"
         self.tokens: dict[str, str] = {}
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("NUBILA_")},
@@ -93,7 +97,9 @@ class Installation(Processes):
         self, plane: int, method: str, path: str, body: Any = None, token: str | None = None, raw: bytes | None = None
     ) -> Any:
         context = ssl.create_default_context(cafile=str(self.ca))
-        c = http.client.HTTPSConnection("127.0.0.1", self.ports[plane], context=context, timeout=60)
+        c = http.client.HTTPSConnection(
+            "127.0.0.1", self.ports[plane], context=context, timeout=150
+        )  # over the longest wait asked for
         headers = {"content-type": "application/octet-stream" if raw is not None else "application/json"}
         if token:
             headers["authorization"] = f"Bearer {token}"

@@ -18,6 +18,7 @@ from tests import counts, postgres
 from tests.world import World
 
 _NUMBER = itertools.count()
+LONG = "long"  # the mark that 'make long' asks for
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,6 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if file := os.environ.get("NUBILA_COUNTS"):
         config.pluginmanager.register(counts.Plugin(Path(file)), "counts")
+    if config.getoption("markexpr") == LONG:
+        config.pluginmanager.register(AtOnce(config), "at-once")
+
+
+class AtOnce:
+    """What failed in a run of half an hour is told at once: whoever breaks the run off has seen it."""
+
+    def __init__(self, config: pytest.Config):
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            reporter.write_line(f"\n{report.nodeid} ({report.when}, {report.duration:.0f} s)\n{report.longreprtext}")
 
 
 @pytest.fixture(autouse=True)

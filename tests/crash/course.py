@@ -69,7 +69,7 @@ def carried_out(scenario: Scenario, plan: Plan, bench: Bench) -> bool:
 def _came(scenario: Scenario, s: Subject, plan: Plan, host: Host) -> bool:
     """Until the agent died at its point, or, when it need not die, until it is done."""
     if plan.mode in ("before", "after"):
-        died = host.ended(15.0)
+        died = host.ended(host.patience_s)
         counts.add(counts.AGENT_KILLS, died)
         return died
     until(lambda: scenario.holds(s), 20, 0.02, f"{scenario.name} {plan}: {host.domain(s.vm_id)}")

@@ -26,6 +26,7 @@ class Host:
 
     drivers = "fake"
     image = "mini"
+    patience_s = 15.0  # until a planned call came
 
     def __init__(self, cloud: Installation, name: str):
         self.cloud, self.name = cloud, name

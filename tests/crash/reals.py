@@ -64,6 +64,7 @@ class _Renamed:
 class RealHost(Host):
     drivers = "real"
     image = "sector"
+    patience_s = 60.0
     _connection: libvirt.virConnect | None = None
 
     def world(self) -> dict[str, dict[str, Any]]:
