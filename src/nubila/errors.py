@@ -176,6 +176,13 @@ class StoreFull(Transient):
     fix = "Remove images that nobody needs, or ask your operator for more room; what came of an upload is kept."
 
 
+class NotApproved(Conflict):
+    """This node waits for an operator's approval; until then it is told nothing and given nothing."""
+
+    slug = "not-approved"
+    fix = "An operator sees it in 'nubila node list' and lets it in by 'nubila node approve NAME'."
+
+
 class WrongSession(Conflict):
     """Another agent session of this node is newer."""
 

@@ -244,6 +244,8 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         "/v1/nodes/h",
         {"maintenance": True, "maintenance_reason": "disks"},
     ),
+    ("join-token create --ask", OP, "POST", "/v1/join-tokens", {"approve": False}),
+    ("node approve h", OP, "POST", "/v1/nodes/h/approve", None),
     ("drift repair drf-1", OP, "POST", "/v1/drifts/drf-1/repair", None),
     ("drift adopt drf-1", OP, "POST", "/v1/drifts/drf-1/adopt", None),
     (

@@ -44,7 +44,7 @@ VALID: dict[str, Any] = {
     "flavor.create": {"name": "new", "cores": 1, "memory_mib": 64, "disk_gib": 1, "labels": {}},
     "image.create": {"name": "new", "format": "raw", "public": False, "os": "linux", "login": "root", "min_disk_gib": 0, "min_memory_mib": 0, "labels": {}},
     "image.share": {"right": "use"},
-    "join_token.create": {"ttl_s": 60, "roles": ["hypervisor"], "zone": "z", "name": "n"},
+    "join_token.create": {"ttl_s": 60, "roles": ["hypervisor"], "zone": "z", "name": "n", "approve": False},
     "node.change": {"maintenance": False, "maintenance_reason": "r", "cpu_overcommit": 2.0, "reserved_memory_mib": 5, "reserved_disk_gib": 5, "labels": {"a": "b"}},
     "node.enrol": {"token": "nbj_x", "csr_pem": "x", "fqdn": "f"}, "node.renew": {"csr_pem": "x"},
     "session.open": {"protocol": 1, "agent_version": "0", "fqdn": "f", "boot_id": "b", "kernel": "k", "cores": 1, "memory_mib": 1, "disk_gib": 1,

@@ -166,6 +166,10 @@ def node_retire(r: Rig) -> Made:
     return f"/v1/nodes/{spare.id}", None
 
 
+def node_approve(r: Rig) -> Made:
+    return f"/v1/nodes/{Puppet(r.cloud, approve=False).id}/approve", None
+
+
 def ignored(r: Rig) -> Made:
     found = r.drift()
     r.operator.post(f"/v1/drifts/{found}/ignore", {"hours": 1, "reason": "r"}).ok()
@@ -260,6 +264,7 @@ OPERATOR: dict[str, Case] = {
     "DELETE /v1/images/{image}": lambda r: (f"/v1/images/{r.image(r.operator)}", None),
     "DELETE /v1/join-tokens/{join_token}": join_token_remove,
     "PATCH /v1/nodes/{node}": node_change,
+    "POST /v1/nodes/{node}/approve": node_approve,
     "DELETE /v1/nodes/{node}": node_retire,
     "POST /v1/drifts/{drift}/repair": lambda r: (f"/v1/drifts/{r.drift()}/repair", None),
     "POST /v1/drifts/{drift}/adopt": lambda r: (f"/v1/drifts/{r.drift()}/adopt", None),

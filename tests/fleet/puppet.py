@@ -21,13 +21,14 @@ ROOT = "/internal/v1"
 
 
 class Puppet:
-    """`method` is a virt method that only this node offers, so that exactly the VMs that ask for it land here."""
+    """`method` is a virt method that only this node offers, so that exactly the VMs that ask for it land here. `joins`: what
+    else its join token says."""
 
-    def __init__(self, cloud: Installation):
+    def __init__(self, cloud: Installation, **joins: Any):
         self.cloud = cloud
         self.method = f"puppet{next(_NUMBER)}"
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method}).ok()["token"]
+        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method, **joins}).ok()["token"]
         enrolled = self.enrol().ok()
         self.id: str = enrolled["node_id"]
         self.region = enrolled["region"]

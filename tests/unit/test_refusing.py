@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from nubila import errors
-from nubila.intent import node as nodes
+from nubila.intent import node_change as nodes
 from nubila.intent.asking import Asking, builtins
 from nubila.intent.refusing import refused
 from nubila.model import ids, node
@@ -84,7 +84,7 @@ def changed(**body: object) -> Drafted | errors.NubilaError:
     asking = Asking(
         actor="a", request="r", now=datetime(2026, 1, 1, tzinfo=UTC), mint=lambda: UUID(int=1), operator=True
     )
-    return nodes.change(nodes.NodeChange(**body), ROW, HELD, asking)  # type: ignore[arg-type]
+    return nodes.change(nodes.NodeChange(**body), nodes.View(row=ROW, inventory=HELD), asking)  # type: ignore[arg-type]
 
 
 def test_a_node_cannot_keep_back_more_than_it_has_nor_what_is_held() -> None:
@@ -112,5 +112,5 @@ def test_a_node_that_offers_too_little_already_can_still_be_changed() -> None:
         ({"reserved_memory_mib": 500}, True),
         ({"reserved_memory_mib": 1025}, False),
     ):
-        told = nodes.change(nodes.NodeChange(**body), ROW, over, asking)  # type: ignore[arg-type]
+        told = nodes.change(nodes.NodeChange(**body), nodes.View(row=ROW, inventory=over), asking)  # type: ignore[arg-type]
         assert isinstance(told, Drafted) == fine, body

@@ -251,6 +251,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("KERNEL", "kernel", wide=True),
         Column("AGENT", "agent_version", wide=True),
         Column("WHY", "maintenance_reason", wide=True),
+        Column("WAITS FOR", "waits_for", wide=True),
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 
 from nubila.cli import exits, flow, history, values
 from nubila.cli.exits import Failure
-from nubila.cli.options import Listed, Listing, Past, Send, Write, named, noun, verb
+from nubila.cli.options import Listed, Listing, Past, Send, Write, flag, named, noun, verb
 from nubila.cli.session import Session
 from nubila.cli.terminal import line
 
@@ -70,6 +71,15 @@ def change(
     )
 
 
+@verb(app, "approve", "nubila node approve host4")
+def approve(node: Node, /, *, options: Write = Write()) -> int:
+    """Let a machine in that waits for it, after a look at it: `nubila node show`. One that is not wanted: `retire`."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.approve_node(node, how), options, session, "approved", plane="operator"
+    )
+
+
 @verb(app, "retire", "nubila node retire host1", "nubila node retire host1 --plan")
 def retire(node: Node, /, *, options: Write = Write()) -> int:
     """Take a machine out of the fabric for good. Refused while VMs or volumes are on it."""
@@ -98,22 +108,29 @@ def join_token_delete(
     )
 
 
-@verb(join_token, "create", "nubila join-token create", "nubila join-token create --ttl 600 --role hypervisor")
+@verb(
+    join_token,
+    "create",
+    "nubila join-token create",
+    "nubila join-token create --ask",
+    "nubila join-token create --ttl 600 --role hypervisor",
+)
 def join_token_create(
     *,
     ttl_s: Annotated[int | None, Parameter(name="--ttl", help="Seconds until it ends, from 60.")] = None,
     role: Annotated[list[str] | None, Parameter(negative="", help="What the machine will do; repeatable.")] = None,
     zone: str | None = None,
     name: Annotated[str | None, Parameter(help="Name of the node, if not its host name.")] = None,
+    ask: Annotated[bool, flag("The machine waits for `nubila node approve`.", "Output")] = False,
     options: Send = Send(),
 ) -> int:
     """Make a token with which one machine's agent may join; it is alone on the last line."""
     session = Session(options)
-    body = values.given(ttl_s=ttl_s, roles=role, zone=zone, name=name)
-    return flow.one(session.operator.create_join_token(body, options.how()), options, _join)
+    body = values.given(ttl_s=ttl_s, roles=role, zone=zone, name=name, approve=False if ask else None)
+    return flow.one(session.operator.create_join_token(body, options.how()), options, partial(_join, ask=ask))
 
 
-def _join(answer: flow.Json) -> str:
+def _join(answer: flow.Json, *, ask: bool) -> str:
     """The token stays alone on the last line: a command line with it would be seen by all of that machine."""
     until, where = line(answer.get("expires_at") or "it is used"), line(answer.get("internal_url") or "")
     how = f"On one machine, until {until}, in a clone of this version; it asks for the token:\n\nsudo make join CONTROL={where}\n"
@@ -122,6 +139,8 @@ def _join(answer: flow.Json) -> str:
             f"For one machine, until {until}. This control plane listens on loopback alone, where no other machine reaches "
             "it: set listen in its nubila.toml first, then 'make down' and 'make up'.\n"
         )
+    if ask:
+        how += "\nIt then waits: 'nubila node list' shows it, 'nubila node approve NAME' lets it in.\n"
     return f"{how}\n{line(answer.get('token'))}"
 
 

@@ -37,6 +37,7 @@ STATE_COLOURS: dict[str, str] = {
     "suspended": "yellow",
     "crashed": "red",
     "waiting": "yellow",
+    "enrolling": "yellow",
     "maintenance": "yellow",
     "overtaken": "dim",
     "stopped": "dim",

@@ -13,7 +13,7 @@ SILENT_AFTER_S = 30.0  # older than this, what a node's objects do is `unknown`
 
 
 class State(StrEnum):
-    ENROLLING = "enrolling"  # has a certificate; its agent has not reported yet
+    ENROLLING = "enrolling"  # has a certificate; waits for what `waits_for` says
     RUNNING = "running"
     MAINTENANCE = "maintenance"  # keeps what it has, gets nothing new
     RETIRED = "retired"
@@ -42,6 +42,7 @@ class Role(StrEnum):
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Written by operators."""
 
+    approved: bool = True  # until then it is told nothing, and nothing is placed there
     roles: tuple[Role, ...] = (Role.HYPERVISOR,)
     zone: str = "default"
     maintenance: bool = False
@@ -76,9 +77,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def state(spec: Spec, status: Status | None, *, was: State | None = None) -> State:
     if was is State.RETIRED:
         return State.RETIRED
-    if spec.maintenance:
-        return State.MAINTENANCE
-    return State.ENROLLING if status is None or not status.boot_id else State.RUNNING
+    if was in (None, State.ENROLLING) and waits_for(spec, status):
+        return State.ENROLLING
+    return State.MAINTENANCE if spec.maintenance else State.RUNNING
+
+
+def waits_for(spec: Spec, status: Status | None) -> tuple[str, ...]:
+    """What an enrolling node lacks before anything can be placed there."""
+    waits = [] if spec.approved else ["an operator's approval"]
+    if status is None or not status.boot_id:
+        waits.append("the first session of its agent")
+    return tuple(waits)
 
 
 class InventoryClass(StrEnum):

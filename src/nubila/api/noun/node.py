@@ -14,6 +14,7 @@ from nubila.api.context import ApiCall, carried, drafting, found, matching
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer
 from nubila.intent import node as intent
+from nubila.intent import node_change
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.ids import text
@@ -43,25 +44,27 @@ async def create_join_token(call: ApiCall) -> Answer:
 async def retire_node(call: ApiCall) -> Answer:
     """Retire a node: its agent is refused from then on, and nothing is placed there. Refused while it holds anything."""
 
-    async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
-        row = await found(call, "node", call.params["node"])
-        matching(call, row)
-        rows = await call.context.accounts.node_rows(UUID(row["id"]))
-        assert rows is not None
-        view = {k: msgspec.json.decode(rows[k] or "[]") for k in ("inventory", "methods")}
-        return intent.retire(row, view, asking(rows["now"]))
-
-    return await carried(call, "node.retire", attempt, showing("node"))
+    return await _verb(call, "node.retire", node_change.retire)
 
 
 async def change_node(call: ApiCall) -> Answer:
     """Put a node into maintenance or back, or change what it offers."""
+    return await _verb(call, "node.change", lambda view, asking: node_change.change(call.body, view, asking))
 
+
+async def approve_node(call: ApiCall) -> Answer:
+    """Let a machine in that waits for an operator's approval. A machine that is not wanted is retired instead."""
+    return await _verb(call, "node.approve", node_change.approve)
+
+
+async def _verb(call: ApiCall, permission: str, verb: Callable[[node_change.View, Asking], Outcome]) -> Answer:
     async def attempt(asking: Callable[[datetime], Asking]) -> Outcome:
         row = await found(call, "node", call.params["node"])
-        matching(call, row)
         rows = await call.context.accounts.node_rows(UUID(row["id"]))
         assert rows is not None
-        return intent.change(call.body, row, msgspec.json.decode(rows["inventory"] or "[]"), asking(rows["now"]))
+        whole, methods, inventory = (msgspec.json.decode(rows[k] or "[]") for k in ("node", "methods", "inventory"))
+        matching(call, whole)
+        view = node_change.View(row=whole, methods=methods, inventory=inventory)
+        return verb(view, asking(rows["now"]))
 
-    return await carried(call, "node.change", attempt, showing("node"))
+    return await carried(call, permission, attempt, showing("node"))

@@ -1,0 +1,129 @@
+"""What operators change of a node: what it offers, whether it gets anything new, that it is one at all. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from nubila import errors
+from nubila.intent.asking import Asking, Outcome, builtins
+from nubila.model import node
+from nubila.model.draft import Draft, Drafted, Effect, Row
+from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Reason
+from nubila.model.ids import text
+
+
+class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Put a node into maintenance (it keeps what it has and gets nothing new) or back, or change what it offers."""
+
+    maintenance: bool | None = None
+    maintenance_reason: Reason | None = None
+    cpu_overcommit: Annotated[float, msgspec.Meta(ge=0.1, le=64)] | None = None
+    reserved_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MEMORY_MIB_MAX)] | None = None
+    reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0, le=SIZE_GIB_MAX)] | None = None
+    labels: Labels | None = None
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A node with what it offers, read at one moment."""
+
+    row: Row
+    methods: list[Row] = []
+    inventory: list[Row] = []
+
+
+def change(body: NodeChange, view: View, asking: Asking) -> Outcome:
+    row, inventory = view.row, view.inventory
+    given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
+    if body.maintenance is False:
+        given.setdefault("maintenance_reason", "")  # it was the reason of a maintenance that is over
+    spec = msgspec.structs.replace(msgspec.convert(row["spec"], node.Spec), **given)
+    status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
+    draft = asking.draft()
+    columns: Row = {}
+    if builtins(spec) != row["spec"]:
+        columns["spec"] = builtins(spec)
+    if body.labels is not None and body.labels != row["labels"]:
+        columns["labels"] = body.labels
+    object_id = UUID(row["id"])
+    if not columns:
+        return Drafted(draft=draft, status=200, refers={"node": object_id})
+    if status is not None and (short := _offers_less(body, row, spec, status, inventory)) is not None:
+        return short
+    state = node.state(spec, status, was=node.State(row["state"]))
+    draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
+    if status is not None:
+        offer(draft, row, spec, status, inventory)
+    shown: dict[str, Any] = {
+        k: {"was": row["spec"].get(k), "becomes": v} for k, v in given.items() if row["spec"].get(k) != v
+    }
+    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
+    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
+def approve(view: View, asking: Asking) -> Outcome:
+    """The machine is let in: from now on it is told what is placed there. What a refused one comes to is `retire`."""
+    spec = msgspec.convert(view.row["spec"], node.Spec)
+    if spec.approved:
+        return Drafted(draft=asking.draft(), status=200, refers={"node": UUID(view.row["id"])})
+    return _wished(view.row, msgspec.structs.replace(spec, approved=True), asking, {"approved": True})
+
+
+def _wished(row: Row, spec: node.Spec, asking: Asking, details: dict[str, Any]) -> Drafted:
+    """The node's wish becomes this one, and its state what follows from that."""
+    status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
+    state = node.state(spec, status, was=node.State(row["state"]))
+    draft, object_id = asking.draft(), UUID(row["id"])
+    draft.changes("node", row, generation=row["generation"] + 1, state=state.value, spec=builtins(spec))
+    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=details)
+    hints = ["fleet", f"node:{object_id}"]
+    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=hints)
+
+
+def retire(view: View, asking: Asking) -> Outcome:
+    """The machine is a node no more; its agent is refused from now on. What is placed there forbids it."""
+    row, draft = view.row, asking.draft()
+    object_id = UUID(row["id"])
+    draft.removes("node", row, state=node.State.RETIRED.value, removed_at=asking.now, generation=row["generation"] + 1)
+    for i in view.inventory:
+        draft.deletes("inventory", node_id=row["id"], **{"class": i["class"]})
+    for m in view.methods:
+        draft.deletes("virt_method", node_id=row["id"], name=m["name"])
+    effect = Effect(action="remove", kind="node", id=text("node", object_id), name=row["name"])
+    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
+def _offers_less(
+    body: NodeChange, row: Row, spec: node.Spec, status: node.Status, inventory: list[Row]
+) -> errors.NubilaError | None:
+    """Why the change cannot be: more reserved than there is, or less left than VMs hold already."""
+    for field, has, unit in (
+        ("reserved_memory_mib", status.memory_mib, "MiB of memory"),
+        ("reserved_disk_gib", status.disk_gib, "GiB of disk"),
+    ):
+        asked = getattr(body, field)
+        if asked is not None and asked > has:
+            return errors.Invalid(f"{field} is {asked}, and node '{row['name']}' has {has} {unit}.", field=field)
+    held = {i["class"]: i for i in inventory}
+    for class_, (total, reserved) in node.inventory(spec, status).items():
+        was = held.get(class_.value)
+        offered = total - reserved
+        if was is not None and offered < was["used"] and offered < was["total"] - was["reserved"]:
+            return errors.Conflict(
+                f"Node '{row['name']}' would offer {offered} {class_.value}, and what is placed there holds {was['used']}.",
+                offered={"class": class_.value, "would_be": offered, "used": was["used"]},
+                fix="Keep back less, or put the node into maintenance: then it gets nothing new.",
+            )
+    return None
+
+
+def offer(draft: Draft, row: Row, spec: node.Spec, status: node.Status, present: list[Row]) -> None:
+    was = {i["class"]: i for i in present}
+    for class_, (total, reserved) in node.inventory(spec, status).items():
+        key = {"node_id": row["id"], "class": class_.value}
+        if class_.value not in was:
+            draft.inserts("inventory", total=total, reserved=reserved, used=0, **key)
+        elif (was[class_.value]["total"], was[class_.value]["reserved"]) != (total, reserved):
+            draft.updates("inventory", key, total=total, reserved=reserved)
