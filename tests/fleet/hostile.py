@@ -24,7 +24,7 @@ from tests.fleet.tenant import absent
 # permission -> a body that is right
 VALID: dict[str, Any] = {
     "vm.create": {"name": "new", "flavor": "tiny", "image": "mini", "networks": ["default"], "keys": ["k"], "user_data": "x", "boot_string": "b",
-                  "labels": {"a": "b"}, "hostname": "h", "disk_gib": 2, "power": "off", "virt_method": "kvm"},
+                  "labels": {"a": "b"}, "hostname": "h", "disk_gib": 2, "power": "off", "virt_method": "kvm", "zone": "default"},
     "vm.insert": {"image": "disc"}, "vm.rescue": {"image": "disc"}, "vm.hold": {"reason": "why"}, "vm.change": {"name": "other", "labels": {"c": "d"}, "on_crash": "stop", "protected": True, "cores": 2, "memory_mib": 64}, "vm.stop": {"mode": "clean", "timeout_s": 5}, "vm.reboot": {"timeout_s": 5},
     "keypair.create": {"name": "new", "public_key": PUBLIC_KEY, "labels": {}},
     "network.create": {"name": "new", "subnets": [{"cidr": "10.3.0.0/24", "gateway": "10.3.0.1", "dns": ["10.3.0.2"]}], "nat": True, "mtu": 1400, "labels": {}},
@@ -45,7 +45,7 @@ VALID: dict[str, Any] = {
     "image.create": {"name": "new", "format": "raw", "public": False, "os": "linux", "login": "root", "min_disk_gib": 0, "min_memory_mib": 0, "labels": {}},
     "image.share": {"right": "use"},
     "join_token.create": {"ttl_s": 60, "roles": ["hypervisor"], "zone": "z", "name": "n", "approve": False},
-    "node.change": {"maintenance": False, "maintenance_reason": "r", "cpu_overcommit": 2.0, "reserved_memory_mib": 5, "reserved_disk_gib": 5, "labels": {"a": "b"}},
+    "node.change": {"maintenance": False, "maintenance_reason": "r", "cpu_overcommit": 2.0, "reserved_memory_mib": 5, "reserved_disk_gib": 5, "zone": "z", "rack": "r", "labels": {"a": "b"}},
     "node.enrol": {"token": "nbj_x", "csr_pem": "x", "fqdn": "f"}, "node.renew": {"csr_pem": "x"},
     "session.open": {"protocol": 1, "agent_version": "0", "fqdn": "f", "boot_id": "b", "kernel": "k", "cores": 1, "memory_mib": 1, "disk_gib": 1,
                      "virt_methods": ["v"], "drivers": {}},

@@ -17,7 +17,7 @@ Made = tuple[str, Any]  # the path, and the body
 
 def vm_create(r: Rig) -> Made:
     body = r.tenant.wish(r.name(), labels=r.labels(), **r.some(power=r.draw.choice(("on", "off")), disk_gib=r.draw.randrange(1, 9),
-                         hostname=r.name(), user_data=r.text(), boot_string=r.draw.choice(("", "b"))))  # fmt: skip
+                         hostname=r.name(), user_data=r.text(), zone="default", boot_string=r.draw.choice(("", "b"))))  # fmt: skip
     return "/v1/vms", body
 
 
@@ -156,7 +156,11 @@ def node_change(r: Rig) -> Made:
     labels = {"n": r.name()}
     r.operator.patch(f"/v1/nodes/{r.puppet.id}", {"maintenance": False}).ok()
     return f"/v1/nodes/{r.puppet.id}", r.some(
-        labels=labels, reserved_memory_mib=r.draw.randrange(1, 99), cpu_overcommit=r.draw.choice((3.0, 4.0))
+        labels=labels,
+        reserved_memory_mib=r.draw.randrange(1, 99),
+        cpu_overcommit=r.draw.choice((3.0, 4.0)),
+        zone=r.name(),
+        rack=r.draw.choice(("", "r1")),
     )
 
 

@@ -1,4 +1,4 @@
-"""Machines come in, are looked at, and leave: approval, what a waiting one may ask, what a refused one can do."""
+"""Machines come in, are looked at, stand somewhere, and leave: approval, zones, what a waiting one may ask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nubila.access.policy import EVERYBODY, INTERNAL
 from nubila.api.internal.routes import ROUTES
 from tests.fleet.hostile import VALID
 from tests.fleet.installation import Installation, until
-from tests.fleet.puppet import ROOT, Puppet
+from tests.fleet.puppet import ROOT, Puppet, puppet_of
 from tests.fleet.tenant import Tenant, absent, refused
 
 # what a machine may ask before an operator has looked at it
@@ -23,6 +23,12 @@ def waiting(cloud: Installation) -> Iterator[Puppet]:
     made = Puppet(cloud, approve=False)
     yield made
     made.retire()
+
+
+@pytest.fixture
+def puppet(cloud: Installation) -> Iterator[Puppet]:
+    with puppet_of(cloud) as made:
+        yield made
 
 
 def test_a_machine_that_waits_for_its_approval_says_what_it_is_and_asks_for_nothing(
@@ -64,3 +70,30 @@ def test_a_machine_that_is_not_wanted_is_retired_before_it_ever_was_a_node(cloud
     assert cloud.operator().delete(f"/v1/nodes/{puppet.id}").ok()["state"] == "retired"
     until(lambda: puppet.caller.get(f"{ROOT}/wanted?since=0&session={puppet.session}").status == 401, 3)
     refused(cloud.operator().post(f"/v1/nodes/{puppet.id}/approve"), 404, "not-found")
+
+
+# --- where they stand
+
+
+def test_a_vm_runs_in_the_zone_that_it_was_asked_for(cloud: Installation, tenant: Tenant, puppet: Puppet) -> None:
+    operator, zone = cloud.operator(), f"z-{tenant.name}"
+    path = f"/v1/nodes/{puppet.id}"
+    shown = operator.patch(path, {"zone": zone, "rack": "r1"}).ok()
+    assert (shown["spec"]["zone"], shown["spec"]["rack"]) == (zone, "r1")
+    assert [n["id"] for n in operator.list(f"/v1/nodes?zone={zone}&rack=r1")] == [puppet.id]
+    assert operator.list(f"/v1/nodes?zone={zone}&rack=r2") == operator.list("/v1/nodes?zone=nowhere") == []
+    assert puppet.id not in {n["id"] for n in operator.list("/v1/nodes?rack=")}
+
+    wish = tenant.wish("b", virt_method=puppet.method, zone="default")
+    told = refused(reply := tenant.owner.post("/v1/vms", wish), 507, "no-capacity")
+    assert told["would_fit"] == {"zone": zone}
+    assert f"zone = {zone}" in told["detail"]
+    assert puppet.method not in reply.raw.decode().replace(zone, "")
+    made = tenant.owner.post("/v1/vms", {**wish, **told["would_fit"]}).ok()["vm"]
+    assert made["spec"]["zone"] == zone
+    assert operator.get(f"/v1/vms/{made['id']}").ok()["node_id"] == puppet.id
+    plan = tenant.owner.post("/v1/vms?plan=1", {**wish, "name": "c", "zone": zone}).ok()
+    assert plan["effects"][0]["details"]["zone"] == zone
+
+    assert operator.patch(path, {"rack": ""}).ok()["spec"]["rack"] == ""
+    refused(operator.patch(path, {"rack": "\n"}), 422, "invalid")

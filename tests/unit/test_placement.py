@@ -82,8 +82,8 @@ def assert_nearest(answer: Refusal, r: Request, nodes: list[Node]) -> None:
     assert told == oracle(r, nearest)
 
 
-def would_fit(r: Request, nodes: list[Node]) -> dict[str, int]:
-    """Every smaller amount that some node has, tried out; the change that is smallest in proportion."""
+def would_fit(r: Request, nodes: list[Node]) -> dict[str, int | str]:
+    """Every smaller amount that some node has, tried out; the change that is smallest in proportion. Then every zone."""
     found: dict[str, float] = {}
     for quantity in ("cores", "memory_mib", "disk_gib"):
         asked = getattr(r, quantity)
@@ -94,7 +94,10 @@ def would_fit(r: Request, nodes: list[Node]) -> dict[str, int]:
                 break
     cost = {q: (getattr(r, q) - offer) / getattr(r, q) for q, offer in found.items()}
     best = min(cost, key=lambda q: cost[q], default=None)
-    return {} if best is None else {best: int(found[best])}
+    if best is not None:
+        return {best: int(found[best])}
+    zones = sorted(n.zone for n in nodes if not oracle(msgspec.structs.replace(r, zone=n.zone), n))
+    return {"zone": zones[0]} if zones else {}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -21,10 +22,16 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Node = Annotated[str, named("node")]
 
 
-@verb(app, "list", "nubila node list", "nubila node list -o wide")
-def list_(*, options: Listing = Listing()) -> int:
+@verb(app, "list", "nubila node list", "nubila node list -o wide", "nubila node list --zone a --rack r1")
+def list_(
+    *,
+    zone: Annotated[str | None, Parameter(help="Only nodes of this zone.")] = None,
+    rack: Annotated[str | None, Parameter(help="Only nodes of this rack.")] = None,
+    options: Listing = Listing(),
+) -> int:
     """List nodes."""
-    return flow.listing("node", lambda: Session(options).operator.nodes(options.find()), options, "operator")
+    find = replace(options.find(), more=(("zone", zone), ("rack", rack)))
+    return flow.listing("node", lambda: Session(options).operator.nodes(find), options, "operator")
 
 
 @verb(app, "show", "nubila node show host1")
@@ -39,6 +46,7 @@ def show(node: Node, /, *, options: Past = Past()) -> int:
     "nubila node change host1 --maintenance --reason 'new disks'",
     "nubila node change host1 --no-maintenance",
     "nubila node change host1 --cpu-overcommit 2 --reserved-memory-mib 2048",
+    "nubila node change host1 --zone a --rack r1",
 )
 def change(
     node: Node,
@@ -51,10 +59,12 @@ def change(
     reserved_disk_gib: Annotated[
         int | None, Parameter(help="Kept free for the machine itself; a fifth, at most 10, if it was never said.")
     ] = None,
+    zone: Annotated[str | None, Parameter(help="Zone that it stands in; VMs may wish theirs.")] = None,
+    rack: Annotated[str | None, Parameter(help="Rack that it stands in; '' if that is not known.")] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:
-    """Put a node into maintenance or back, or change how much of it is offered."""
+    """Put a node into maintenance or back, or change how much of it is offered, or where it stands."""
     session = Session(options)
     body = values.given(
         maintenance=maintenance,
@@ -62,6 +72,8 @@ def change(
         cpu_overcommit=cpu_overcommit,
         reserved_memory_mib=reserved_memory_mib,
         reserved_disk_gib=reserved_disk_gib,
+        zone=zone,
+        rack=rack,
         labels=values.labels(label),
     )
     if not body:

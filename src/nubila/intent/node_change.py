@@ -11,18 +11,21 @@ from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins
 from nubila.model import node
 from nubila.model.draft import Draft, Drafted, Effect, Row
-from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Reason
+from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Name, Rack, Reason
 from nubila.model.ids import text
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Put a node into maintenance (it keeps what it has and gets nothing new) or back, or change what it offers."""
+    """Put a node into maintenance (it keeps what it has and gets nothing new) or back, or change what it offers, or where
+    it stands."""
 
     maintenance: bool | None = None
     maintenance_reason: Reason | None = None
     cpu_overcommit: Annotated[float, msgspec.Meta(ge=0.1, le=64)] | None = None
     reserved_memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MEMORY_MIB_MAX)] | None = None
     reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0, le=SIZE_GIB_MAX)] | None = None
+    zone: Name | None = None
+    rack: Rack | None = None
     labels: Labels | None = None
 
 

@@ -26,6 +26,9 @@ Name = Annotated[
         "and not in the form of an id",
     ),
 ]
+Rack = Annotated[
+    str, Meta(pattern=r"^$(?!\n)|" + NAME_PATTERN, max_length=63, description="a name, or nothing: it is not known")
+]
 LabelKey = Annotated[
     str,
     Meta(

@@ -44,7 +44,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     approved: bool = True  # until then it is told nothing, and nothing is placed there
     roles: tuple[Role, ...] = (Role.HYPERVISOR,)
-    zone: str = "default"
+    zone: str = "default"  # what fails together; VMs may wish theirs
+    rack: str = ""
     maintenance: bool = False
     maintenance_reason: str = ""
     cpu_overcommit: float = 4.0  # virtual cores promised per physical core

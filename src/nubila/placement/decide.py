@@ -35,7 +35,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     filters: tuple[Refused, ...]
     nearest: Miss | None
-    would_fit: dict[str, int]  # one quantity, changed to this, would fit
+    would_fit: dict[str, int | str]  # one quantity, changed to this, would fit; if none does, another zone
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ def _nearest(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: R
     )
 
 
-def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int]:
+def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int | str]:
     """The change of one quantity, smallest in proportion, with which some node would take the request."""
     best: tuple[float, str, int] | None = None
     for quantity in ("cores", "memory_mib", "disk_gib"):
@@ -135,4 +135,11 @@ def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[s
             cost = (asked - offer) / asked
             if best is None or cost < best[0]:
                 best = (cost, quantity, offer)
-    return {} if best is None else {best[1]: best[2]}
+    return _other_zone(nodes, shortfalls) if best is None else {best[1]: best[2]}
+
+
+def _other_zone(nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int | str]:
+    """The zone where a node would take the request, if that is all that is wrong with it."""
+    others = [s for f, s in zip(FILTERS, shortfalls, strict=True) if f.name != "zone"]
+    zones = [n.zone for n, short in zip(nodes.rows, np.sum(others, axis=0), strict=True) if short == 0]
+    return {"zone": min(zones)} if zones else {}

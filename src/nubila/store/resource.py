@@ -103,6 +103,8 @@ def states(kind: str) -> tuple[str, ...]:
     return tuple(s.value for s in tables.BY_NAME[kind].transitions or STATES.get(kind, ()))
 
 
+# kind -> what a list is narrowed by beside its columns
+WITHIN: dict[str, dict[str, str]] = {"node": {"zone": "node.spec->>'zone'", "rack": "coalesce(node.spec->>'rack', '')"}}
 # kinds whose steps from state to state are guarded by nobody
 STATES: dict[str, tuple[StrEnum, ...]] = {"port": tuple(network.PortState)}
 
@@ -240,7 +242,10 @@ def listing(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after
     source, columns = _source(kind)
     statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, listing="name" not in equal)
     for name in equal:
-        statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
+        if (within := WITHIN.get(kind, {}).get(name)) is not None:
+            statement = statement.where(sa.literal_column(within, sa.Text) == sa.bindparam(name, type_=sa.Text))
+        else:
+            statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
     if labels:
         statement = statement.where(
             table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB))

@@ -10,14 +10,33 @@ from uuid import UUID
 import msgspec
 
 from nubila.access import tokens
-from nubila.api.context import ApiCall, carried, drafting, found, matching
+from nubila.api.context import ApiCall, carried, drafting, filtered, found, listed, matching
+from nubila.api.noun.shown import SHOWN
 from nubila.api.noun.simple import showing
-from nubila.api.route import Answer
+from nubila.api.route import Answer, answers
 from nubila.intent import node as intent
 from nubila.intent import node_change
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.ids import text
+from nubila.represent import openapi
+
+
+class NodeQuery(msgspec.Struct, frozen=True):
+    """Filters of a list of nodes; `rack=` alone finds those whose rack is not known."""
+
+    name: str | None = None
+    state: str | None = None
+    label: list[str] = []
+    zone: str | None = None
+    rack: str | None = None
+
+
+@answers(openapi.Listing)
+async def list_nodes(call: ApiCall) -> Answer:
+    """List nodes."""
+    rows = await call.context.resources.list("node", filtered(call, "node", zone=call.query.zone, rack=call.query.rack))
+    return listed(call, "node", rows, lambda r: SHOWN["node"](call, r))
 
 
 async def create_join_token(call: ApiCall) -> Answer:

@@ -236,7 +236,7 @@ ROWS: tuple[Route, ...] = (
         account.remove_join_token,
         errors=CLAIMS,
     ),
-    Route("GET", f"{V}/nodes", "node.read", simple.lister("node", "nodes"), query=Q, listing=True),
+    Route("GET", f"{V}/nodes", "node.read", node.list_nodes, query=node.NodeQuery, listing=True),
     Route("GET", f"{V}/nodes/{{node}}", "node.read", simple.shower("node", "a node")),
     Route("PATCH", f"{V}/nodes/{{node}}", "node.change", node.change_node, body=node_change.NodeChange, errors=CLAIMS),
     Route("POST", f"{V}/nodes/{{node}}/approve", "node.approve", node.approve_node, errors=CLAIMS),
