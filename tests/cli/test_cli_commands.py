@@ -245,6 +245,13 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         {"maintenance": True, "maintenance_reason": "disks"},
     ),
     ("node change h --zone a --rack r1", OP, "PATCH", "/v1/nodes/h", {"zone": "a", "rack": "r1"}),
+    (
+        "node change h --role hypervisor --role storage --address storage=10.2.0.7 --address backup=",
+        OP,
+        "PATCH",
+        "/v1/nodes/h",
+        {"roles": ["hypervisor", "storage"], "addresses": {"storage": "10.2.0.7", "backup": None}},
+    ),
     ("join-token create --ask", OP, "POST", "/v1/join-tokens", {"approve": False}),
     ("node approve h", OP, "POST", "/v1/nodes/h/approve", None),
     ("drift repair drf-1", OP, "POST", "/v1/drifts/drf-1/repair", None),

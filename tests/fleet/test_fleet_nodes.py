@@ -97,3 +97,29 @@ def test_a_vm_runs_in_the_zone_that_it_was_asked_for(cloud: Installation, tenant
 
     assert operator.patch(path, {"rack": ""}).ok()["spec"]["rack"] == ""
     refused(operator.patch(path, {"rack": "\n"}), 422, "invalid")
+
+
+# --- what they do
+
+
+LINKS = [{"name": "e0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.2.0.7/24"]}]
+
+
+def test_a_node_waits_for_the_addresses_that_its_roles_need_and_runs_only_what_they_say(
+    cloud: Installation, tenant: Tenant
+) -> None:
+    operator, puppet = cloud.operator(), Puppet(cloud, roles=["storage"])
+    puppet.open(address="10.0.0.7", links=LINKS, disks=[{"name": "sda", "size_gib": 100}])
+    path = f"/v1/nodes/{puppet.id}"
+    shown = operator.get(path).ok()
+    assert (shown["state"], shown["addresses"]) == ("enrolling", {"management": "10.0.0.7"})
+    assert "an address for storage, which the role storage needs" in shown["waits_for"]
+    assert shown["status"]["disks"] == [{"name": "sda", "size_gib": 100, "model": "", "rotational": False}]
+    refused(operator.patch(path, {"addresses": {"storage": "10.2.0.8"}}), 409, "conflict")
+    shown = operator.patch(path, {"addresses": {"storage": "10.2.0.7", "backup": "10.2.0.7"}}).ok()
+    assert (shown["state"], shown["addresses"]["backup"]) == ("running", "10.2.0.7")
+    refused(tenant.owner.post("/v1/vms", tenant.wish("a", virt_method=puppet.method)), 507, "no-capacity")
+    operator.patch(path, {"roles": ["storage", "hypervisor"]}).ok()
+    puppet.running(tenant, "a")
+    assert "used" in refused(operator.patch(path, {"roles": ["storage"]}), 409, "conflict")["offered"]
+    puppet.retire()

@@ -22,6 +22,7 @@ node = st.builds(
     name=st.text("abc", min_size=1, max_size=4),
     zone=st.sampled_from(["z1", "z2"]),
     placeable=st.booleans(),
+    runs_vms=st.sampled_from([True, True, True, False]),
     silent_s=st.sampled_from([0.0, 5.0, 29.9, 31.5, 400.0]),
     virt_methods=st.sampled_from([(), ("qemu",), ("kvm", "qemu"), ("lxc",), ("qemu", "lxc")]),
     physical_cores=st.integers(1, 16),
@@ -45,6 +46,7 @@ def oracle(r: Request, n: Node) -> dict[str, int]:
     """filter -> shortfall of one node, said again in plain words."""
     short = {
         "running": 0 if n.placeable else 1,
+        "role": 0 if n.runs_vms else 1,
         "heard-from": max(0, -int(-(n.silent_s - 30) // 1)),
         "zone": 0 if r.zone in (None, n.zone) else 1,
         "virt-method": 0

@@ -47,6 +47,10 @@ def addresses(found: Json) -> list[str]:
     return [str(a.get("address") if isinstance(a, dict) else a) for a in listed]
 
 
+def _for_what(found: Json) -> list[str]:
+    return [f"{purpose}={address}" for purpose, address in (found.get("addresses") or {}).items()]
+
+
 def _old(found: Json) -> str | None:
     return table.age(found.get("created_at"))
 
@@ -250,6 +254,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("DISK GiB", "disk_gib"),
         Column("METHODS", "virt_methods"),
         Column("LAST REPORT s", "last_report_age_s|seen_age_s"),
+        Column("ADDRESSES", _for_what, wide=True),
         Column("KERNEL", "kernel", wide=True),
         Column("AGENT", "agent_version", wide=True),
         Column("WHY", "maintenance_reason", wide=True),

@@ -47,6 +47,7 @@ def show(node: Node, /, *, options: Past = Past()) -> int:
     "nubila node change host1 --no-maintenance",
     "nubila node change host1 --cpu-overcommit 2 --reserved-memory-mib 2048",
     "nubila node change host1 --zone a --rack r1",
+    "nubila node change host1 --role hypervisor --role storage --address storage=10.2.0.7 --address backup=10.3.0.7",
 )
 def change(
     node: Node,
@@ -61,11 +62,17 @@ def change(
     ] = None,
     zone: Annotated[str | None, Parameter(help="Zone that it stands in; VMs may wish theirs.")] = None,
     rack: Annotated[str | None, Parameter(help="Rack that it stands in; '' if that is not known.")] = None,
+    role: Annotated[list[str] | None, Parameter(negative="", help="What it does; repeatable, replaces all.")] = None,
+    address: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="PURPOSE=ADDRESS: management, underlay, storage, backup; '' takes it away."),
+    ] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:
-    """Put a node into maintenance or back, or change how much of it is offered, or where it stands."""
+    """Put a node into maintenance or back, or change how much of it is offered, where it stands, or what it does."""
     session = Session(options)
+    pairs = [a.partition("=") for a in address or ()]
     body = values.given(
         maintenance=maintenance,
         maintenance_reason=reason,
@@ -74,6 +81,8 @@ def change(
         reserved_disk_gib=reserved_disk_gib,
         zone=zone,
         rack=rack,
+        roles=role,
+        addresses={p: a or None for p, _, a in pairs} or None,
         labels=values.labels(label),
     )
     if not body:

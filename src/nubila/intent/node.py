@@ -97,6 +97,11 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
         virt_methods=hello.virt_methods,
         drivers=hello.drivers,
         ranges=_ranges(hello.ranges),
+        address=hello.address,
+        links=tuple(node.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses) for i in hello.links),
+        disks=tuple(
+            node.Disk(name=d.name, size_gib=d.size_gib, model=d.model, rotational=d.rotational) for d in hello.disks
+        ),
     )
     spec = msgspec.convert(row["spec"], node.Spec)
     state = node.state(spec, status, was=node.State(row["state"]))

@@ -11,7 +11,7 @@ from nubila import errors
 from nubila.intent.asking import Asking, Outcome, builtins
 from nubila.model import node
 from nubila.model.draft import Draft, Drafted, Effect, Row
-from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Labels, Name, Rack, Reason
+from nubila.model.fields import MEMORY_MIB_MAX, SIZE_GIB_MAX, Address, Labels, Name, Rack, Reason
 from nubila.model.ids import text
 
 
@@ -26,6 +26,8 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reserved_disk_gib: Annotated[int, msgspec.Meta(ge=0, le=SIZE_GIB_MAX)] | None = None
     zone: Name | None = None
     rack: Rack | None = None
+    roles: Annotated[tuple[node.Role, ...], msgspec.Meta(min_length=1)] | None = None
+    addresses: dict[node.Purpose, Address | None] | None = None
     labels: Labels | None = None
 
 
@@ -40,6 +42,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 def change(body: NodeChange, view: View, asking: Asking) -> Outcome:
     row, inventory = view.row, view.inventory
     given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
+    if body.addresses is not None:
+        merged = {**msgspec.convert(row["spec"], node.Spec).addresses, **body.addresses}
+        given["addresses"] = {p: a for p, a in merged.items() if a is not None}
+    if body.roles is not None:
+        given["roles"] = tuple(dict.fromkeys(body.roles))
     if body.maintenance is False:
         given.setdefault("maintenance_reason", "")  # it was the reason of a maintenance that is over
     spec = msgspec.structs.replace(msgspec.convert(row["spec"], node.Spec), **given)
@@ -53,14 +60,14 @@ def change(body: NodeChange, view: View, asking: Asking) -> Outcome:
     object_id = UUID(row["id"])
     if not columns:
         return Drafted(draft=draft, status=200, refers={"node": object_id})
-    if status is not None and (short := _offers_less(body, row, spec, status, inventory)) is not None:
-        return short
+    if (wrong := _wrong(body, row, spec, status, inventory)) is not None:
+        return wrong
     state = node.state(spec, status, was=node.State(row["state"]))
     draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
     if status is not None:
         offer(draft, row, spec, status, inventory)
     shown: dict[str, Any] = {
-        k: {"was": row["spec"].get(k), "becomes": v} for k, v in given.items() if row["spec"].get(k) != v
+        k: {"was": row["spec"].get(k), "becomes": v} for k, v in builtins(given).items() if row["spec"].get(k) != v
     }
     effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
@@ -96,6 +103,57 @@ def retire(view: View, asking: Asking) -> Outcome:
         draft.deletes("virt_method", node_id=row["id"], name=m["name"])
     effect = Effect(action="remove", kind="node", id=text("node", object_id), name=row["name"])
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+
+
+def _wrong(
+    body: NodeChange, row: Row, spec: node.Spec, status: node.Status | None, inventory: list[Row]
+) -> errors.NubilaError | None:
+    """Why the change cannot be."""
+    for field in node.Spec.__struct_fields__:
+        of = [r for r, role in node.ROLES.items() if field in role.attributes]
+        if of and getattr(body, field, None) is not None and not set(of) & set(spec.roles):
+            return errors.Conflict(
+                f"{field} is an attribute of the role {of[0].value}, which node '{row['name']}' does not have.",
+                field=field,
+                fix="Give it the role in the same call, or leave this field out.",
+            )
+    if status is None:
+        return None
+    return (
+        _no_address(body, row, status)
+        or _lacking(row, spec, status)
+        or _offers_less(body, row, spec, status, inventory)
+    )
+
+
+def _no_address(body: NodeChange, row: Row, status: node.Status) -> errors.NubilaError | None:
+    """An address that none of its links has would be no address of the node."""
+    has = node.on_links(status)
+    for purpose, address in (body.addresses or {}).items():
+        if address is not None and has is not None and address not in has:
+            return errors.Conflict(
+                f"Node '{row['name']}' has no address {address} (for {purpose.value}).",
+                field="addresses",
+                known=sorted(has),
+                fix="Name one that its links have, as 'nubila node show' lists them; an interface that got one since is known "
+                "when its agent starts anew.",
+            )
+    return None
+
+
+def _lacking(row: Row, spec: node.Spec, status: node.Status) -> errors.NubilaError | None:
+    """A role is refused to a node that lacks an address that it needs, and so is taking that address away."""
+    before = node.lacks(msgspec.convert(row["spec"], node.Spec), status)
+    new = [x for x in node.lacks(spec, status) if x not in before]
+    if not new:
+        return None
+    role, purpose = new[0]
+    return errors.Conflict(
+        f"The role {role.value} ({node.ROLES[role].words}) needs an address for {purpose.value}, and node '{row['name']}' "
+        "has none.",
+        lacks=[{"role": r.value, "address": p.value} for r, p in new],
+        fix=f"Set it, also in the same call: 'nubila node change {row['name']} --address {purpose.value}=ADDRESS'.",
+    )
 
 
 def _offers_less(
