@@ -183,6 +183,13 @@ class NotApproved(Conflict):
     fix = "An operator sees it in 'nubila node list' and lets it in by 'nubila node approve NAME'."
 
 
+class NoSession(Conflict):
+    """This node has no session: it was declared lost meanwhile."""
+
+    slug = "no-session"
+    fix = "Open a session: the node then stands in maintenance until an operator returns it."
+
+
 class WrongSession(Conflict):
     """Another agent session of this node is newer."""
 

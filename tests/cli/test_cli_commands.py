@@ -237,13 +237,10 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         "/v1/join-tokens",
         {"ttl_s": 60, "roles": ["hypervisor"]},
     ),
-    (
-        "node change h --maintenance --reason disks",
-        OP,
-        "PATCH",
-        "/v1/nodes/h",
-        {"maintenance": True, "maintenance_reason": "disks"},
-    ),
+    ("node drain h --reason disks", OP, "POST", "/v1/nodes/h/drain", {"reason": "disks"}),
+    ("node maintenance h", OP, "POST", "/v1/nodes/h/maintenance", {"reason": ""}),
+    ("node return h", OP, "POST", "/v1/nodes/h/return", None),
+    ("node lost h --reason fire", OP, "POST", "/v1/nodes/h/lost", {"reason": "fire"}),
     ("node change h --zone a --rack r1", OP, "PATCH", "/v1/nodes/h", {"zone": "a", "rack": "r1"}),
     (
         "node change h --role hypervisor --role storage --address storage=10.2.0.7 --address backup=",

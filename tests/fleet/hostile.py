@@ -46,6 +46,7 @@ VALID: dict[str, Any] = {
     "image.share": {"right": "use"},
     "join_token.create": {"ttl_s": 60, "roles": ["hypervisor"], "zone": "z", "name": "n", "approve": False},
     "node.change": {"maintenance": False, "maintenance_reason": "r", "cpu_overcommit": 2.0, "reserved_memory_mib": 5, "reserved_disk_gib": 5, "zone": "z", "rack": "r", "roles": ["hypervisor"], "addresses": {"storage": None}, "labels": {"a": "b"}},
+    "node.drain": {"reason": "r"}, "node.maintain": {"reason": "r"}, "node.lose": {"reason": "r"},
     "node.enrol": {"token": "nbj_x", "csr_pem": "x", "fqdn": "f"}, "node.renew": {"csr_pem": "x"},
     "session.open": {"protocol": 1, "agent_version": "0", "fqdn": "f", "boot_id": "b", "kernel": "k", "cores": 1, "memory_mib": 1, "disk_gib": 1,
                      "virt_methods": ["v"], "drivers": {}, "address": "10.0.0.1",

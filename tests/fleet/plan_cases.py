@@ -174,6 +174,26 @@ def node_approve(r: Rig) -> Made:
     return f"/v1/nodes/{Puppet(r.cloud, approve=False).id}/approve", None
 
 
+def node_away(word: str) -> Case:
+    def case(r: Rig) -> Made:
+        spare = Puppet(r.cloud)
+        if r.draw.random() < 0.3:
+            r.operator.post(f"/v1/nodes/{spare.id}/{r.draw.choice(('drain', 'maintenance'))}", {}).ok()
+        return f"/v1/nodes/{spare.id}/{word}", {"reason": r.text()}
+
+    return case
+
+
+def node_return(r: Rig) -> Made:
+    return f"{node_away('drain')(r)[0].rpartition('/')[0]}/return", None
+
+
+def node_lost(r: Rig) -> Made:
+    spare = Puppet(r.cloud)
+    spare.silent_for(r.draw.randrange(100, 9999))
+    return f"/v1/nodes/{spare.id}/lost", {"reason": r.text()}
+
+
 def ignored(r: Rig) -> Made:
     found = r.drift()
     r.operator.post(f"/v1/drifts/{found}/ignore", {"hours": 1, "reason": "r"}).ok()
@@ -269,6 +289,10 @@ OPERATOR: dict[str, Case] = {
     "DELETE /v1/join-tokens/{join_token}": join_token_remove,
     "PATCH /v1/nodes/{node}": node_change,
     "POST /v1/nodes/{node}/approve": node_approve,
+    "POST /v1/nodes/{node}/drain": node_away("drain"),
+    "POST /v1/nodes/{node}/maintenance": node_away("maintenance"),
+    "POST /v1/nodes/{node}/return": node_return,
+    "POST /v1/nodes/{node}/lost": node_lost,
     "DELETE /v1/nodes/{node}": node_retire,
     "POST /v1/drifts/{drift}/repair": lambda r: (f"/v1/drifts/{r.drift()}/repair", None),
     "POST /v1/drifts/{drift}/adopt": lambda r: (f"/v1/drifts/{r.drift()}/adopt", None),

@@ -17,9 +17,11 @@ from nubila.cli.terminal import line
 
 app = noun("node", "Machines of the fabric (operators).")
 join_token = noun("join-token", "One-use tokens with which machines join (operators).")
+HELD = {"vms": "VM", "volumes": "volume"}
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Node = Annotated[str, named("node")]
+Why = Annotated[str, Parameter(name="--reason", help="Why, for whoever looks at it later.")]
 
 
 @verb(app, "list", "nubila node list", "nubila node list -o wide", "nubila node list --zone a --rack r1")
@@ -43,8 +45,6 @@ def show(node: Node, /, *, options: Past = Past()) -> int:
 @verb(
     app,
     "change",
-    "nubila node change host1 --maintenance --reason 'new disks'",
-    "nubila node change host1 --no-maintenance",
     "nubila node change host1 --cpu-overcommit 2 --reserved-memory-mib 2048",
     "nubila node change host1 --zone a --rack r1",
     "nubila node change host1 --role hypervisor --role storage --address storage=10.2.0.7 --address backup=10.3.0.7",
@@ -53,8 +53,6 @@ def change(
     node: Node,
     /,
     *,
-    maintenance: Annotated[bool | None, Parameter(help="In maintenance it gets no new VMs.")] = None,
-    reason: Annotated[str | None, Parameter(help="Why it is in maintenance.")] = None,
     cpu_overcommit: Annotated[float | None, Parameter(help="Virtual cores per physical core.")] = None,
     reserved_memory_mib: Annotated[int | None, Parameter(help="Kept for the machine itself.")] = None,
     reserved_disk_gib: Annotated[
@@ -70,12 +68,10 @@ def change(
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:
-    """Put a node into maintenance or back, or change how much of it is offered, where it stands, or what it does."""
+    """Change how much of a node is offered, where it stands, or what it does."""
     session = Session(options)
     pairs = [a.partition("=") for a in address or ()]
     body = values.given(
-        maintenance=maintenance,
-        maintenance_reason=reason,
         cpu_overcommit=cpu_overcommit,
         reserved_memory_mib=reserved_memory_mib,
         reserved_disk_gib=reserved_disk_gib,
@@ -98,6 +94,56 @@ def approve(node: Node, /, *, options: Write = Write()) -> int:
     session = Session(options)
     return flow.change(
         lambda how: session.operator.approve_node(node, how), options, session, "approved", plane="operator"
+    )
+
+
+@verb(app, "drain", "nubila node drain host1 --reason 'new disks'", "nubila node drain host1 --plan")
+def drain(node: Node, /, *, reason: Why = "", options: Write = Write()) -> int:
+    """Let nothing new come to a node that is to be emptied, and say how much is still there."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.drain_node(node, reason, how),
+        options,
+        session,
+        "drained",
+        plane="operator",
+        after=_still_there,
+    )
+
+
+def _still_there(answer: flow.Json) -> None:
+    holds, name = answer.get("holds") or {}, line(answer.get("name"))
+    parts = [f"{holds[k]} {word}{'s' if holds[k] > 1 else ''}" for k, word in HELD.items() if holds.get(k)]
+    if parts:
+        print(f"Still there: {' and '.join(parts)}; `nubila vm list --as operator --node {name}` lists them.")
+    else:
+        print(f"Nothing is left there: `nubila node maintenance {name}`, or `nubila node retire {name}`.")
+
+
+@verb(app, "maintenance", "nubila node maintenance host1 --reason 'new disks'")
+def maintenance(node: Node, /, *, reason: Why = "", options: Write = Write()) -> int:
+    """Put a node into maintenance: it keeps what it has and gets nothing new."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.maintain_node(node, reason, how), options, session, "changed", plane="operator"
+    )
+
+
+@verb(app, "return", "nubila node return host1")
+def return_(node: Node, /, *, options: Write = Write()) -> int:
+    """Let a node get VMs again: after draining, maintenance, or after it was lost and came back."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.return_node(node, how), options, session, "returned", plane="operator"
+    )
+
+
+@verb(app, "lost", "nubila node lost host1 --reason 'its power supply burnt'", "nubila node lost host1 --plan")
+def lost(node: Node, /, *, reason: Why = "", options: Write = Write()) -> int:
+    """Say of a silent node that it does not come back by itself. If it speaks after all, it stands in maintenance."""
+    session = Session(options)
+    return flow.change(
+        lambda how: session.operator.lose_node(node, reason, how), options, session, "declared lost", plane="operator"
     )
 
 

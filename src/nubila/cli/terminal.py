@@ -39,6 +39,8 @@ STATE_COLOURS: dict[str, str] = {
     "waiting": "yellow",
     "enrolling": "yellow",
     "maintenance": "yellow",
+    "draining": "yellow",
+    "lost": "red",
     "overtaken": "dim",
     "stopped": "dim",
 }

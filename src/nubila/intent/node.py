@@ -81,6 +81,18 @@ def _ranges(said: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+CAME_BACK = "it was declared lost and came back: see what it runs, then return it"
+
+
+def back(spec: node.Spec) -> node.Spec:
+    """A lost node that speaks again is in maintenance, whatever was wished before: what it runs is looked at first."""
+    if not spec.lost:
+        return spec
+    return msgspec.structs.replace(
+        spec, lost=False, came_back=True, maintenance=True, draining=False, maintenance_reason=CAME_BACK
+    )
+
+
 def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row], asking: Asking) -> Outcome:
     """What the node says of itself becomes its status, its virt methods and its inventory."""
     if row["state"] == node.State.RETIRED:
@@ -103,13 +115,14 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
             node.Disk(name=d.name, size_gib=d.size_gib, model=d.model, rotational=d.rotational) for d in hello.disks
         ),
     )
-    spec = msgspec.convert(row["spec"], node.Spec)
+    spec = back(msgspec.convert(row["spec"], node.Spec))
     state = node.state(spec, status, was=node.State(row["state"]))
-    draft = asking.draft()
-    if builtins(status) != row["status"] or state != row["state"]:
-        draft.changes(
-            "node", row, version=True, status=builtins(status), observed_generation=row["generation"], state=state.value
-        )
+    draft, columns = asking.draft(), {}
+    if spec.came_back and row["state"] == node.State.LOST:
+        columns = {"spec": builtins(spec), "generation": row["generation"] + 1}
+    if columns or builtins(status) != row["status"] or state != row["state"]:
+        seen = {"status": builtins(status), "observed_generation": row["generation"], "state": state.value}
+        draft.changes("node", row, version=True, **seen, **columns)
     had = {m["name"] for m in methods}
     for gone in had - set(hello.virt_methods):
         draft.deletes("virt_method", node_id=row["id"], name=gone)

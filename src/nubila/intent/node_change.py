@@ -37,72 +37,63 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
     methods: list[Row] = []
     inventory: list[Row] = []
+    session: int | None = None
+    heard: int = 0  # the newest revision of its wishes that its agent has in this session
+    silent_s: float | None = None
 
 
 def change(body: NodeChange, view: View, asking: Asking) -> Outcome:
-    row, inventory = view.row, view.inventory
-    given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
-    if body.addresses is not None:
-        merged = {**msgspec.convert(row["spec"], node.Spec).addresses, **body.addresses}
-        given["addresses"] = {p: a for p, a in merged.items() if a is not None}
-    if body.roles is not None:
-        given["roles"] = tuple(dict.fromkeys(body.roles))
-    if body.maintenance is False:
-        given.setdefault("maintenance_reason", "")  # it was the reason of a maintenance that is over
-    spec = msgspec.structs.replace(msgspec.convert(row["spec"], node.Spec), **given)
+    row, was = view.row, msgspec.convert(view.row["spec"], node.Spec)
+    if body.maintenance is False and (wrong := not_yet(view)) is not None:
+        return wrong
+    given = _given(body, was)
+    spec = msgspec.structs.replace(was, **given)
     status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
-    draft = asking.draft()
-    columns: Row = {}
-    if builtins(spec) != row["spec"]:
-        columns["spec"] = builtins(spec)
+    draft, object_id = asking.draft(), UUID(row["id"])
+    columns: Row = {} if spec == was else {"spec": builtins(spec)}
     if body.labels is not None and body.labels != row["labels"]:
         columns["labels"] = body.labels
-    object_id = UUID(row["id"])
     if not columns:
         return Drafted(draft=draft, status=200, refers={"node": object_id})
-    if (wrong := _wrong(body, row, spec, status, inventory)) is not None:
+    if (wrong := _wrong(body, row, spec, status, view.inventory)) is not None:
         return wrong
     state = node.state(spec, status, was=node.State(row["state"]))
     draft.changes("node", row, generation=row["generation"] + 1, state=state.value, **columns)
     if status is not None:
-        offer(draft, row, spec, status, inventory)
-    shown: dict[str, Any] = {
-        k: {"was": row["spec"].get(k), "becomes": v} for k, v in builtins(given).items() if row["spec"].get(k) != v
-    }
-    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=shown)
+        offer(draft, row, spec, status, view.inventory)
+    shown = {k: {"was": w, "becomes": v} for k, v in given.items() if (w := getattr(was, k)) != v}
+    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=builtins(shown))
     return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
 
 
-def approve(view: View, asking: Asking) -> Outcome:
-    """The machine is let in: from now on it is told what is placed there. What a refused one comes to is `retire`."""
-    spec = msgspec.convert(view.row["spec"], node.Spec)
-    if spec.approved:
-        return Drafted(draft=asking.draft(), status=200, refers={"node": UUID(view.row["id"])})
-    return _wished(view.row, msgspec.structs.replace(spec, approved=True), asking, {"approved": True})
+def _given(body: NodeChange, was: node.Spec) -> dict[str, Any]:
+    """What of the node's wish becomes another one."""
+    given = {k: v for k in node.Spec.__struct_fields__ if (v := getattr(body, k, None)) is not None}
+    if body.addresses is not None:
+        given["addresses"] = {p: a for p, a in {**was.addresses, **body.addresses}.items() if a is not None}
+    if body.roles is not None:
+        given["roles"] = tuple(dict.fromkeys(body.roles))
+    if body.maintenance is not None:
+        given["draining"] = False
+    if body.maintenance is False:
+        given["came_back"] = False
+        given.setdefault("maintenance_reason", "")  # it was the reason of a maintenance that is over
+    return given
 
 
-def _wished(row: Row, spec: node.Spec, asking: Asking, details: dict[str, Any]) -> Drafted:
-    """The node's wish becomes this one, and its state what follows from that."""
-    status = None if row["status"] is None else msgspec.convert(row["status"], node.Status)
-    state = node.state(spec, status, was=node.State(row["state"]))
-    draft, object_id = asking.draft(), UUID(row["id"])
-    draft.changes("node", row, generation=row["generation"] + 1, state=state.value, spec=builtins(spec))
-    effect = Effect(action="change", kind="node", id=text("node", object_id), name=row["name"], details=details)
-    hints = ["fleet", f"node:{object_id}"]
-    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=hints)
-
-
-def retire(view: View, asking: Asking) -> Outcome:
-    """The machine is a node no more; its agent is refused from now on. What is placed there forbids it."""
-    row, draft = view.row, asking.draft()
-    object_id = UUID(row["id"])
-    draft.removes("node", row, state=node.State.RETIRED.value, removed_at=asking.now, generation=row["generation"] + 1)
-    for i in view.inventory:
-        draft.deletes("inventory", node_id=row["id"], **{"class": i["class"]})
-    for m in view.methods:
-        draft.deletes("virt_method", node_id=row["id"], name=m["name"])
-    effect = Effect(action="remove", kind="node", id=text("node", object_id), name=row["name"])
-    return Drafted(draft=draft, status=200, refers={"node": object_id}, effects=[effect], hints=["fleet"])
+def not_yet(view: View) -> errors.NubilaError | None:
+    """Why a node that came back after it was lost gets no VMs yet: its agent has to know, in this session, all that is
+    wished there, and be heard; then what it runs is what it says."""
+    if not msgspec.convert(view.row["spec"], node.Spec).came_back:
+        return None
+    silent_s = view.silent_s
+    if silent_s is not None and silent_s <= node.SILENT_AFTER_S and view.heard > 0:
+        return None
+    return errors.Conflict(
+        f"Node '{view.row['name']}' was lost, and its agent has not said yet what runs there.",
+        state=view.row["state"],
+        fix="Try again in some seconds; while it stays silent, see its agent's log.",
+    )
 
 
 def _wrong(

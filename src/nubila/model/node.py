@@ -15,7 +15,9 @@ SILENT_AFTER_S = 30.0  # older than this, what a node's objects do is `unknown`
 class State(StrEnum):
     ENROLLING = "enrolling"  # has a certificate; waits for what `waits_for` says
     RUNNING = "running"
+    DRAINING = "draining"  # gets nothing new, and is to be emptied
     MAINTENANCE = "maintenance"  # keeps what it has, gets nothing new
+    LOST = "lost"  # an operator said of a silent one that it does not come back by itself
     RETIRED = "retired"
 
 
@@ -23,11 +25,18 @@ TERMINAL = frozenset({State.RETIRED})
 PLACEABLE = frozenset({State.RUNNING})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.ENROLLING: frozenset({State.RUNNING, State.MAINTENANCE, State.RETIRED}),
-    State.RUNNING: frozenset({State.MAINTENANCE, State.RETIRED}),
-    State.MAINTENANCE: frozenset({State.RUNNING, State.RETIRED}),
+    State.ENROLLING: frozenset({State.RUNNING, State.DRAINING, State.MAINTENANCE, State.RETIRED}),
+    State.RUNNING: frozenset({State.DRAINING, State.MAINTENANCE, State.LOST, State.RETIRED}),
+    State.DRAINING: frozenset({State.RUNNING, State.MAINTENANCE, State.LOST, State.RETIRED}),
+    State.MAINTENANCE: frozenset({State.RUNNING, State.DRAINING, State.LOST, State.RETIRED}),
+    # never at once to where it gets VMs: what it runs has to be looked at
+    State.LOST: frozenset({State.MAINTENANCE, State.RETIRED}),
     State.RETIRED: frozenset(),
 }
+
+
+# without an agent that is expected to speak: nothing is `unknown` about these
+UNHEARD = frozenset({State.ENROLLING, State.LOST, State.RETIRED})
 
 
 class Role(StrEnum):
@@ -86,7 +95,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     rack: str = ""
     addresses: dict[Purpose, str] = {}  # as operators set them; each is on one of its links
     maintenance: bool = False
-    maintenance_reason: str = ""
+    draining: bool = False
+    lost: bool = False
+    came_back: bool = False  # after it was lost: it returns only when its agent has said what it runs
+    maintenance_reason: str = ""  # why it is in one of these
     cpu_overcommit: float = 4.0  # virtual cores promised per physical core
     reserved_memory_mib: int = 1024  # kept for the host itself
     reserved_disk_gib: int | None = None  # None: a fifth of what can be given, at most 10
@@ -140,7 +152,11 @@ def state(spec: Spec, status: Status | None, *, was: State | None = None) -> Sta
         return State.RETIRED
     if was in (None, State.ENROLLING) and waits_for(spec, status):
         return State.ENROLLING
-    return State.MAINTENANCE if spec.maintenance else State.RUNNING
+    if spec.lost:
+        return State.LOST
+    if spec.maintenance:
+        return State.MAINTENANCE
+    return State.DRAINING if spec.draining else State.RUNNING
 
 
 def waits_for(spec: Spec, status: Status | None) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def disk(request: Request, nodes: Nodes) -> Ints:
 
 FILTERS: tuple[Filter, ...] = (
     Filter(
-        "running", "are not running (enrolling or in maintenance)", "", running,
+        "running", "are not running (enrolling, draining, in maintenance or lost)", "", running,
         one="takes no new VMs now", fix="Try again later, or ask your operator for a node that is not in maintenance.",
     ),
     Filter(

@@ -15,7 +15,7 @@ from nubila.api.noun.shown import SHOWN
 from nubila.api.noun.simple import showing
 from nubila.api.route import Answer, answers
 from nubila.intent import node as intent
-from nubila.intent import node_change
+from nubila.intent import node_change, node_life
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Done
 from nubila.model.ids import text
@@ -63,7 +63,7 @@ async def create_join_token(call: ApiCall) -> Answer:
 async def retire_node(call: ApiCall) -> Answer:
     """Retire a node: its agent is refused from then on, and nothing is placed there. Refused while it holds anything."""
 
-    return await _verb(call, "node.retire", node_change.retire)
+    return await _verb(call, "node.retire", node_life.retire)
 
 
 async def change_node(call: ApiCall) -> Answer:
@@ -73,7 +73,27 @@ async def change_node(call: ApiCall) -> Answer:
 
 async def approve_node(call: ApiCall) -> Answer:
     """Let a machine in that waits for an operator's approval. A machine that is not wanted is retired instead."""
-    return await _verb(call, "node.approve", node_change.approve)
+    return await _verb(call, "node.approve", node_life.approve)
+
+
+async def drain_node(call: ApiCall) -> Answer:
+    """Let nothing new come to a node that is to be emptied; `holds` of the answer says how much is still there."""
+    return await _verb(call, "node.drain", lambda view, asking: node_life.drain(call.body, view, asking))
+
+
+async def maintain_node(call: ApiCall) -> Answer:
+    """Put a node into maintenance: it keeps what it has and gets nothing new."""
+    return await _verb(call, "node.maintain", lambda view, asking: node_life.maintain(call.body, view, asking))
+
+
+async def return_node(call: ApiCall) -> Answer:
+    """Let a node get VMs again that was drained, in maintenance, or came back after it was lost."""
+    return await _verb(call, "node.return", node_life.come_back)
+
+
+async def lose_node(call: ApiCall) -> Answer:
+    """Declare a silent node lost. If it speaks again, it stands in maintenance until it is returned."""
+    return await _verb(call, "node.lose", lambda view, asking: node_life.lose(call.body, view, asking))
 
 
 async def _verb(call: ApiCall, permission: str, verb: Callable[[node_change.View, Asking], Outcome]) -> Answer:
@@ -83,7 +103,14 @@ async def _verb(call: ApiCall, permission: str, verb: Callable[[node_change.View
         assert rows is not None
         whole, methods, inventory = (msgspec.json.decode(rows[k] or "[]") for k in ("node", "methods", "inventory"))
         matching(call, whole)
-        view = node_change.View(row=whole, methods=methods, inventory=inventory)
+        view = node_change.View(
+            row=whole,
+            methods=methods,
+            inventory=inventory,
+            session=rows["session"],
+            heard=rows["heard"] or 0,
+            silent_s=rows["silent_s"],
+        )
         return verb(view, asking(rows["now"]))
 
     return await carried(call, permission, attempt, showing("node"))
