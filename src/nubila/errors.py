@@ -190,6 +190,16 @@ class NoSession(Conflict):
     fix = "Open a session: the node then stands in maintenance until an operator returns it."
 
 
+class WrongMachine(Conflict):
+    """Another machine than this node's shows its certificate: a copy of its disk, or a stolen key."""
+
+    slug = "wrong-machine"
+    fix = (
+        "Stop this agent; as a node of its own the machine joins after its identity was deleted. If the node really moved here: "
+        "'nubila node change NAME --other-machine', then start the agent again."
+    )
+
+
 class WrongSession(Conflict):
     """Another agent session of this node is newer."""
 

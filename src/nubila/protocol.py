@@ -69,6 +69,7 @@ class Hello(Wire, frozen=True):
     virt_methods: Annotated[tuple[Name, ...], Meta(max_length=64)]
     drivers: dict[str, dict[str, dict[str, Any]]]
     ranges: Annotated[tuple[str, ...], Meta(max_length=4096)] = ()  # that the machine itself has addresses or routes in
+    machine_id: Annotated[str, Meta(max_length=64)] = ""  # the same at each start on one machine, and on no other
     address: Annotated[str, Meta(max_length=50)] = ""  # by which it reaches the control plane
     links: Annotated[tuple[Link, ...], Meta(max_length=1024)] = ()
     disks: Annotated[tuple[HostDisk, ...], Meta(max_length=4096)] = ()

@@ -58,6 +58,18 @@ def test_disks_are_those_with_a_device_of_their_own(tmp_path: Path) -> None:
     assert host.disks(tmp_path / "nowhere") == ()
 
 
+def test_a_copy_of_a_disk_is_not_the_machine(tmp_path: Path) -> None:
+    for name, system, hardware in (("a", "s1", "h1"), ("copy", "s1", "h2"), ("anew", "s2", "h1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "machine-id").write_text(f"{system}\n")
+        (tmp_path / name / "product_uuid").write_text(f"{hardware}\n")
+    said = {n: host.machine_id(tmp_path / n, tmp_path / n) for n in ("a", "copy", "anew")}
+    assert len(set(said.values())) == 3
+    assert said["a"] == host.machine_id(tmp_path / "a", tmp_path / "a")
+    assert not any(known in said["a"] for known in ("s1", "h1"))
+    assert host.machine_id(tmp_path, tmp_path) == ""
+
+
 def test_the_address_is_the_one_on_the_way_to_the_control_plane() -> None:
     assert host.address_towards("https://127.0.0.1:8442") == "127.0.0.1"
     assert host.address_towards("https://nowhere.invalid:8442") == ""

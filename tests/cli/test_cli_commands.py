@@ -249,6 +249,7 @@ WRITES: tuple[tuple[str, str, str, str, Any], ...] = (
         "/v1/nodes/h",
         {"roles": ["hypervisor", "storage"], "addresses": {"storage": "10.2.0.7", "backup": None}},
     ),
+    ("node change h --other-machine", OP, "PATCH", "/v1/nodes/h", {"other_machine": True}),
     ("join-token create --ask", OP, "POST", "/v1/join-tokens", {"approve": False}),
     ("node approve h", OP, "POST", "/v1/nodes/h/approve", None),
     ("drift repair drf-1", OP, "POST", "/v1/drifts/drf-1/repair", None),

@@ -52,12 +52,14 @@ class Puppet:
 
     def open(self, **says: Any) -> int:
         """A new session: what an agent does when it starts."""
-        hello = {
+        self.session = self.caller.post(f"{ROOT}/sessions", self.hello(**says)).ok()["session"]
+        return self.session
+
+    def hello(self, **says: Any) -> dict[str, Any]:
+        return {
             "protocol": 1, "agent_version": "0", "fqdn": f"{self.method}.example", "boot_id": "b", "kernel": "k", "cores": 64, "memory_mib": 65536,
             "disk_gib": 1000, "virt_methods": [self.method], "drivers": {"hypervisor": {"fake": {}}}, **says,
         }  # fmt: skip
-        self.session = self.caller.post(f"{ROOT}/sessions", hello).ok()["session"]
-        return self.session
 
     def wanted(self, since: int = 0) -> dict[str, Any]:
         answer: dict[str, Any] = self.caller.get(f"{ROOT}/wanted?since={since}&session={self.session}").ok()

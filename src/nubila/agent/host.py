@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -43,6 +44,7 @@ def hello(
         virt_methods=capabilities.virt_methods,
         drivers=described,
         ranges=drivers.network.ranges(),
+        machine_id=machine_id(),
         address=address,
         links=tuple(
             protocol.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses)
@@ -50,6 +52,13 @@ def hello(
         ),
         disks=() if fake else disks(),
     )
+
+
+def machine_id(etc: Path = Path("/etc"), dmi: Path = Path("/sys/class/dmi/id")) -> str:
+    """A name for this machine that a copy of its disk does not have: of the hardware and the installed system, as a hash, since
+    neither is to be shown. '' where neither is known."""
+    known = [_line(etc / "machine-id"), _line(dmi / "product_uuid")]
+    return hashlib.sha256("\n".join(["nubila", *known]).encode()).hexdigest()[:32] if any(known) else ""
 
 
 def boot_id() -> str:

@@ -207,6 +207,10 @@ class Link:
             LOG.error("session.refused", reason="another agent has a newer session of this node: this one ends")
             self._tell(self._listener.on_refused)
             return False
+        if problem.slug == "wrong-machine":
+            LOG.error("session.refused", reason=problem.detail, fix=problem.fix)
+            self._tell(self._listener.on_refused)
+            return False
         if problem.slug in ("not-found", "no-session"):  # a database from before this session
             self._session = None
         return True

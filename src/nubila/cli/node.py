@@ -65,6 +65,9 @@ def change(
         list[str] | None,
         Parameter(negative="", help="PURPOSE=ADDRESS: management, underlay, storage, backup; '' takes it away."),
     ] = None,
+    other_machine: Annotated[
+        bool | None, Parameter(help="Its next session may come from another machine: its disk moved there.")
+    ] = None,
     label: Annotated[list[str] | None, Parameter(negative="", help="KEY=VALUE; repeatable, replaces all.")] = None,
     options: Write = Write(),
 ) -> int:
@@ -78,6 +81,7 @@ def change(
         zone=zone,
         rack=rack,
         roles=role,
+        other_machine=other_machine,
         addresses={p: a or None for p, _, a in pairs} or None,
         labels=values.labels(label),
     )

@@ -97,6 +97,14 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
     """What the node says of itself becomes its status, its virt methods and its inventory."""
     if row["state"] == node.State.RETIRED:
         return errors.Forbidden("This node is retired.")
+    was = msgspec.convert(row["spec"], node.Spec)
+    known = (row["status"] or {}).get("machine_id", "")
+    moved = known not in ("", hello.machine_id)
+    if moved and not was.other_machine:
+        return errors.WrongMachine(
+            f"Node '{row['name']}' is another machine: it was {known[:8]} in its sessions before, and this is "
+            f"{hello.machine_id[:8] or 'one that does not say'}."
+        )
     status = node.Status(
         fqdn=hello.fqdn[:255],
         boot_id=hello.boot_id[:64],
@@ -109,16 +117,17 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
         virt_methods=hello.virt_methods,
         drivers=hello.drivers,
         ranges=_ranges(hello.ranges),
+        machine_id=hello.machine_id,
         address=hello.address,
         links=tuple(node.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses) for i in hello.links),
         disks=tuple(
             node.Disk(name=d.name, size_gib=d.size_gib, model=d.model, rotational=d.rotational) for d in hello.disks
         ),
     )
-    spec = back(msgspec.convert(row["spec"], node.Spec))
+    spec = back(msgspec.structs.replace(was, other_machine=was.other_machine and not moved))
     state = node.state(spec, status, was=node.State(row["state"]))
     draft, columns = asking.draft(), {}
-    if spec.came_back and row["state"] == node.State.LOST:
+    if spec != was:
         columns = {"spec": builtins(spec), "generation": row["generation"] + 1}
     if columns or builtins(status) != row["status"] or state != row["state"]:
         seen = {"status": builtins(status), "observed_generation": row["generation"], "state": state.value}

@@ -28,6 +28,7 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rack: Rack | None = None
     roles: Annotated[tuple[node.Role, ...], msgspec.Meta(min_length=1)] | None = None
     addresses: dict[node.Purpose, Address | None] | None = None
+    other_machine: bool | None = None
     labels: Labels | None = None
 
 

@@ -97,6 +97,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     maintenance: bool = False
     draining: bool = False
     lost: bool = False
+    other_machine: bool = False  # its next session may come from another machine than the ones before
     came_back: bool = False  # after it was lost: it returns only when its agent has said what it runs
     maintenance_reason: str = ""  # why it is in one of these
     cpu_overcommit: float = 4.0  # virtual cores promised per physical core
@@ -137,6 +138,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # kind -> driver -> capabilities, as the drivers describe themselves
     drivers: dict[str, dict[str, dict[str, Any]]] = {}
     ranges: tuple[str, ...] = ()  # that the machine itself has addresses in or routes to: no network may overlap them
+    machine_id: str = ""  # of the machine that it is
     address: str = ""  # by which it reaches the control plane
     links: tuple[Link, ...] = ()
     disks: tuple[Disk, ...] = ()

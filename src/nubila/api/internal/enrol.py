@@ -21,6 +21,7 @@ from nubila.intent import node as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Caller, Done
 from nubila.model.ids import shaped, text
+from nubila.telemetry import log
 
 TRIES = 3
 
@@ -126,7 +127,11 @@ async def open_session(call: ApiCall) -> Answer:
 
     caller = Caller(actor=call.principal.actor, request=call.request_id, action="session.open", operator=True)
     for _ in range(TRIES):
-        await c.carrier.carry(caller, attempt)
+        try:
+            await c.carrier.carry(caller, attempt)
+        except errors.WrongMachine as e:
+            log.get().warning("session.wrong-machine", node=call.principal.actor, reason=e.detail)
+            raise
         session = await c.nodes.new_session(node_id)
         if not await c.nodes.lost(node_id):  # declared so between the two: it would speak, and stay lost
             break
