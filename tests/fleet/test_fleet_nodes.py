@@ -123,3 +123,23 @@ def test_a_node_waits_for_the_addresses_that_its_roles_need_and_runs_only_what_t
     puppet.running(tenant, "a")
     assert "used" in refused(operator.patch(path, {"roles": ["storage"]}), 409, "conflict")["offered"]
     puppet.retire()
+
+
+def test_a_refusals_hosts_are_for_operators_alone(cloud: Installation, tenant: Tenant, puppet: Puppet) -> None:
+    operator = cloud.operator()
+    operator.post(f"/v1/nodes/{puppet.id}/drain", {}).ok()
+    reply = tenant.owner.post("/v1/vms", tenant.wish("a", virt_method=puppet.method))
+    refused(reply, 507, "no-capacity")
+    nodes = operator.list("/v1/nodes")
+    for node in nodes:
+        assert node["name"] not in reply.raw.decode()
+        assert node["id"] not in reply.raw.decode()
+    kept = operator.list("/v1/decisions?refused=true&limit=1")[0]["refusal"]
+    why = {h["node_name"]: h["short"] for h in kept["hosts"]}
+    assert set(why) <= {n["name"] for n in nodes}
+    assert why[puppet.method] == {"running": "takes no new VMs now"}
+    assert all("virt-method" in short for name, short in why.items() if name != puppet.method)
+    vm = tenant.running("b")
+    loaded = {n["id"]: n for n in operator.list("/v1/nodes")}[operator.get(f"/v1/vms/{vm['id']}").ok()["node_id"]]
+    assert loaded["holds"]["vms"] >= 1
+    assert loaded["inventory"]["cores"]["used"] >= 1

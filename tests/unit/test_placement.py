@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nubila.placement.decide import Ranking, Refusal, decide
+from nubila.placement.decide import HOSTS_MAX, Ranking, Refusal, decide
 from nubila.placement.filters import BY_NAME, FILTERS
 from nubila.placement.nodes import Node, Nodes, Request
 
@@ -128,6 +128,8 @@ def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
         if told and f.unit:
             assert told.least == min(mine)
     assert_nearest(answer, r, nodes)
+    assert answer.hosts[:1] == ((answer.nearest,) if answer.nearest else ())
+    assert len(answer.hosts) == min(HOSTS_MAX, len(nodes))
     assert answer.would_fit == would_fit(r, nodes)
 
 

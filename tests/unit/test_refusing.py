@@ -63,6 +63,26 @@ def test_every_filter_has_words_for_one_node_and_a_way_out() -> None:
         assert f.fix or f.quantity, f.name
 
 
+def test_operators_are_told_why_each_host_could_not_have_it_and_tenants_of_no_host() -> None:
+    request = Request(cores=1, memory_mib=1100, disk_gib=1, zone="a")
+    hosts = (
+        host(name="far", zone="b", free_memory_mib=600),
+        host(name="near", zone="a"),
+        host(name="away", placeable=False),
+    )
+    answer = decide(request, Nodes(hosts))
+    assert isinstance(answer, Refusal)
+    assert [(h.node_name, h.short) for h in answer.hosts] == [
+        ("near", {"memory": "100 MiB"}),
+        ("far", {"zone": "is in another zone", "memory": "500 MiB"}),
+        ("away", {"running": "takes no new VMs now", "zone": "is in another zone", "memory": "100 MiB"}),
+    ]
+    told = {operator: refused(answer, request, operator) for operator in (True, False)}
+    assert [h["node_name"] for h in told[True].fields["refusal"]["hosts"]] == ["near", "far", "away"]
+    shown = str(told[False].fields) + told[False].detail + told[False].how
+    assert not any(word in shown for word in ("near'", "far'", "away'", "refusal", str(ID)))
+
+
 STATUS = node.Status(cores=4, memory_mib=8000, disk_gib=100, boot_id="b")
 HELD = [
     {"node_id": str(ID), "class": "cores", "total": 16, "reserved": 0, "used": 4},

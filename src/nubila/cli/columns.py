@@ -100,6 +100,28 @@ def _decided(found: Json) -> str:
     return "short of " + ", ".join(f"{k} {v}" for k, v in short.items()) if short else "there is no node"
 
 
+def _hosts(found: Json) -> list[str]:
+    """Why each of the nearest hosts could not have it."""
+    hosts = (found.get("refusal") or {}).get("hosts") or []
+    return [f"{h['node_name']}: {'; '.join(f'{k} {v}' for k, v in h['short'].items())}" for h in hosts]
+
+
+def _load(class_: str) -> Callable[[Json], object]:
+    """What is promised, of what can be; of a time when that is not known, what the machine has."""
+
+    def load(found: Json) -> object:
+        held = (found.get("inventory") or {}).get(class_) or {}
+        if held.get("used") is None:
+            return table.pick(found, class_)
+        return f"{held['used']}/{held['total'] - held['reserved']}"
+
+    return load
+
+
+def _vms(found: Json) -> object:
+    return (found.get("holds") or {}).get("vms")
+
+
 def _size_mib(found: Json) -> object:
     size = table.pick(found, "size_bytes")
     return f"{size / (1 << 20):.1f}" if isinstance(size, (int, float)) and size else None
@@ -233,6 +255,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("NODE", "node"),
         Column("VM", "vm_id"),
         Column("WHY", _decided),
+        Column("HOSTS", _hosts, wide=True),
     ),
     "parked": (
         ID,
@@ -249,9 +272,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ROLES", "roles"),
         Column("ZONE", "zone"),
         Column("RACK", "rack"),
-        Column("CORES", "cores"),
-        Column("MEMORY MiB", "memory_mib"),
-        Column("DISK GiB", "disk_gib"),
+        Column("VMS", _vms),
+        Column("CORES", _load("cores")),
+        Column("MEMORY MiB", _load("memory_mib")),
+        Column("DISK GiB", _load("disk_gib")),
         Column("METHODS", "virt_methods"),
         Column("LAST REPORT s", "last_report_age_s|seen_age_s"),
         Column("ADDRESSES", _for_what, wide=True),
