@@ -1614,6 +1614,8 @@ create schema past;
 
 create view past."node_seen" as select node_id, session, now() as seen_at, revision from public."node_seen";
 
+create view past."allocation" as select null::uuid as holder_id, null::text as "class", null::uuid as node_id, null::bigint as amount where false;
+
 create view past."project" as
 select t."id", r."name", coalesce(r."labels", '{}') as "labels", r."spec", coalesce(r."spec_schema", '1') as "spec_schema", coalesce(r."generation", '1') as "generation", r."status", coalesce(r."status_schema", '1') as "status_schema", coalesce(r."observed_generation", '0') as "observed_generation", r."state", coalesce(r."version", '1') as "version", r."created_at", r."updated_at", r."removed_at"
   from public."project" t
