@@ -25,6 +25,7 @@ DETACH = "tests/drivers/test_driver_network.py::test_removed_twice_is_gone_and_o
 UNASSIGN = "tests/drivers/test_driver_bridge_dhcp.py::test_a_removed_ports_address_is_free_at_once"
 PORTS = "tests/fleet/test_fleet_ports.py::test_a_port_is_added_to_a_running_vm_and_removed_again"
 ADDRESSES = "tests/fleet/test_fleet_ports.py::test_addresses_are_assigned_and_unassigned_on_a_running_vm"
+NODES = "tests/fleet/test_fleet_nodes.py::test_a_node_waits_for_the_addresses_that_its_roles_need_and_runs_only_what_they_say"
 FREE = "tests/unit/test_docs.py::test_the_licence_is_apache_2_and_contributing_is_explained"
 
 # number of a group's first line -> its title
@@ -134,8 +135,12 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     (48, "VNC: a local port is forwarded to a VM's screen", OPEN),
     (49, "metrics per instance", OPEN),
     (50, "tools inside Linux guests (agent)", OPEN),
-    (51, "node resource: addresses, FQDN, location, state", OPEN),
-    (52, "node roles: one or more per node, each with attributes", OPEN),
+    (51, "node resource: addresses, FQDN, location, state", NODES),
+    (
+        52,
+        "node roles: one or more per node, each with attributes",
+        "tests/unit/test_node.py::test_an_attribute_belongs_to_its_role",
+    ),
     (53, "hypervisor role: capacity, image directory, LVM group", OPEN),
     (54, "flavors (sizes of instances)", OPEN),
     (
@@ -180,7 +185,7 @@ REQUIREMENTS: tuple[tuple[int, str, str], ...] = (
     ),
     (75, "snapshots: create, list, delete, roll back, download", OPEN),
     (76, "automatic backups for every kind of storage", OPEN),
-    (77, "a storage network and a backup network per node", OPEN),
+    (77, "a storage network and a backup network per node", NODES),
     (78, "a golden image mounted read-only in several VMs", OPEN),
     (79, "virtual NFS server for shared data (ISOs)", OPEN),
     (80, "storage nodes are managed by the platform", OPEN),

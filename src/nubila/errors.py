@@ -176,6 +176,30 @@ class StoreFull(Transient):
     fix = "Remove images that nobody needs, or ask your operator for more room; what came of an upload is kept."
 
 
+class NotApproved(Conflict):
+    """This node waits for an operator's approval; until then it is told nothing and given nothing."""
+
+    slug = "not-approved"
+    fix = "An operator sees it in 'nubila node list' and lets it in by 'nubila node approve NAME'."
+
+
+class NoSession(Conflict):
+    """This node has no session: it was declared lost meanwhile."""
+
+    slug = "no-session"
+    fix = "Open a session: the node then stands in maintenance until an operator returns it."
+
+
+class WrongMachine(Conflict):
+    """Another machine than this node's shows its certificate: a copy of its disk, or a stolen key."""
+
+    slug = "wrong-machine"
+    fix = (
+        "Stop this agent; as a node of its own the machine joins after its identity was deleted. If the node really moved here: "
+        "'nubila node change NAME --other-machine', then start the agent again."
+    )
+
+
 class WrongSession(Conflict):
     """Another agent session of this node is newer."""
 

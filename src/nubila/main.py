@@ -26,6 +26,7 @@ import uvloop
 from nubila import config, errors
 from nubila.access import authority, keyfile, tokens, vaultbox
 from nubila.access.authenticate import Authenticator, TokenRow
+from nubila.access.principal import NODE, WAITING
 from nubila.api.app import App, Refused, build
 from nubila.api.context import Context
 from nubila.api.internal.routes import ROUTES as INTERNAL
@@ -42,7 +43,7 @@ from nubila.fleet.fleet import Fleet
 from nubila.fleet.heard import Heard
 from nubila.image_import import Importer
 from nubila.intent.carry import Carrier
-from nubila.model import ids
+from nubila.model import ids, node
 from nubila.model.catalog import Plane, ProjectRole
 from nubila.reconcile.loop import Loop
 from nubila.reconcile.retention import Trimmer
@@ -90,7 +91,7 @@ class Credentials:
         self._accounts = accounts
         self._resources = resources
         self._tokens: dict[UUID, tuple[float, TokenRow | None]] = {}
-        self._nodes: dict[UUID, tuple[float, bool]] = {}
+        self._nodes: dict[UUID, tuple[float, str | None]] = {}
 
     async def token(self, token_id: UUID) -> TokenRow | None:
         kept = self._tokens.get(token_id)
@@ -103,13 +104,16 @@ class Credentials:
         self._tokens[token_id] = (time.monotonic() + TOKEN_KEPT_S, made)
         return made
 
-    async def node(self, node_id: UUID) -> bool:
+    async def node(self, node_id: UUID) -> str | None:
         kept = self._nodes.get(node_id)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
         row = await self._resources.one("node", object_id=node_id)
-        self._nodes[node_id] = (time.monotonic() + TOKEN_KEPT_S, row is not None)
-        return row is not None
+        role = None
+        if row is not None:
+            role = NODE if msgspec.json.decode(row["spec"], type=node.Spec).approved else WAITING
+        self._nodes[node_id] = (time.monotonic() + TOKEN_KEPT_S, role)
+        return role
 
 
 RANK = {ProjectRole.READER: 0, ProjectRole.MEMBER: 1, ProjectRole.OWNER: 2}

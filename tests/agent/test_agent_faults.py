@@ -281,6 +281,13 @@ async def test_nothing_starts_before_its_number_is_on_disk(
     assert order == ["durable", "start"]
 
 
+async def test_an_agent_that_comes_back_on_another_machine_leaves(machine: Machine, control: Control) -> None:
+    with control.changed:
+        control.refuse = (409, "wrong-machine")
+        control.changed.notify_all()
+    await until(lambda: machine.codes == [3], 3.0)
+
+
 async def test_f35_the_older_of_two_agents_leaves(machine: Machine, control: Control) -> None:
     with control.changed:
         control.session += 1  # another agent with this identity said hello

@@ -46,6 +46,35 @@ def test_what_others_hold_is_not_offered_and_what_volumes_hold_is(place: Path) -
     assert abs(empty - host.disk_gib(storage)) <= 1
 
 
+def test_disks_are_those_with_a_device_of_their_own(tmp_path: Path) -> None:
+    for name in ("loop0", "sda"):
+        (tmp_path / name / "queue").mkdir(parents=True)
+        (tmp_path / name / "size").write_text(f"{200 * GIB // 512}\n")
+        (tmp_path / name / "queue" / "rotational").write_text("1\n")
+    (tmp_path / "sda" / "device").mkdir()
+    (tmp_path / "sda" / "device" / "model").write_text("Spinning  \n")
+    (disk,) = host.disks(tmp_path)
+    assert (disk.name, disk.size_gib, disk.model, disk.rotational) == ("sda", 200, "Spinning", True)
+    assert host.disks(tmp_path / "nowhere") == ()
+
+
+def test_a_copy_of_a_disk_is_not_the_machine(tmp_path: Path) -> None:
+    for name, system, hardware in (("a", "s1", "h1"), ("copy", "s1", "h2"), ("anew", "s2", "h1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "machine-id").write_text(f"{system}\n")
+        (tmp_path / name / "product_uuid").write_text(f"{hardware}\n")
+    said = {n: host.machine_id(tmp_path / n, tmp_path / n) for n in ("a", "copy", "anew")}
+    assert len(set(said.values())) == 3
+    assert said["a"] == host.machine_id(tmp_path / "a", tmp_path / "a")
+    assert not any(known in said["a"] for known in ("s1", "h1"))
+    assert host.machine_id(tmp_path, tmp_path) == ""
+
+
+def test_the_address_is_the_one_on_the_way_to_the_control_plane() -> None:
+    assert host.address_towards("https://127.0.0.1:8442") == "127.0.0.1"
+    assert host.address_towards("https://nowhere.invalid:8442") == ""
+
+
 @pytest.mark.parametrize(
     ("total", "said", "reserved"), [(79, None, 10), (12, None, 2), (3, None, 0), (79, 30, 30), (20, 30, 20), (79, 0, 0)]
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nubila.access import policy, principal, tokens, vaultbox
 from nubila.access.authenticate import Peer
-from nubila.errors import Forbidden, Unauthenticated
+from nubila.errors import Forbidden, NotApproved, Unauthenticated
 from nubila.model import ids
 from nubila.model.catalog import Plane, ProjectRole
 from tests.api import toy
@@ -190,10 +190,22 @@ def test_vault(tmp_path: Path) -> None:
         vaultbox.open_or_create(file, b"x" * 32)
 
 
+@pytest.mark.parametrize("permission", sorted(set(policy.INTERNAL) - {"node.renew", "session.open"}))
+def test_a_machine_that_is_not_approved_may_say_what_it_is_and_nothing_else(permission: str) -> None:
+    waiting = principal.node(toy.NODE_ID, role=principal.WAITING)
+    for known in ("node.renew", "session.open"):
+        policy.allow(known, waiting)
+    if policy.INTERNAL[permission].open:
+        return
+    policy.allow(permission, principal.node(toy.NODE_ID))
+    with pytest.raises(NotApproved):
+        policy.allow(permission, waiting)
+
+
 @pytest.mark.parametrize("permission", ["session.open", "wanted.read", "report.write", "image.read", "question.answer"])
 def test_a_lapsed_certificate_is_good_for_its_renewal_alone(permission: str) -> None:
     """A machine that was off for longer than its certificate lives finds back by itself, and does nothing else before."""
-    lapsed, current = principal.node(toy.NODE_ID, lapsed=True), principal.node(toy.NODE_ID)
+    lapsed, current = principal.node(toy.NODE_ID, role=principal.LAPSED), principal.node(toy.NODE_ID)
     policy.allow("node.renew", lapsed)
     policy.allow(permission, current)
     with pytest.raises(Unauthenticated, match="past its time"):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from nubila.access import tokens
+from nubila.access import principal, tokens
 from nubila.access.authenticate import Authenticator, Peer, TokenRow
 from nubila.api.app import App, Refused, build
 from nubila.api.route import BYTES, TEXT, Answer, Call, Route
@@ -193,14 +193,14 @@ class Credentials:
 
     def __init__(self) -> None:
         self.rows: dict[UUID, TokenRow] = {}
-        self.nodes = {NODE_ID}
+        self.nodes = {NODE_ID: principal.NODE}
         self._n = 100
 
     async def token(self, token_id: UUID) -> TokenRow | None:
         return self.rows.get(token_id)
 
-    async def node(self, node_id: UUID) -> bool:
-        return node_id in self.nodes
+    async def node(self, node_id: UUID) -> str | None:
+        return self.nodes.get(node_id)
 
     def issue(self, plane: Plane = Plane.USER, role: str = "owner", **changes: Any) -> str:
         self._n += 1

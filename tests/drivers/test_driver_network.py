@@ -14,7 +14,7 @@ from driver_netns import own_netns
 
 from nubila.drivers import DriverError
 from nubila.drivers.network import DRIVERS
-from nubila.drivers.network.base import Network, NetworkDriver, Options, Port, Subnet
+from nubila.drivers.network.base import Interface, Network, NetworkDriver, Options, Port, Subnet
 
 NET = "net-01k9xg2m4n5p6q7r8s9t0v1w2x"
 NETWORK = Network(
@@ -69,6 +69,7 @@ class Rig:
 
 def _give_fake(driver: Any, cidr: str) -> None:
     driver.world.ranges += (str(ipaddress.ip_interface(cidr).network),)
+    driver.world.interfaces += (Interface(name="lan0", mac="02:00:00:00:00:01", mtu=1500, addresses=(cidr,)),)
 
 
 def _give_real(driver: NetworkDriver, cidr: str) -> None:
@@ -115,6 +116,15 @@ def test_a_network_never_takes_the_machines_own_addresses_over(rig: Rig, own: st
     rig.driver.ensure_network(msgspec.structs.replace(NETWORK, subnets=(elsewhere,)))
     assert [n.network_id for n in rig.driver.observe().networks] == [NET]
     rig.driver.ensure_network(msgspec.structs.replace(NETWORK, subnets=(elsewhere,)))  # its own route is no obstacle
+
+
+def test_the_machines_own_interfaces_are_told_and_not_the_drivers(rig: Rig) -> None:
+    rig.give("10.92.0.7/24")
+    rig.driver.ensure_network(NETWORK)
+    (found,) = rig.driver.interfaces()
+    assert (found.name, found.addresses) == ("lan0", ("10.92.0.7/24",))
+    assert len(found.mac) == 17
+    assert found.mtu >= 1280
 
 
 def test_a_port_needs_its_network(rig: Rig) -> None:

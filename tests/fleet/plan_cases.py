@@ -17,7 +17,7 @@ Made = tuple[str, Any]  # the path, and the body
 
 def vm_create(r: Rig) -> Made:
     body = r.tenant.wish(r.name(), labels=r.labels(), **r.some(power=r.draw.choice(("on", "off")), disk_gib=r.draw.randrange(1, 9),
-                         hostname=r.name(), user_data=r.text(), boot_string=r.draw.choice(("", "b"))))  # fmt: skip
+                         hostname=r.name(), user_data=r.text(), zone="default", boot_string=r.draw.choice(("", "b"))))  # fmt: skip
     return "/v1/vms", body
 
 
@@ -156,7 +156,11 @@ def node_change(r: Rig) -> Made:
     labels = {"n": r.name()}
     r.operator.patch(f"/v1/nodes/{r.puppet.id}", {"maintenance": False}).ok()
     return f"/v1/nodes/{r.puppet.id}", r.some(
-        labels=labels, reserved_memory_mib=r.draw.randrange(1, 99), cpu_overcommit=r.draw.choice((3.0, 4.0))
+        labels=labels,
+        reserved_memory_mib=r.draw.randrange(1, 99),
+        cpu_overcommit=r.draw.choice((3.0, 4.0)),
+        zone=r.name(),
+        rack=r.draw.choice(("", "r1")),
     )
 
 
@@ -164,6 +168,30 @@ def node_retire(r: Rig) -> Made:
     spare = Puppet(r.cloud)
     spare.retire()
     return f"/v1/nodes/{spare.id}", None
+
+
+def node_approve(r: Rig) -> Made:
+    return f"/v1/nodes/{Puppet(r.cloud, approve=False).id}/approve", None
+
+
+def node_away(word: str) -> Case:
+    def case(r: Rig) -> Made:
+        spare = Puppet(r.cloud)
+        if r.draw.random() < 0.3:
+            r.operator.post(f"/v1/nodes/{spare.id}/{r.draw.choice(('drain', 'maintenance'))}", {}).ok()
+        return f"/v1/nodes/{spare.id}/{word}", {"reason": r.text()}
+
+    return case
+
+
+def node_return(r: Rig) -> Made:
+    return f"{node_away('drain')(r)[0].rpartition('/')[0]}/return", None
+
+
+def node_lost(r: Rig) -> Made:
+    spare = Puppet(r.cloud)
+    spare.silent_for(r.draw.randrange(100, 9999))
+    return f"/v1/nodes/{spare.id}/lost", {"reason": r.text()}
 
 
 def ignored(r: Rig) -> Made:
@@ -260,6 +288,11 @@ OPERATOR: dict[str, Case] = {
     "DELETE /v1/images/{image}": lambda r: (f"/v1/images/{r.image(r.operator)}", None),
     "DELETE /v1/join-tokens/{join_token}": join_token_remove,
     "PATCH /v1/nodes/{node}": node_change,
+    "POST /v1/nodes/{node}/approve": node_approve,
+    "POST /v1/nodes/{node}/drain": node_away("drain"),
+    "POST /v1/nodes/{node}/maintenance": node_away("maintenance"),
+    "POST /v1/nodes/{node}/return": node_return,
+    "POST /v1/nodes/{node}/lost": node_lost,
     "DELETE /v1/nodes/{node}": node_retire,
     "POST /v1/drifts/{drift}/repair": lambda r: (f"/v1/drifts/{r.drift()}/repair", None),
     "POST /v1/drifts/{drift}/adopt": lambda r: (f"/v1/drifts/{r.drift()}/adopt", None),

@@ -21,13 +21,14 @@ ROOT = "/internal/v1"
 
 
 class Puppet:
-    """`method` is a virt method that only this node offers, so that exactly the VMs that ask for it land here."""
+    """`method` is a virt method that only this node offers, so that exactly the VMs that ask for it land here. `joins`: what
+    else its join token says."""
 
-    def __init__(self, cloud: Installation):
+    def __init__(self, cloud: Installation, **joins: Any):
         self.cloud = cloud
         self.method = f"puppet{next(_NUMBER)}"
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method}).ok()["token"]
+        self.token = cloud.operator().post("/v1/join-tokens", {"name": self.method, **joins}).ok()["token"]
         enrolled = self.enrol().ok()
         self.id: str = enrolled["node_id"]
         self.region = enrolled["region"]
@@ -51,12 +52,14 @@ class Puppet:
 
     def open(self, **says: Any) -> int:
         """A new session: what an agent does when it starts."""
-        hello = {
+        self.session = self.caller.post(f"{ROOT}/sessions", self.hello(**says)).ok()["session"]
+        return self.session
+
+    def hello(self, **says: Any) -> dict[str, Any]:
+        return {
             "protocol": 1, "agent_version": "0", "fqdn": f"{self.method}.example", "boot_id": "b", "kernel": "k", "cores": 64, "memory_mib": 65536,
             "disk_gib": 1000, "virt_methods": [self.method], "drivers": {"hypervisor": {"fake": {}}}, **says,
         }  # fmt: skip
-        self.session = self.caller.post(f"{ROOT}/sessions", hello).ok()["session"]
-        return self.session
 
     def wanted(self, since: int = 0) -> dict[str, Any]:
         answer: dict[str, Any] = self.caller.get(f"{ROOT}/wanted?since={since}&session={self.session}").ok()

@@ -33,7 +33,7 @@ LOOKS = 2  # reads of each plane after a mutation, beside those of what it was a
 UNDER_WAY = """select exists (select from pg_stat_activity where xact_start <= $1 and pid <> pg_backend_pid()
  and datname = current_database() and backend_type = 'client backend' and state <> 'idle')"""
 # what the log does not keep: how long ago a node was heard from, and how much of a quota is used
-NOT_KEPT = {"last_report_age_s", "used"}
+NOT_KEPT = {"last_report_age_s", "used", "holds"}
 
 
 def at(path: str, **moment: str) -> str:

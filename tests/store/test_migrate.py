@@ -28,7 +28,7 @@ SHAPE = {
         and relname <> 'alembic_version' order by 1""",
 }
 # kept for processes of the version before, until the next migration
-KEPT = {"commit_3"}
+KEPT = {"commit_4"}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_all_migrations_lead_to_what_the_tables_say(postgres_socket: str, 
         assert rows
 
 
-@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006"])
 async def test_a_filled_database_of_a_version_before_keeps_every_row(
     postgres_socket: str, world: World, database_name: str, empty: str, version: str
 ) -> None:

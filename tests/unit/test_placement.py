@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nubila.placement.decide import Ranking, Refusal, decide
+from nubila.placement.decide import HOSTS_MAX, Ranking, Refusal, decide
 from nubila.placement.filters import BY_NAME, FILTERS
 from nubila.placement.nodes import Node, Nodes, Request
 
@@ -22,6 +22,7 @@ node = st.builds(
     name=st.text("abc", min_size=1, max_size=4),
     zone=st.sampled_from(["z1", "z2"]),
     placeable=st.booleans(),
+    runs_vms=st.sampled_from([True, True, True, False]),
     silent_s=st.sampled_from([0.0, 5.0, 29.9, 31.5, 400.0]),
     virt_methods=st.sampled_from([(), ("qemu",), ("kvm", "qemu"), ("lxc",), ("qemu", "lxc")]),
     physical_cores=st.integers(1, 16),
@@ -45,6 +46,7 @@ def oracle(r: Request, n: Node) -> dict[str, int]:
     """filter -> shortfall of one node, said again in plain words."""
     short = {
         "running": 0 if n.placeable else 1,
+        "role": 0 if n.runs_vms else 1,
         "heard-from": max(0, -int(-(n.silent_s - 30) // 1)),
         "zone": 0 if r.zone in (None, n.zone) else 1,
         "virt-method": 0
@@ -82,8 +84,8 @@ def assert_nearest(answer: Refusal, r: Request, nodes: list[Node]) -> None:
     assert told == oracle(r, nearest)
 
 
-def would_fit(r: Request, nodes: list[Node]) -> dict[str, int]:
-    """Every smaller amount that some node has, tried out; the change that is smallest in proportion."""
+def would_fit(r: Request, nodes: list[Node]) -> dict[str, int | str]:
+    """Every smaller amount that some node has, tried out; the change that is smallest in proportion. Then every zone."""
     found: dict[str, float] = {}
     for quantity in ("cores", "memory_mib", "disk_gib"):
         asked = getattr(r, quantity)
@@ -94,7 +96,10 @@ def would_fit(r: Request, nodes: list[Node]) -> dict[str, int]:
                 break
     cost = {q: (getattr(r, q) - offer) / getattr(r, q) for q, offer in found.items()}
     best = min(cost, key=lambda q: cost[q], default=None)
-    return {} if best is None else {best: int(found[best])}
+    if best is not None:
+        return {best: int(found[best])}
+    zones = sorted(n.zone for n in nodes if not oracle(msgspec.structs.replace(r, zone=n.zone), n))
+    return {"zone": zones[0]} if zones else {}
 
 
 @pytest.mark.slow
@@ -123,6 +128,8 @@ def test_equals_the_oracle(r: Request, nodes: list[Node]) -> None:
         if told and f.unit:
             assert told.least == min(mine)
     assert_nearest(answer, r, nodes)
+    assert answer.hosts[:1] == ((answer.nearest,) if answer.nearest else ())
+    assert len(answer.hosts) == min(HOSTS_MAX, len(nodes))
     assert answer.would_fit == would_fit(r, nodes)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from nubila import errors
-from nubila.intent import node as nodes
+from nubila.intent import node_change as nodes
 from nubila.intent.asking import Asking, builtins
 from nubila.intent.refusing import refused
 from nubila.model import ids, node
@@ -63,6 +63,26 @@ def test_every_filter_has_words_for_one_node_and_a_way_out() -> None:
         assert f.fix or f.quantity, f.name
 
 
+def test_operators_are_told_why_each_host_could_not_have_it_and_tenants_of_no_host() -> None:
+    request = Request(cores=1, memory_mib=1100, disk_gib=1, zone="a")
+    hosts = (
+        host(name="far", zone="b", free_memory_mib=600),
+        host(name="near", zone="a"),
+        host(name="away", placeable=False),
+    )
+    answer = decide(request, Nodes(hosts))
+    assert isinstance(answer, Refusal)
+    assert [(h.node_name, h.short) for h in answer.hosts] == [
+        ("near", {"memory": "100 MiB"}),
+        ("far", {"zone": "is in another zone", "memory": "500 MiB"}),
+        ("away", {"running": "takes no new VMs now", "zone": "is in another zone", "memory": "100 MiB"}),
+    ]
+    told = {operator: refused(answer, request, operator) for operator in (True, False)}
+    assert [h["node_name"] for h in told[True].fields["refusal"]["hosts"]] == ["near", "far", "away"]
+    shown = str(told[False].fields) + told[False].detail + told[False].how
+    assert not any(word in shown for word in ("near'", "far'", "away'", "refusal", str(ID)))
+
+
 STATUS = node.Status(cores=4, memory_mib=8000, disk_gib=100, boot_id="b")
 HELD = [
     {"node_id": str(ID), "class": "cores", "total": 16, "reserved": 0, "used": 4},
@@ -84,7 +104,7 @@ def changed(**body: object) -> Drafted | errors.NubilaError:
     asking = Asking(
         actor="a", request="r", now=datetime(2026, 1, 1, tzinfo=UTC), mint=lambda: UUID(int=1), operator=True
     )
-    return nodes.change(nodes.NodeChange(**body), ROW, HELD, asking)  # type: ignore[arg-type]
+    return nodes.change(nodes.NodeChange(**body), nodes.View(row=ROW, inventory=HELD), asking)  # type: ignore[arg-type]
 
 
 def test_a_node_cannot_keep_back_more_than_it_has_nor_what_is_held() -> None:
@@ -112,5 +132,5 @@ def test_a_node_that_offers_too_little_already_can_still_be_changed() -> None:
         ({"reserved_memory_mib": 500}, True),
         ({"reserved_memory_mib": 1025}, False),
     ):
-        told = nodes.change(nodes.NodeChange(**body), ROW, over, asking)  # type: ignore[arg-type]
+        told = nodes.change(nodes.NodeChange(**body), nodes.View(row=ROW, inventory=over), asking)  # type: ignore[arg-type]
         assert isinstance(told, Drafted) == fine, body

@@ -37,8 +37,8 @@ class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
 class Credentials(Protocol):
     async def token(self, token_id: UUID) -> TokenRow | None: ...
 
-    async def node(self, node_id: UUID) -> bool:
-        """Whether this node may still speak: enrolled and not retired."""
+    async def node(self, node_id: UUID) -> str | None:
+        """The role in which this node may speak: NODE, or WAITING until it is approved; None when it is retired."""
         ...
 
 
@@ -88,9 +88,10 @@ class Authenticator:
         node_id = ids.parse("node", uri.removeprefix(self._prefix)) if uri.startswith(self._prefix) else None
         if peer is None or node_id is None:
             raise _no_certificate()
-        if not await self._credentials.node(node_id):
+        role = await self._credentials.node(node_id)
+        if role is None:
             raise _no_certificate()
-        return principal.node(node_id, lapsed=peer.not_after <= self._clock().timestamp())
+        return principal.node(node_id, role=principal.LAPSED if peer.not_after <= self._clock().timestamp() else role)
 
 
 def _no_certificate() -> Unauthenticated:

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from nubila.access.principal import LAPSED, NOBODY, NODE, OPERATOR, Principal
-from nubila.errors import Forbidden, Unauthenticated
+from nubila.access.principal import LAPSED, NOBODY, NODE, OPERATOR, WAITING, Principal
+from nubila.errors import Forbidden, NotApproved, Unauthenticated
 from nubila.model.catalog import Plane, ProjectRole
 
 # project: objects of the principal's project (and public ones); account: what the account itself made;
@@ -144,6 +144,11 @@ OPERATOR_RULES: dict[str, Rule] = META | {
     "node.read": Rule(OPERATORS),
     "decision.read": Rule(OPERATORS),
     "node.change": Rule(OPERATORS),
+    "node.approve": Rule(OPERATORS),
+    "node.drain": Rule(OPERATORS),
+    "node.maintain": Rule(OPERATORS),
+    "node.return": Rule(OPERATORS),
+    "node.lose": Rule(OPERATORS),
     "node.retire": Rule(OPERATORS),
     "drift.read": Rule(OPERATORS),
     "drift.repair": Rule(OPERATORS),
@@ -176,8 +181,9 @@ OPERATOR_RULES: dict[str, Rule] = META | {
 INTERNAL: dict[str, Rule] = META | {
     "node.enrol": Rule(EVERYBODY),  # guarded by the join token in the body
     "ca.read": Rule(EVERYBODY),
-    "node.renew": Rule(NODES | {LAPSED}, "node"),  # a machine that was off for longer than its certificate lives
-    "session.open": Rule(NODES, "node"),
+    # LAPSED: a machine that was off for longer than its certificate lives. WAITING: what it is, an operator wants to see
+    "node.renew": Rule(NODES | {LAPSED, WAITING}, "node"),
+    "session.open": Rule(NODES | {WAITING}, "node"),
     "wanted.read": Rule(NODES, "node"),
     "report.write": Rule(NODES, "node"),
     "image.read": Rule(NODES, "node"),
@@ -203,6 +209,8 @@ def allow(permission: str, principal: Principal) -> None:
     row = POLICY[principal.plane].get(permission)
     if principal.role == LAPSED and (row is None or LAPSED not in row.roles):
         raise Unauthenticated("The node's certificate is past its time.", fix="Renew it: POST /internal/v1/renew.")
+    if principal.role == WAITING and (row is None or WAITING not in row.roles):
+        raise NotApproved()
     if row is None or (principal.role not in row.roles and not row.open):
         needed = sorted(row.roles) if row else []
         raise Forbidden(

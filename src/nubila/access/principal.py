@@ -14,6 +14,7 @@ from nubila.model import ids
 from nubila.model.catalog import Plane
 
 NODE = "node"  # the role of every node certificate
+WAITING = "waiting"  # of a machine that no operator has approved yet: it says what it is, and asks for nothing
 LAPSED = "lapsed"  # of one that is past its time: it may be renewed with, and nothing else
 OPERATOR = "operator"
 NOBODY = "nobody"  # the role of a request without a credential, on the few routes that need none
@@ -21,7 +22,7 @@ NOBODY = "nobody"  # the role of a request without a credential, on the few rout
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     plane: Plane
-    role: str  # a ProjectRole, 'operator', 'node', 'lapsed' or 'nobody'
+    role: str  # a ProjectRole, 'operator', 'node', 'waiting', 'lapsed' or 'nobody'
     actor: str  # for logs and the change log: 'user:usr-...', 'operator:opr-...', 'node:node-...', 'nobody'
     account_id: UUID | None = None  # the user or operator
     project_id: UUID | None = None  # user plane: the one project that it acts in
@@ -41,10 +42,9 @@ def account(plane: Plane, kind: str, account_id: UUID, role: str, project_id: UU
     )
 
 
-def node(node_id: UUID, *, lapsed: bool = False) -> Principal:
-    return Principal(
-        plane=Plane.INTERNAL, role=LAPSED if lapsed else NODE, actor=_actor("node", node_id), node_id=node_id
-    )
+def node(node_id: UUID, *, role: str = NODE) -> Principal:
+    """`role` is NODE, WAITING or LAPSED."""
+    return Principal(plane=Plane.INTERNAL, role=role, actor=_actor("node", node_id), node_id=node_id)
 
 
 def nobody(plane: Plane) -> Principal:

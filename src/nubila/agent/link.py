@@ -179,19 +179,21 @@ class Link:
     # --- threads
 
     def _poll_forever(self) -> None:
-        failures = 0
+        failures, said = 0, ""
         while not self._stopped.is_set():
             try:
                 if self._session is None:
                     self._open()
                 else:
                     self._poll(self._session)
-                failures = 0
+                failures, said = 0, ""
                 continue
             except ProblemError as e:
                 if not self._survives(e):
                     return
-                LOG.warning("link.refused", status=e.status, slug=e.slug, detail=e.detail)
+                if e.slug != said:  # a machine may wait for its approval for days
+                    LOG.warning("link.refused", status=e.status, slug=e.slug, detail=e.detail)
+                said = e.slug
             except (ConnectionFailed, msgspec.MsgspecError, StaleAnswer) as e:
                 if not self._stopped.is_set():
                     (LOG.info if failures else LOG.warning)("link.down", reason=str(e))
@@ -203,6 +205,10 @@ class Link:
     def _survives(self, problem: ProblemError) -> bool:
         if problem.slug == "wrong-session":
             LOG.error("session.refused", reason="another agent has a newer session of this node: this one ends")
+            self._tell(self._listener.on_refused)
+            return False
+        if problem.slug == "wrong-machine":
+            LOG.error("session.refused", reason=problem.detail, fix=problem.fix)
             self._tell(self._listener.on_refused)
             return False
         if problem.slug in ("not-found", "no-session"):  # a database from before this session

@@ -188,7 +188,8 @@ def _agent(
     def hello() -> Hello:
         if not fake:
             _probe(settings, drivers)
-        return host.hello(drivers, names, _version(), node.fqdn, fake=fake)
+        address = host.address_towards(settings.internal_url)
+        return host.hello(drivers, names, _version(), node.fqdn, fake=fake, address=address)
 
     return Agent(loop, options, _wire(settings, identity), drivers, hello, ended)
 

@@ -106,7 +106,7 @@ class Fabric:
             write_secret(token_file, "".join(f"{self.join_token()}\n" for _ in range(wanted)))
             did = "enrolled"
         deadline = time.monotonic() + NODE_WITHIN_S
-        while sum(n["state"] in ("running", "maintenance") for n in self._nodes()) < wanted:
+        while sum(n["state"] in ("running", "draining", "maintenance") for n in self._nodes()) < wanted:
             if time.monotonic() > deadline:
                 log = self.install.log_dir / "agent.log"
                 raise NotComing(f"the agent does not report; {log} ends with:\n{tail(log)}")

@@ -47,6 +47,10 @@ def addresses(found: Json) -> list[str]:
     return [str(a.get("address") if isinstance(a, dict) else a) for a in listed]
 
 
+def _for_what(found: Json) -> list[str]:
+    return [f"{purpose}={address}" for purpose, address in (found.get("addresses") or {}).items()]
+
+
 def _old(found: Json) -> str | None:
     return table.age(found.get("created_at"))
 
@@ -96,6 +100,28 @@ def _decided(found: Json) -> str:
     return "short of " + ", ".join(f"{k} {v}" for k, v in short.items()) if short else "there is no node"
 
 
+def _hosts(found: Json) -> list[str]:
+    """Why each of the nearest hosts could not have it."""
+    hosts = (found.get("refusal") or {}).get("hosts") or []
+    return [f"{h['node_name']}: {'; '.join(f'{k} {v}' for k, v in h['short'].items())}" for h in hosts]
+
+
+def _load(class_: str) -> Callable[[Json], object]:
+    """What is promised, of what can be; of a time when that is not known, what the machine has."""
+
+    def load(found: Json) -> object:
+        held = (found.get("inventory") or {}).get(class_) or {}
+        if held.get("used") is None:
+            return table.pick(found, class_)
+        return f"{held['used']}/{held['total'] - held['reserved']}"
+
+    return load
+
+
+def _vms(found: Json) -> object:
+    return (found.get("holds") or {}).get("vms")
+
+
 def _size_mib(found: Json) -> object:
     size = table.pick(found, "size_bytes")
     return f"{size / (1 << 20):.1f}" if isinstance(size, (int, float)) and size else None
@@ -117,6 +143,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         PROJECT,
         AGE,
         Column("METHOD", "virt_method", wide=True),
+        Column("ZONE", "zone", wide=True),
         Column("CORES", "cores", wide=True),
         Column("MEMORY MiB", "memory_mib", wide=True),
         Column("LAST REPORT s", "last_report_age_s", wide=True),
@@ -228,6 +255,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("NODE", "node"),
         Column("VM", "vm_id"),
         Column("WHY", _decided),
+        Column("HOSTS", _hosts, wide=True),
     ),
     "parked": (
         ID,
@@ -243,14 +271,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         STATE,
         Column("ROLES", "roles"),
         Column("ZONE", "zone"),
-        Column("CORES", "cores"),
-        Column("MEMORY MiB", "memory_mib"),
-        Column("DISK GiB", "disk_gib"),
+        Column("RACK", "rack"),
+        Column("VMS", _vms),
+        Column("CORES", _load("cores")),
+        Column("MEMORY MiB", _load("memory_mib")),
+        Column("DISK GiB", _load("disk_gib")),
         Column("METHODS", "virt_methods"),
         Column("LAST REPORT s", "last_report_age_s|seen_age_s"),
+        Column("ADDRESSES", _for_what, wide=True),
         Column("KERNEL", "kernel", wide=True),
         Column("AGENT", "agent_version", wide=True),
         Column("WHY", "maintenance_reason", wide=True),
+        Column("WAITS FOR", "waits_for", wide=True),
     ),
 }
 

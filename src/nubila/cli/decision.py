@@ -11,7 +11,13 @@ from nubila.cli.session import Session
 app = noun("decision", "Where VMs were placed and why, and what found no node (operators).")
 
 
-@verb(app, "list", "nubila decision list --limit 20", "nubila decision list --refused")
+@verb(
+    app,
+    "list",
+    "nubila decision list --limit 20",
+    "nubila decision list --refused",
+    "nubila decision list --refused --limit 1 -o wide",
+)
 def list_(
     *,
     refused: Annotated[
@@ -19,7 +25,10 @@ def list_(
     ] = False,
     options: Listed = Listed(),
 ) -> int:
-    """List placement decisions, newest first. One VM's, with every score: 'nubila vm placement VM_ID --as operator'."""
+    """List placement decisions, newest first; -o wide says of each host why it could not have it.
+
+    One VM's, with every score: 'nubila vm placement VM_ID --as operator'.
+    """
     only = "true" if refused else None
     return flow.listing(
         "decision",

@@ -37,7 +37,10 @@ STATE_COLOURS: dict[str, str] = {
     "suspended": "yellow",
     "crashed": "red",
     "waiting": "yellow",
+    "enrolling": "yellow",
     "maintenance": "yellow",
+    "draining": "yellow",
+    "lost": "red",
     "overtaken": "dim",
     "stopped": "dim",
 }

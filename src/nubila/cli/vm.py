@@ -49,6 +49,7 @@ def create(
         Literal["restart", "stop", "preserve"] | None, Parameter(help="What follows when it crashes.")
     ] = None,
     protected: Annotated[bool | None, Parameter(negative="", help="It cannot be deleted until unprotected.")] = None,
+    zone: Annotated[str | None, Parameter(help="Only on a host of this zone; on any if not given.")] = None,
     options: Write = Write(),
 ) -> int:
     """Create a VM, and wait until it runs."""
@@ -68,6 +69,7 @@ def create(
         virt_method=virt_method,
         on_crash=on_crash,
         protected=protected,
+        zone=zone,
     )
     session = Session(options)
     return flow.change(lambda how: session.user.create_vm(body, how), options, session, "created")

@@ -112,6 +112,21 @@ class OperatorApi(Shared):
     def change_node(self, node: str, body: Json, how: How = NOW) -> Json:
         return self.write("PATCH", f"/v1/nodes/{s(node)}", body, how)
 
+    def approve_node(self, node: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/nodes/{s(node)}/approve", how=how)
+
+    def drain_node(self, node: str, reason: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/nodes/{s(node)}/drain", {"reason": reason}, how)
+
+    def maintain_node(self, node: str, reason: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/nodes/{s(node)}/maintenance", {"reason": reason}, how)
+
+    def return_node(self, node: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/nodes/{s(node)}/return", how=how)
+
+    def lose_node(self, node: str, reason: str, how: How = NOW) -> Json:
+        return self.write("POST", f"/v1/nodes/{s(node)}/lost", {"reason": reason}, how)
+
     def drifts(self, find: Find = ALL, **only: str | None) -> Iterator[Json]:
         """`only`: cause, node and vm narrow the list."""
         return self.pages("/v1/drifts", find, **only)

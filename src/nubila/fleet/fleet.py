@@ -52,6 +52,7 @@ def _node(row: Record) -> Node:
         name=row["name"],
         zone=spec.zone,
         placeable=node.State(row["state"]) in node.PLACEABLE,
+        runs_vms=node.Role.HYPERVISOR in spec.roles,
         silent_s=1e9 if row["silent_s"] is None else row["silent_s"],
         virt_methods=status.virt_methods,
         physical_cores=status.cores,

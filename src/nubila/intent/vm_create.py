@@ -43,6 +43,7 @@ class VmCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     virt_method: Name | None = None
     on_crash: vm.CrashPolicy = vm.CrashPolicy.RESTART
     protected: bool = False
+    zone: Name | None = None
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -88,6 +89,7 @@ def create(
         disk_gib=body.disk_gib or max(flavor["spec"]["disk_gib"], picture["spec"]["min_disk_gib"]),
         virt_method=body.virt_method or (next(iter(vm.CONTAINERS)) if _is_root(picture) else None),
         crowded=port_place.crowded(networks, view.get("crowded") or [], nodes),
+        zone=body.zone,
         seed=seed,
     )
     over = over_quota(_needs(request), view["quota"] or {})
@@ -291,6 +293,7 @@ def _vm(choice: _Choice, draft: Draft, asking: Asking) -> Row:
         power=body.power,
         on_crash=body.on_crash,
         protected=body.protected,
+        zone=body.zone,
         starts=1 if body.power is vm.Power.ON else 0,
         boot_string=body.boot_string,
         user_data_secret=None if sealed is None else text("secret", sealed.id),

@@ -26,6 +26,13 @@ Name = Annotated[
         "and not in the form of an id",
     ),
 ]
+Address = Annotated[
+    str,
+    Meta(pattern=r"^[0-9a-f.:]{2,45}$(?!\n)", description="an IPv4 or IPv6 address, as the node's links show it"),
+]
+Rack = Annotated[
+    str, Meta(pattern=r"^$(?!\n)|" + NAME_PATTERN, max_length=63, description="a name, or nothing: it is not known")
+]
 LabelKey = Annotated[
     str,
     Meta(

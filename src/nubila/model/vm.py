@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from nubila.model.fields import BootString, Cores, MemoryMib
+from nubila.model.fields import BootString, Cores, MemoryMib, Name
 
 SCHEMA = 1
 
@@ -123,6 +123,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     resets: int = 0
     suspended: bool = False
     on_crash: CrashPolicy = CrashPolicy.RESTART
+    zone: Name | None = None  # where it was asked to be
     boot_string: BootString = ""
     user_data_secret: str | None = None  # id in the vault
     user_data_sha256: str | None = None

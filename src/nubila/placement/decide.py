@@ -10,6 +10,7 @@ from nubila.placement.nodes import Ints, Nodes, Request
 from nubila.placement.scores import SCORES
 
 TOP = 8
+HOSTS_MAX = 20  # of which a refusal says why
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Miss(msgspec.Struct, frozen=True, kw_only=True):
-    """The node that failed the fewest filters by the least, with each shortfall."""
+    """A node that did not pass, with each shortfall."""
 
     node_id: str
     node_name: str
@@ -34,8 +35,9 @@ class Miss(msgspec.Struct, frozen=True, kw_only=True):
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     filters: tuple[Refused, ...]
-    nearest: Miss | None
-    would_fit: dict[str, int]  # one quantity, changed to this, would fit
+    nearest: Miss | None  # what failed the fewest filters by the least
+    hosts: tuple[Miss, ...] = ()  # the nearest first; for operators alone
+    would_fit: dict[str, int | str]  # one quantity, changed to this, would fit; if none does, another zone
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +61,12 @@ def decide(request: Request, nodes: Nodes) -> Ranking | Refusal:
     fails = failed.sum(axis=0)
     passing = np.flatnonzero(fails == 0)
     if len(passing) == 0:
+        hosts = _misses(shortfalls, fails, nodes, request)
         return Refusal(
             nodes=len(nodes),
             filters=_account(shortfalls, failed, fails),
-            nearest=_nearest(shortfalls, fails, nodes, request),
+            nearest=hosts[0] if hosts else None,
+            hosts=hosts,
             would_fit=_would_fit(request, nodes, shortfalls),
         )
     parts = {s.name: s.weight * s.rate(request, nodes)[passing] for s in SCORES}
@@ -100,15 +104,19 @@ def _account(shortfalls: list[Ints], failed: np.ndarray, fails: np.ndarray) -> t
     return tuple(out)
 
 
-def _nearest(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: Request) -> Miss | None:
+def _misses(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: Request) -> tuple[Miss, ...]:
     if len(nodes) == 0:
-        return None
+        return ()
     asked = {"cores": request.cores, "memory_mib": request.memory_mib, "disk_gib": request.disk_gib}
     relative = np.zeros(len(nodes))
     for f, short in zip(FILTERS, shortfalls, strict=True):
         relative += short / max(1, asked[f.quantity]) if f.quantity else short
     # Equal sums of unequal parts differ in their last bits.
-    index = int(np.lexsort((np.arange(len(nodes)), np.round(relative, 9), fails))[0])
+    order = np.lexsort((np.arange(len(nodes)), np.round(relative, 9), fails))
+    return tuple(_miss(int(i), shortfalls, nodes) for i in order[:HOSTS_MAX])
+
+
+def _miss(index: int, shortfalls: list[Ints], nodes: Nodes) -> Miss:
     return Miss(
         node_id=str(nodes.rows[index].id),
         node_name=nodes.rows[index].name,
@@ -120,7 +128,7 @@ def _nearest(shortfalls: list[Ints], fails: np.ndarray, nodes: Nodes, request: R
     )
 
 
-def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int]:
+def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int | str]:
     """The change of one quantity, smallest in proportion, with which some node would take the request."""
     best: tuple[float, str, int] | None = None
     for quantity in ("cores", "memory_mib", "disk_gib"):
@@ -135,4 +143,11 @@ def _would_fit(request: Request, nodes: Nodes, shortfalls: list[Ints]) -> dict[s
             cost = (asked - offer) / asked
             if best is None or cost < best[0]:
                 best = (cost, quantity, offer)
-    return {} if best is None else {best[1]: best[2]}
+    return _other_zone(nodes, shortfalls) if best is None else {best[1]: best[2]}
+
+
+def _other_zone(nodes: Nodes, shortfalls: list[Ints]) -> dict[str, int | str]:
+    """The zone where a node would take the request, if that is all that is wrong with it."""
+    others = [s for f, s in zip(FILTERS, shortfalls, strict=True) if f.name != "zone"]
+    zones = [n.zone for n, short in zip(nodes.rows, np.sum(others, axis=0), strict=True) if short == 0]
+    return {"zone": min(zones)} if zones else {}

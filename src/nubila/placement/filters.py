@@ -35,6 +35,10 @@ def running(_: Request, nodes: Nodes) -> Ints:
     return _missing(nodes.placeable)
 
 
+def role(_: Request, nodes: Nodes) -> Ints:
+    return _missing(nodes.runs_vms)
+
+
 def heard_from(_: Request, nodes: Nodes) -> Ints:
     return np.maximum(0, np.ceil(nodes.silent_s - SILENT_AFTER_S)).astype(np.int64)
 
@@ -77,8 +81,12 @@ def disk(request: Request, nodes: Nodes) -> Ints:
 
 FILTERS: tuple[Filter, ...] = (
     Filter(
-        "running", "are not running (enrolling or in maintenance)", "", running,
+        "running", "are not running (enrolling, draining, in maintenance or lost)", "", running,
         one="takes no new VMs now", fix="Try again later, or ask your operator for a node that is not in maintenance.",
+    ),
+    Filter(
+        "role", "have other roles than to run VMs", "", role,
+        one="does not run VMs", fix="Ask your operator for a node that runs VMs.",
     ),
     Filter(
         "heard-from", "have not been heard from lately", "s", heard_from,

@@ -43,6 +43,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     free_disk_gib: int
     total_cores: int = 0
     total_memory_mib: int = 0
+    runs_vms: bool = True  # it has the role for it
     overlapping_ranges: bool = True  # it can have networks with one range side by side, or does not say
 
 
@@ -52,6 +53,7 @@ class Nodes:
     def __init__(self, rows: Sequence[Node]):
         self.rows = tuple(rows)
         self.placeable: Bools = np.array([n.placeable for n in rows], dtype=bool)
+        self.runs_vms: Bools = np.array([n.runs_vms for n in rows], dtype=bool)
         self.silent_s: NDArray[np.float64] = np.array([n.silent_s for n in rows], dtype=float)
         self.physical_cores: Ints = _column(rows, "physical_cores")
         self.free_cores: Ints = _column(rows, "free_cores")

@@ -93,7 +93,7 @@ class Ledger:
             project = "x.project_id" if "project_id" in table.c else "null::uuid"
             sql = NAMED_PORT if kind == "port" else NAMED.format(kind=kind, table=kind, project=project)
             out += await self._db.fetch(sql, [UUID(i) for k, i in objects if k == kind], project_id)
-        return out
+        return list({(r["kind"], r["id"]): r for r in out}.values())  # a vm may be meant by its ports too
 
     async def refusal(self, decision_id: UUID, project_id: UUID, answer: bytes) -> None:
         """A placement that found no node, kept with its numbers."""

@@ -25,9 +25,10 @@ update node_seen s set seen_at = greatest(s.seen_at, now() - make_interval(secs 
  where s.node_id = u.node_id and s.session = u.session
 """
 
+# The session of a lost node ended: its number is kept, negative, so that none comes twice.
 NEW_SESSION = """
 insert into node_seen (node_id, session, seen_at, revision) values ($1, 1, now(), 0)
-on conflict (node_id) do update set session = node_seen.session + 1, seen_at = now(), revision = 0
+on conflict (node_id) do update set session = abs(node_seen.session) + 1, seen_at = now(), revision = 0
 returning session
 """
 
@@ -132,6 +133,9 @@ class NodeStore:
 
     async def new_session(self, node_id: UUID) -> int:
         return int(await self._db.value(NEW_SESSION, node_id))
+
+    async def lost(self, node_id: UUID) -> bool:
+        return await self._db.value("select state = 'lost' from node where id = $1", node_id) is True
 
     async def position(self, node_id: UUID, since: int = 0) -> Record | None:
         """revision, session, fabric_epoch, whether the node is behind its wishes and a question waits for it; `since` is 0

@@ -103,6 +103,8 @@ def states(kind: str) -> tuple[str, ...]:
     return tuple(s.value for s in tables.BY_NAME[kind].transitions or STATES.get(kind, ()))
 
 
+# kind -> what a list is narrowed by beside its columns
+WITHIN: dict[str, dict[str, str]] = {"node": {"zone": "node.spec->>'zone'", "rack": "coalesce(node.spec->>'rack', '')"}}
 # kinds whose steps from state to state are guarded by nobody
 STATES: dict[str, tuple[StrEnum, ...]] = {"port": tuple(network.PortState)}
 
@@ -182,9 +184,14 @@ def _source(kind: str) -> tuple[sa.FromClause, list[sa.ColumnElement[Any]]]:
         inventory = sa.text(
             "(select jsonb_object_agg(i.class, jsonb_build_object('total', i.total, 'reserved', i.reserved, 'used', i.used)) from inventory i where i.node_id = node.id)::text as inventory"
         )
+        # what it has promised room to; the past does not keep that
+        holds = """case when coalesce(current_setting('nubila.as_of', true), '') = '' then (select jsonb_build_object(
+            'vms', count(*) filter (where a.class = 'cores'), 'volumes', count(*) filter (where a.class = 'disk_gib'))
+            from allocation a where a.node_id = node.id)::text end"""
         return node.outerjoin(seen, seen.c.node_id == node.c.id), [
             *_text(node),
             silent,
+            sa.literal_column(holds).label("holds"),
             sa.literal_column(str(inventory).removesuffix(" as inventory")).label("inventory"),
         ]
     more: list[sa.ColumnElement[Any]] = [
@@ -240,7 +247,10 @@ def listing(kind: str, scoped: bool, equal: tuple[str, ...], labels: bool, after
     source, columns = _source(kind)
     statement = _scoped(kind, sa.select(*columns).select_from(source), scoped, listing="name" not in equal)
     for name in equal:
-        statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
+        if (within := WITHIN.get(kind, {}).get(name)) is not None:
+            statement = statement.where(sa.literal_column(within, sa.Text) == sa.bindparam(name, type_=sa.Text))
+        else:
+            statement = statement.where(table.c[name] == sa.bindparam(name, type_=table.c[name].type))
     if labels:
         statement = statement.where(
             table.c.labels.op("@>")(sa.cast(sa.bindparam("labels", type_=sa.Text), postgresql.JSONB))
@@ -340,7 +350,9 @@ class AccountStore:
     JOIN = "select to_jsonb(j)::text as token, c.sha256, j.expires_at < now() as expired, j.used_at is not null as used, now() as now from join_token j left join credential c on c.id = j.id where j.id = $1 and not j.spec ? 'removed_at'"
     NODE_ROWS = """select now() as now, to_jsonb(n)::text as node,
         (select jsonb_agg(to_jsonb(m)) from virt_method m where m.node_id = n.id)::text as methods,
-        (select jsonb_agg(to_jsonb(i)) from inventory i where i.node_id = n.id)::text as inventory from node n where n.id = $1"""
+        (select jsonb_agg(to_jsonb(i)) from inventory i where i.node_id = n.id)::text as inventory,
+        s.session, s.revision as heard, extract(epoch from now() - s.seen_at)::float8 as silent_s
+        from node n left join node_seen s on s.node_id = n.id where n.id = $1"""
     NETWORK = """select to_jsonb(n)::text as network,
         (select jsonb_agg(to_jsonb(s)) from subnet s where s.network_id = n.id and s.removed_at is null)::text as subnets,
         (select jsonb_agg(to_jsonb(a)) from address a where a.network_id = n.id and a.origin = 'gateway')::text as gateways,

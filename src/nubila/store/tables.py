@@ -48,7 +48,16 @@ quota = sa.Table(
     sa.CheckConstraint("amount >= 0", name="amount_not_negative"),
     sa.CheckConstraint("used >= 0", name="used_not_negative"),
 )
-node_ = resource("node", *states(node.State, tombstone="retired"), unique_name("node"), project=False)
+node_ = resource(
+    "node",
+    *states(node.State, tombstone="retired"),
+    sa.CheckConstraint("state <> 'lost' or coalesce((spec->>'lost')::boolean, false)", name="loss_is_declared"),
+    sa.CheckConstraint(
+        "not coalesce((spec->>'maintenance')::boolean and (spec->>'draining')::boolean, false)", name="one_way_out"
+    ),
+    unique_name("node"),
+    project=False,
+)
 join_token = sa.Table(
     "join_token",
     metadata,
@@ -280,7 +289,18 @@ TABLES: tuple[Table, ...] = (
     Table(member, logged=True),
     Table(token, logged=True, transitions=LASTING),
     Table(keypair, logged=True, transitions=LASTING),
-    Table(node_, logged=True, transitions=node.TRANSITIONS, references=(("vm", "node_id"), ("volume", "node_id"))),
+    Table(
+        node_,
+        logged=True,
+        transitions=node.TRANSITIONS,
+        references=(
+            ("vm", "node_id"),
+            ("volume", "node_id"),
+            ("snapshot", "node_id"),
+            ("port", "node_id"),
+            ("allocation", "node_id"),
+        ),
+    ),
     Table(join_token, logged=True),
     Table(virt_method, logged=True),
     Table(flavor, logged=True, transitions=LASTING),

@@ -21,6 +21,9 @@ from nubila.intent import node as intent
 from nubila.intent.asking import Asking, Outcome
 from nubila.intent.carry import Caller, Done
 from nubila.model.ids import shaped, text
+from nubila.telemetry import log
+
+TRIES = 3
 
 
 async def ca(call: ApiCall) -> Answer:
@@ -122,9 +125,17 @@ async def open_session(call: ApiCall) -> Answer:
         whole, methods, inventory = (msgspec.json.decode(row[k] or "[]") for k in ("node", "methods", "inventory"))
         return intent.open_session(hello, whole, methods, inventory, asking(row["now"]))
 
-    await c.carrier.carry(
-        Caller(actor=call.principal.actor, request=call.request_id, action="session.open", operator=True), attempt
-    )
-    session = await c.nodes.new_session(node_id)
+    caller = Caller(actor=call.principal.actor, request=call.request_id, action="session.open", operator=True)
+    for _ in range(TRIES):
+        try:
+            await c.carrier.carry(caller, attempt)
+        except errors.WrongMachine as e:
+            log.get().warning("session.wrong-machine", node=call.principal.actor, reason=e.detail)
+            raise
+        session = await c.nodes.new_session(node_id)
+        if not await c.nodes.lost(node_id):  # declared so between the two: it would speak, and stay lost
+            break
+    else:
+        raise errors.Busy("The node is being declared lost again and again.")
     c.notifier.tell([f"node:{node_id}", "fleet"])
     return Answer(body=protocol.Welcome(session=session, fabric_epoch=c.fabric_epoch, region=c.region))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from nubila import errors, protocol
 from nubila.api.context import ApiCall
+from nubila.api.internal.wanted import refuse_session
 from nubila.api.route import Answer
 from nubila.intent import drift, image_from
 from nubila.intent import report as intent
@@ -29,8 +30,8 @@ async def report(call: ApiCall) -> Answer:
     assert node_id is not None
     body: protocol.Reports = call.body
     position = await c.nodes.position(node_id)
-    if position is None or position["session"] != body.session:
-        raise errors.WrongSession()
+    refuse_session(position, body.session)
+    assert position is not None
     call.context.heard.note(node_id, body.session, body.revision)
     if body.fabric_epoch != position["fabric_epoch"]:
         raise errors.Stale(

@@ -38,8 +38,8 @@ async def wanted(call: ApiCall) -> Answer:
         try:
             # what is new is asked for when something is: most requests find nothing at first
             position = await (c.nodes.news if woken else c.nodes.position)(node_id, since)
-            if position is None or position["session"] != session:
-                raise errors.WrongSession()
+            refuse_session(position, session)
+            assert position is not None
             if not heard:  # holding its request open proves nothing of the node
                 call.context.heard.note(node_id, session, since)
                 _anchored(call, node_id)
@@ -53,6 +53,14 @@ async def wanted(call: ApiCall) -> Answer:
             woken = True
         finally:
             expected.close()
+
+
+def refuse_session(position: Record | None, session: int) -> None:
+    """Raises WrongSession for a session that is not the newest, NoSession where the newest was ended."""
+    if position is not None and (position["session"] or 0) < 0:
+        raise errors.NoSession()
+    if position is None or position["session"] != session:
+        raise errors.WrongSession()
 
 
 async def _answer(call: ApiCall, node_id: UUID, since: int, news: Record | None) -> protocol.Wanted:

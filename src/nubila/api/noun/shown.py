@@ -67,10 +67,16 @@ def _node(call: ApiCall, row: Record) -> dict[str, Any]:
     extras: dict[str, Any] = {
         "last_report_age_s": None if silent is None or call.as_of else round(silent, 1),
         "inventory": None if row["inventory"] is None else msgspec.Raw(row["inventory"].encode()),
+        "holds": None if row["holds"] is None else msgspec.Raw(row["holds"].encode()),
     }
+    spec = msgspec.json.decode(row["spec"], type=node.Spec)
+    status = None if row["status"] is None else msgspec.json.decode(row["status"], type=node.Status)
+    extras["addresses"] = {} if status is None else node.addresses(spec, status)
+    if row["state"] == node.State.ENROLLING:
+        extras["waits_for"] = node.waits_for(spec, status)
     if (
         call.as_of is None
-        and row["state"] not in ("enrolling", "retired")
+        and node.State(row["state"]) not in node.UNHEARD
         and (silent is None or silent > node.SILENT_AFTER_S)
     ):
         extras |= {"state": "unknown", "last_state": row["state"]}

@@ -22,7 +22,7 @@ from nubila.api.noun import (
 )
 from nubila.api.noun.history import histories
 from nubila.api.route import BYTES, Route
-from nubila.intent import catalog, vm_hold
+from nubila.intent import catalog, node_change, node_life, vm_hold
 from nubila.intent import drift as drifts
 from nubila.intent import image as images
 from nubila.intent import node as nodes
@@ -236,9 +236,21 @@ ROWS: tuple[Route, ...] = (
         account.remove_join_token,
         errors=CLAIMS,
     ),
-    Route("GET", f"{V}/nodes", "node.read", simple.lister("node", "nodes"), query=Q, listing=True),
+    Route("GET", f"{V}/nodes", "node.read", node.list_nodes, query=node.NodeQuery, listing=True),
     Route("GET", f"{V}/nodes/{{node}}", "node.read", simple.shower("node", "a node")),
-    Route("PATCH", f"{V}/nodes/{{node}}", "node.change", node.change_node, body=nodes.NodeChange, errors=CLAIMS),
+    Route("PATCH", f"{V}/nodes/{{node}}", "node.change", node.change_node, body=node_change.NodeChange, errors=CLAIMS),
+    Route("POST", f"{V}/nodes/{{node}}/approve", "node.approve", node.approve_node, errors=CLAIMS),
+    Route("POST", f"{V}/nodes/{{node}}/drain", "node.drain", node.drain_node, body=node_life.NodeAway, errors=CLAIMS),
+    Route(
+        "POST",
+        f"{V}/nodes/{{node}}/maintenance",
+        "node.maintain",
+        node.maintain_node,
+        body=node_life.NodeAway,
+        errors=CLAIMS,
+    ),
+    Route("POST", f"{V}/nodes/{{node}}/return", "node.return", node.return_node, errors=CLAIMS),
+    Route("POST", f"{V}/nodes/{{node}}/lost", "node.lose", node.lose_node, body=node_life.NodeAway, errors=CLAIMS),
     Route("GET", f"{V}/drifts", "drift.read", drift.list_drifts, query=drift.DriftQuery, listing=True),
     Route("GET", f"{V}/drifts/{{drift}}", "drift.read", simple.shower("drift", "a drift")),
     Route("POST", f"{V}/drifts/{{drift}}/repair", "drift.repair", drift.repair_drift, status=202, errors=CLAIMS),

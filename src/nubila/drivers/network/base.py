@@ -115,6 +115,15 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     foreign: tuple[str, ...] = ()
 
 
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the machine itself."""
+
+    name: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...] = ()  # with prefix length; none that ends by itself
+
+
 class NetworkDriver(Protocol):
     def capabilities(self) -> Capabilities: ...
 
@@ -128,6 +137,9 @@ class NetworkDriver(Protocol):
 
     def ranges(self) -> tuple[str, ...]:
         """Where this machine has addresses or routes that are not this driver's, without the default route."""
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Those of this machine that are not this driver's: what has an address, or a wire."""
 
     def ensure_network(self, network: Network) -> str:
         """Have the segment, its gateway addresses, DHCP and NAT; returns the bridge's interface name.

@@ -23,6 +23,7 @@ from nubila.drivers.network.base import (
     FoundNetwork,
     FoundPort,
     Group,
+    Interface,
     Network,
     Observed,
     Options,
@@ -96,6 +97,9 @@ class BridgeNetwork:
     def ranges(self) -> tuple[str, ...]:
         ours = {link.index for link in self._links.beginning(prefix(self._table)) if self._owned(link, "network")}
         return tuple(sorted(self._links.ranges(ours)))
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        return self._links.interfaces(prefix(self._table))
 
     def scan(self) -> Scan:
         with self._lock:

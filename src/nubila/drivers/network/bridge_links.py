@@ -18,7 +18,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nubila.drivers import DriverError
-from nubila.drivers.network.base import Network
+from nubila.drivers.network.base import Interface, Network
 from nubila.drivers.network.bridge_nft import METADATA
 
 _TUN = "/dev/net/tun"
@@ -28,6 +28,7 @@ _IFF_UP = 1
 # Every bridge has that address; under this label dnsmasq does not take it for one of the interface that it serves.
 _METADATA_LABEL = "metadata"
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+_IFA_TEMPORARY = 0x01
 
 
 Address = tuple[str, int, str]  # address, prefix length, label
@@ -132,6 +133,28 @@ class Links:
             r for r in found if not ipaddress.ip_network(r).is_link_local and not r.startswith(("ff", "127.", "::1/"))
         }
         return private
+
+    def interfaces(self, ours: str) -> tuple[Interface, ...]:
+        """Of those whose names do not begin so: what has an address that lasts, or is no virtual device."""
+        found = []
+        for index, name in sorted(socket.if_nameindex(), key=lambda i: i[1]):
+            try:
+                link = self._call("link", "get", index=index)[0]
+                lasting = tuple(sorted(self._lasting(index)))
+            except (DriverError, IndexError):  # removed in between
+                continue
+            wired = link.get_attr("IFLA_LINKINFO") is None
+            if name != "lo" and not name.startswith(ours) and (lasting or wired):
+                mac, mtu = link.get_attr("IFLA_ADDRESS") or "", link.get_attr("IFLA_MTU") or 0
+                found.append(Interface(name=name, mac=mac, mtu=mtu, addresses=lasting))
+        return tuple(found)
+
+    def _lasting(self, index: int) -> set[str]:
+        return {
+            f"{m.get_attr('IFA_LOCAL') or m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}"
+            for m in self._call("get_addr", index=index)
+            if m["scope"] == 0 and not (m["family"] == socket.AF_INET6 and m["flags"] & _IFA_TEMPORARY)
+        }
 
     def set_addresses(self, index: int, wanted: set[Address]) -> None:
         """Have exactly these addresses. No duplicate detection: the gateway is ours on every node."""

@@ -14,6 +14,7 @@ from nubila.drivers.network.base import (
     FoundNetwork,
     FoundPort,
     Group,
+    Interface,
     Lease,
     Network,
     Observed,
@@ -36,6 +37,7 @@ class NetworkWorld:
         self.foreign: tuple[str, ...] = ()
         self.leftovers = Leftovers()
         self.ranges: tuple[str, ...] = ()  # of the machine itself
+        self.interfaces: tuple[Interface, ...] = ()
         self.answers_dhcp = True
         self.not_serving: set[str] = set()  # networks whose DHCP process died
         self.down: set[str] = set()  # ports whose tap is down
@@ -67,6 +69,9 @@ class FakeNetwork(Scanned):
 
     def ranges(self) -> tuple[str, ...]:
         return self.world.ranges
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        return self.world.interfaces
 
     def observe(self) -> Observed:
         self.script.enter("observe")
