@@ -6,7 +6,7 @@ Called by the agents' own link in its fibres; hands requests to whichever contro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 from uuid import UUID
@@ -55,6 +55,7 @@ class Net:
         self.stage = stage
         self.servers: list[Server] = []
         self.lines: dict[str, Line] = {}
+        self.on_wanted: Callable[[str], None] = lambda host: None  # an answer with wishes reaches this host
         self._under_way: set[asyncio.Future[Any]] = set()
 
     def line(self, host: str) -> Line:
@@ -82,10 +83,16 @@ class Net:
     ) -> None:
         task = asyncio.ensure_future(server.serve(request))
         self._under_way.add(task)
-        task.add_done_callback(lambda done: self._answered(host, done, waiter, timer))
+        wanted = request.path.endswith("/wanted")
+        task.add_done_callback(lambda done: self._answered(host, done, waiter, timer, wanted))
 
     def _answered(
-        self, host: str, done: asyncio.Future[Response], waiter: Waiter | None, timer: asyncio.TimerHandle | None
+        self,
+        host: str,
+        done: asyncio.Future[Response],
+        waiter: Waiter | None,
+        timer: asyncio.TimerHandle | None,
+        wanted: bool,
     ) -> None:
         self._under_way.discard(done)
         answer: Any = ConnectionFailed(URL, "the connection was reset") if done.cancelled() else done.result()
@@ -94,6 +101,8 @@ class Net:
             return
         if timer is not None:
             timer.cancel()
+        if wanted:
+            self.on_wanted(host)
         self.stage.loop.call_later(self._delay(line), waiter.wake, answer)
 
 

@@ -187,7 +187,12 @@ class Stage:
         waiter.wait()
 
     def close(self) -> None:
+        """End everything that still waits, without letting any of it act."""
         self.over = True
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         for fibre in self.fibres:
             if not fibre.dead:
                 _end(fibre)
