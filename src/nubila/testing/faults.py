@@ -185,7 +185,7 @@ FAULTS: dict[str, Fault] = {
     "cut-to-control": _line(cut_to=True),
     "cut-from-control": _line(cut_from=True),
     "messages-lost": _line(loss=0.3, slow_s=0.5),
-    "messages-repeated-late": _line(60, 300, repeat=0.5),
+    "messages-repeated": _line(60, 300, repeat=0.5),
     "driver-fails": _driver(lambda script, g: script.fail("*", g.draw.randint(1, 3))),
     "driver-loses-reply": _driver(lambda script, g: script.lose_reply("*", g.draw.randint(1, 3))),
     "driver-hangs": _driver(lambda script, g: script.delay("*", g.draw.uniform(1, 45), g.draw.randint(1, 2))),

@@ -17,7 +17,7 @@ from nubila.client.answers import ConnectionFailed, Response, TimedOut
 from nubila.testing.stage import Stage, Waiter
 
 DELAY_S = (0.0005, 0.02)
-LATE_S = (0.5, 60.0)  # a copy of a message that comes once more
+AGAIN_S = (0.0, 0.05)  # until a report comes that the link sent once more, on a new connection
 URL = "https://control"
 
 
@@ -71,9 +71,11 @@ class Net:
         server = draw.choice(alive)
         if line.cut_to or draw.random() < line.loss:
             return
-        loop.call_later(self._delay(line), self._arrive, host, server, request, waiter, timer)
+        delay_s = self._delay(line)
         if request.path.endswith("/reports") and draw.random() < line.repeat:
-            loop.call_later(draw.uniform(*LATE_S), self._arrive, host, server, request, None, None)
+            loop.call_later(delay_s, self._arrive, host, server, request, None, None)
+            delay_s += draw.uniform(*AGAIN_S)
+        loop.call_later(delay_s, self._arrive, host, server, request, waiter, timer)
 
     def _delay(self, line: Line) -> float:
         return self.stage.random.uniform(*DELAY_S) + line.slow_s * self.stage.random.random()

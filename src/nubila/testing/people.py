@@ -102,7 +102,7 @@ class Person:
         return None if lost else answer
 
     def _answered(self, verb: str, key: str, answer: Response) -> None:
-        if answer.status >= 500:
+        if answer.status == 500:
             self.judge.violated("I11", f"{verb} was answered with {answer.status}: {answer.body[:300]!r}")
         body = msgspec.json.decode(answer.body) if answer.body else {}
         if answer.status >= 300:

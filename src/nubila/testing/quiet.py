@@ -48,6 +48,10 @@ def _rows(fleet: Fleet) -> Iterator[Unsettled]:
         for d in _living(fleet, kind):
             if d["state"] != "ready" or d["spec"]["gone"]:
                 yield "I10", f"{kind} {d['name']} is {d['state']}: {(d['status'] or {}).get('reason')}"
+    there = {d["id"] for d in _living(fleet, "volume")}
+    for s in _living(fleet, "snapshot"):
+        if s["volume_id"] not in there:
+            yield "I9", f"snapshot {s['name']} is of a volume that is gone"
     for a in fleet.tables.rows["attachment"]:
         if a["state"] == "revoking":
             yield "I10", f"an attachment e{a['epoch']} of {text('volume', UUID(a['volume_id']))} is still being revoked"

@@ -8,6 +8,7 @@ is one life of one program: once it has died nothing of it goes on, and while it
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -42,17 +43,44 @@ class _Clock:
     def close(self) -> None: ...
 
 
+class _Future(asyncio.Future[Any]):
+    """In a set, futures stand in the order in which they were made, and not in that of their addresses."""
+
+    def __init__(self, *, loop: VirtualLoop):
+        super().__init__(loop=loop)
+        self.number = next(loop.numbers)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Task(asyncio.Task[Any]):
+    """Likewise."""
+
+    def __init__(self, coro: Any, *, loop: VirtualLoop, **more: Any):
+        self.number = next(loop.numbers)
+        super().__init__(coro, loop=loop, **more)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """asyncio's own loop over a clock that jumps to when the next thing is due."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.numbers = itertools.count()
+        self.set_task_factory(lambda loop, coro, **more: _Task(coro, loop=loop, **more))  # type: ignore[arg-type]
         self.now_s = BOOTED_S
         self._selector = _Clock(self)
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self.now_s
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(loop=self)
 
     def _process_events(self, event_list: list[Any]) -> None: ...
 

@@ -78,12 +78,18 @@ def operations(r: Read, ids: list[str]) -> list[Row]:
     return sorted(rows, key=lambda o: o["id"])
 
 
-def vm(r: Read, v: Row) -> Row:
+def vm(r: Read, v: Row, *, snapshots: bool = True) -> Row:
+    """`snapshots`: those of its disks too, also while it stays."""
     ports = [p for p in r.tables["port"].of("vm_id", v["id"]) if p["removed_at"] is None]
     attachments = [a for a in r.tables["attachment"].of("vm_id", v["id"]) if a["state"] != "revoked"]
     port_ids, volume_ids = [p["id"] for p in ports], [a["volume_id"] for a in attachments]
     method = r.tables["virt_method"].get(v["node_id"], v["spec"]["virt_method"])
-    held = [x for i in dict.fromkeys([v["id"], *volume_ids]) for x in r.tables["allocation"].of("holder_id", i)]
+    kept = [
+        s for i in dict.fromkeys(volume_ids) for s in r.tables["snapshot"].of("volume_id", i)
+        if s["removed_at"] is None and (snapshots or v["spec"]["gone"])
+    ]  # fmt: skip
+    own = dict.fromkeys([v["id"], *volume_ids, *(s["id"] for s in kept)])
+    held = [x for i in own for x in r.tables["allocation"].of("holder_id", i)]
     addresses = [a for i in port_ids for a in r.tables["address"].of("port_id", i)]
     return {
         "now": r.now,
@@ -96,6 +102,8 @@ def vm(r: Read, v: Row) -> Row:
         "volume_operations": encoded(operations(r, volume_ids) or None),
         "attachments": encoded(attachments or None),
         "capabilities": encoded(None if method is None else method["capabilities"]),
+        "snapshots": encoded(sorted(kept, key=lambda s: s["id"]) or None),
+        "snapshot_operations": encoded(operations(r, [s["id"] for s in kept]) or None),
         "allocations": encoded(held or None),
     }
 

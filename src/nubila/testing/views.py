@@ -103,7 +103,7 @@ def named_vm(r: Read, project_id: UUID, name: str) -> list[Row]:
 
 def reported_vms(r: Read, ids: list[UUID], node_id: UUID) -> list[Row]:
     rows = [r.alive("vm", str(i)) for i in ids]
-    return [parts.vm(r, v) for v in rows if v and v["node_id"] == str(node_id)]
+    return [parts.vm(r, v, snapshots=False) for v in rows if v and v["node_id"] == str(node_id)]
 
 
 def one_volume(r: Read, project_id: UUID | None, volume_id: UUID) -> list[Row]:
