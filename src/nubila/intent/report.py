@@ -210,6 +210,7 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
     for p in view["ports"]:
         port_report.give_back(p, view, draft, now)
     stay = {v["id"] for v in view["volumes"] if not v["spec"]["gone"]}
+    stay |= {s["id"] for s in view["snapshots"] if s["volume_id"] in stay}
     for held in view["allocations"]:
         if held["holder_id"] in stay:
             continue
@@ -230,6 +231,6 @@ def _forget_snapshots(volume_id: str, view: View, draft: Draft, now: datetime) -
         columns = {"state": "removed", "removed_at": now, "status": {"gone": True}, "observed_generation": s["generation"]}
         draft.changes("snapshot", s, version=True, **columns)
         draft.takes_quota(UUID(s["project_id"]), "disk_gib", -s["spec"]["size_gib"])
-    for op in view["snapshot_operations"]:
-        before = operation_report.status_of(op)
-        operation_report.write(op, operation.State.DONE, before, before, draft, now)
+        for op in [o for o in view["snapshot_operations"] if o["resource_id"] == s["id"]]:
+            before = operation_report.status_of(op)
+            operation_report.write(op, operation.State.DONE, before, before, draft, now)

@@ -262,8 +262,8 @@ def leave(view: View, asking: Asking, draft: Draft) -> list[Effect]:
     for s in view["snapshots"]:
         if s["volume_id"] in going:
             effects.append(_leave_snapshot(s, view, asking, draft))
-    for op in view["volume_operations"]:
-        if op["spec"]["verb"] == operation.Verb.ATTACH:  # it may never have had it, and now never will
+    for op in view["volume_operations"]:  # a disk that it never had it will not get, and one that goes need not grow
+        if op["resource_id"] in going or op["spec"]["verb"] == operation.Verb.ATTACH:
             end_operation(asking, draft, op, operation.State.OVERTAKEN, "its vm is removed")
     for v in view["volumes"]:
         if v["spec"]["remove_with_vm"]:
