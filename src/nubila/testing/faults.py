@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from nubila.drivers.hypervisor.fake_world import FakeDomain
+from nubila.drivers.storage.fake import FakeVolume
+from nubila.model.ids import text
 from nubila.testing.fleet import Fleet
 from nubila.testing.host import Host
 from nubila.testing.judge import Judge
@@ -62,7 +65,6 @@ class Ground:
 
     def thaw(self, host: Host) -> None:
         if host.frozen:
-            self.judge.thawed_s[host.name] = self.stage.monotonic()
             self.judge.tell("**", f"{host.name} is thawed")
             host.thaw()
 
@@ -167,6 +169,17 @@ def _commit_unknown(g: Ground) -> None:
     g.fleet.tables.unknown += g.draw.randint(1, 4)
 
 
+def _litter(g: Ground) -> Host:
+    """Something of ours that no row knows, as an older agent may have left it."""
+    host = g.draw.choice(g.fleet.hosts)
+    volume_id = text("volume", g.fleet.mint())
+    host.worlds.disks.volumes.put(volume_id, FakeVolume(volume_id=volume_id, format="qcow2", size_gib=1))
+    host.worlds.disks.used_gib += 1
+    vm_id = text("vm", g.fleet.mint())
+    host.worlds.domains.run(FakeDomain(vm_id=vm_id, epoch=1))
+    return host
+
+
 def _clock_jump(g: Ground) -> Host:
     host = g.draw.choice(g.fleet.hosts)
     host.wall_off_s += g.draw.choice((-3600.0, 3600.0))
@@ -201,4 +214,5 @@ FAULTS: dict[str, Fault] = {
     "database-away": _database_away,
     "commit-unknown": _commit_unknown,
     "clock-jump": _clock_jump,
+    "litter-found": _litter,
 }

@@ -28,8 +28,8 @@ TAKES = frozenset(
         "hypervisor.detach_disk", "storage.remove_volume", "network.remove_port",
     }
 )  # fmt: skip
-# A job that was begun on a fresh answer may take so long: waiting for a lock, and slow calls.
-BEGUN_S = 45.0
+# What is not a vm's own job (a volume's step, garbage) may have been begun so long ago.
+SLACK_S = 120.0
 COUNTERS = ("generation", "observed_generation", "version", "epoch", "revision")
 
 
@@ -52,7 +52,6 @@ class Judge:
         self.fleet: Fleet | None = None
         self.found: list[Violation] = []
         self.heard_s: dict[str, float] = {}  # host -> when an answer with wishes last reached it
-        self.thawed_s: dict[str, float] = {}
         self.acknowledged: dict[str, Acknowledged] = {}
         self._wrote: dict[str, int] = {}  # volume -> newest epoch under which something was written to it
         self.on_violation: Any = None
@@ -143,6 +142,8 @@ class Judge:
                 self._let_go(was)
             if table.name in ("allocation", "inventory"):
                 nodes.add((row or was or {})["node_id"])
+            if table.name in ("vm", "volume", "snapshot"):
+                projects.add((row or was or {})["project_id"])
             if table.name == "quota":
                 projects.add(key[0])
         for node_id in nodes:
@@ -227,12 +228,14 @@ class Judge:
     # --- I12
 
     def _fresh(self, host: Host, effect: str, args: tuple[Any, ...]) -> None:
-        """Without an answer of the control plane nothing is taken from a guest. A host that was frozen in the midst of a
-        job ends that job."""
-        now_s = host.stage.monotonic()
-        newest_s = max(self.heard_s.get(host.name, 0.0), self.thawed_s.get(host.name, 0.0))
-        if now_s - newest_s > FRESH_S + BEGUN_S:
-            self.violated("I12", f"{host.name}: {effect} {_about(args)}, {now_s - newest_s:.0f} s after the last answer")
+        """What is taken from a guest is taken by a job that was begun on a fresh answer. One that hung, or whose host was
+        frozen, ends what it began."""
+        lane = None if host.agent is None else host.agent.lanes.lanes.get(args[0])
+        job = None if lane is None else lane.job or lane.asks
+        begun_s = host.stage.monotonic() - SLACK_S if job is None else job.begun_s
+        silent_s = begun_s - self.heard_s.get(host.name, 0.0)
+        if silent_s > FRESH_S + 1.0:
+            self.violated("I12", f"{host.name}: {effect} {_about(args)}, begun {silent_s:.0f} s after the last answer")
 
     def _name(self, node_id: str) -> str:
         row = self._fleet.tables.rows["node"].get(node_id)

@@ -12,14 +12,15 @@ from uuid import UUID
 
 import msgspec
 
-from nubila.agent import disk_hands, garbage, hands, lanes, right
+from nubila.agent import disk_hands, garbage, hands, lanes
 from nubila.api.internal import report as report_api
 from nubila.intent import carry
 from nubila.intent import report as reports
 from nubila.intent import vm as vm_intent
 from nubila.model.draft import Draft
-from nubila.store.database import Database
+from nubila.store import node
 from nubila.testing import commit, view_parts
+from nubila.testing.store import MemoryDatabase
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -77,11 +78,11 @@ def _goes_back(was: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _forgotten(was: Callable[..., Any]) -> Callable[..., Any]:
-    """An answer before its commit: one in twenty is never carried out."""
+    """An answer before its commit: some are never carried out."""
     count = iter(range(1, 1 << 40))
 
     async def written(self: Any, encoded: str) -> str:
-        if '"action":"vm.create"' in encoded and next(count) % 8 == 0:
+        if '"vm.create"' in encoded and next(count) % 8 == 0:
             return '{"now":"2026-01-01T00:00:00+00:00"}'
         answer: str = await was(self, encoded)
         return answer
@@ -132,23 +133,26 @@ def _left(was: Callable[..., Any]) -> Callable[..., Any]:
     return lambda world, known, since, now_s: garbage.Swept((), dict(since))
 
 
-def _unwired(was: Callable[..., Any]) -> Callable[..., Any]:
-    """A port's wire is left behind when its vm goes."""
-    return lambda vm, record: [s for s in was(vm, record) if type(s).__name__ not in ("RemovePort", "RemoveVolume")]
+def _by_hints(was: Callable[..., Any]) -> Callable[..., Any]:
+    """A node is told what changed when it is woken for it, and at no other time."""
+
+    async def row(self: Any, sql: str, *args: Any) -> Any:
+        found = await was(self, sql, *args)
+        hears_late = sql == node.POSITION and found is not None and found["since"] > 0
+        return {**found, "behind": False} if hears_late else found
+
+    return row
 
 
-def _gives_up(was: Callable[..., Any]) -> Callable[..., Any]:
-    """What failed is not tried again."""
+def _watchdog(was: Callable[..., Any]) -> Callable[..., Any]:
+    """A node that hears nothing stops its guests."""
 
-    def fail(self: Any, lane: Any, reason: str, retry_s: float) -> None:
-        was(self, lane, reason, 1e9)
+    def plan(wanted: Any, facts: Any, record: Any, trail: Any, now_s: float, *, fresh: bool, alone: bool = False) -> Any:
+        if alone and not fresh:
+            wanted = msgspec.structs.replace(wanted, power="off", stop_mode="hard")
+        return was(wanted, facts, record, trail, now_s, fresh=fresh or alone, alone=alone)
 
-    return fail
-
-
-def _always(was: Callable[..., Any]) -> Callable[..., Any]:
-    """An old answer allows what a new one does."""
-    return lambda self, now_s: self.heard_s is not None
+    return plan
 
 
 def _raises(was: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,16 +176,16 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "epoch-ahead": Mutant("I3", "a disk is opened under an epoch that nobody gave", ((hands.Hands, "disk", _unlicensed),)),
     "generation-goes-back": Mutant("I4", "an older generation is written over a newer one", ((reports, "apply", _goes_back),)),
-    "answer-before-commit": Mutant("I5", "some creates are answered and never committed", ((Database, "_commit", _forgotten),)),
+    "answer-before-commit": Mutant("I5", "some creates are answered and never committed", ((MemoryDatabase, "_commit", _forgotten),)),
     "key-forgotten": Mutant(
         "I6", "an Idempotency-Key is not kept", ((carry.Carrier, "_replay", _never_seen), (carry.Carrier, "_commit", _keyless))
     ),
     "overbooked": Mutant("I7", "capacity is never refused nor given back", ((commit.Commit, "_capacity", _overbooked),)),
     "address-free-early": Mutant("I8", "addresses are free when a removal is wished", ((vm_intent, "leave", _early),)),
     "nothing-swept": Mutant("I9", "what no vm needs stays on the hosts", ((garbage, "sweep", _left),)),
-    "no-second-try": Mutant("I10", "what failed is not tried again", ((lanes.Lanes, "_fail", _gives_up),)),
+    "hints-only": Mutant("I10", "a node is told of changes by hints alone", ((MemoryDatabase, "row", _by_hints),)),
     "report-refused": Mutant("I11", "reports of some rows fail for good", ((report_api, "_draft", _raises),)),
-    "never-stale": Mutant("I12", "an old answer allows what a new one does", ((right.Right, "fresh", _always),)),
+    "watchdog": Mutant("I12", "a node that hears nothing stops its guests", ((lanes, "plan", _watchdog),)),
 }
 
 

@@ -23,7 +23,7 @@ from nubila.testing.stage import Stage
 from nubila.testing.story import Story
 from nubila.testing.threads import acting
 
-HOSTS, MINUTES, FAULTS_EACH = 5, 30, 30
+HOSTS, MINUTES, FAULTS_EACH = 5, 30, 39
 BEGIN_S = 60.0  # before the first fault
 QUIET_S = 300.0  # in which everything has to come to rest
 LOOK_S = 5.0
@@ -95,10 +95,11 @@ class Schedule:
     async def _strike(self) -> None:
         end_s = self.settings.minutes * 60
         times = sorted(self.stage.random.uniform(BEGIN_S, end_s) for _ in range(self.settings.faults))
-        kinds = list(FAULTS)
-        for at_s in times:
+        kinds = [*FAULTS] * (len(times) // len(FAULTS) + 1)  # each kind about equally often, in any order
+        self.stage.random.shuffle(kinds)
+        for at_s, kind in zip(times, kinds, strict=False):
             await asyncio.sleep(max(0.0, at_s - self.stage.now_s))
-            self.ground.strike(self.stage.random.choice(kinds))
+            self.ground.strike(kind)
 
     async def _rest(self) -> None:
         """Wait until all is quiet; what is not by the bound is a violation."""
