@@ -21,7 +21,7 @@ FAST := $(wildcard tests/unit tests/cli tests/api tests/agent)
 # what is real there lives in namespaces and directories of its own, so that two may run at once
 APART := $(wildcard tests/drivers tests/crash)
 
-.PHONY: help setup up join lab lab-down down destroy check test long exhaustive dev shell bench docs lock
+.PHONY: help setup up join lab lab-down down destroy check test long exhaustive simulate dev shell bench docs lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ long: setup ## every verb on real guests and repairs of real installations: what
 exhaustive: setup ## every crash point, cancel and generated request there is, not only the sample of 'make test' (root)
 	@$(PYTHON) tools/packages
 	@NUBILA_EXHAUSTIVE=1 tools/pytest 10800 -s tests/crash tests/fleet/test_fleet_generated.py
+
+simulate: setup ## SEEDS=300 schedules of faults in virtual time, from SEED=1 on; 'nubila simulate --help'
+	@$(PYTHON) -m nubila simulate --seed $(or $(SEED),1) --seeds $(or $(SEEDS),300)
 
 dev: NAME := $(if $(filter nubila,$(NAME)),nubiladev,$(NAME))
 dev: PORT := $(or $(PORT),18440)

@@ -15,6 +15,7 @@ WORDS: dict[str, str] = {
     "database": "nubila.database:main",
     "fetcher": "nubila.drivers.image_store.fetcher:main",
     "agent": "nubila.agent.main:main",
+    "simulate": "nubila.testing.main:main",
     "supervise": "nubila.bootstrap.main:supervise",
     "up": "nubila.bootstrap.main:up",
     "join": "nubila.bootstrap.main:join",

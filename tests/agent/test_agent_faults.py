@@ -50,6 +50,22 @@ async def test_host_boot_control_plane_up(machine: Machine, control: Control) ->
     assert [machine.boots(w.vm_id) for w in wishes] == [1, 2, 2]
 
 
+async def test_disks_that_the_first_look_after_a_boot_did_not_show_start_their_vm_later(
+    machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool fails one look; what was said to be lost by that is started when the next one shows it."""
+    monkeypatch.setattr("nubila.agent.observer.AGAIN_S", 0.3)
+    wish = vm()
+    control.wish(wish)
+    await until(on(control, wish))
+    await machine.kill()
+    machine.domains.host_boot()
+    machine.disks.script.fail("observe")
+    machine.start()
+    await until(lambda: machine.running(wish.vm_id))
+    await until(on(control, wish))
+
+
 async def test_host_boot_control_plane_away(
     machine: Machine, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:

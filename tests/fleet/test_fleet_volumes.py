@@ -269,3 +269,39 @@ def test_a_plan_of_a_volume_is_applied_as_shown(cloud: Installation, tenant: Ten
     assert near["id"] in disks(cloud)
     owner.post(f"/v1/plans/{plan['id']}/apply?wait=20").ok()
     assert owner.get("/v1/volumes/near").ok()["vm"] == "a"
+
+
+def test_with_a_vm_go_the_snapshots_of_its_disk_and_what_was_asked_of_its_volumes(
+    cloud: Installation, tenant: Tenant
+) -> None:
+    owner = tenant.owner
+    a = tenant.running("a")
+    root = next(v for v in owner.list("/v1/volumes") if v["vm_id"] == a["id"])
+    kept = volume(owner, "kept", for_vm="a")
+    done(owner.post("/v1/volumes/kept/attach?wait=20", {"vm": "a"}))
+    done(owner.post("/v1/volumes/kept/snapshots?wait=20", {"name": "of-kept"}), 201)
+    done(owner.post(f"/v1/volumes/{root['id']}/snapshots?wait=20", {"name": "of-root"}), 201)
+    with cloud.paused("agent"):
+        growing = owner.patch(f"/v1/volumes/{root['id']}", {"size_gib": root["spec"]["size_gib"] + 1}).ok()
+        leaving = owner.post("/v1/volumes/kept/detach").ok()
+        gone = owner.delete("/v1/vms/a").ok()
+    ended = {o: owner.get(f"/v1/operations/{r['operation']['id']}?wait=20").ok() for o, r in
+             {"grow": growing, "detach": leaving, "remove": gone}.items()}  # fmt: skip
+    assert {o: e["state"] for o, e in ended.items()} == {"grow": "overtaken", "detach": "done", "remove": "done"}
+    assert [s["name"] for s in owner.list("/v1/snapshots")] == ["of-kept"]
+    used = tenant.quota()
+    assert used["disk_gib"]["used"] == 2 * kept["spec"]["size_gib"]
+    done(owner.delete("/v1/snapshots/of-kept?wait=20"))
+    done(owner.delete("/v1/volumes/kept?wait=20"))
+    assert tenant.quota()["disk_gib"]["used"] == 0
+
+
+def test_a_detach_overtakes_the_attach_that_nobody_carried_out(cloud: Installation, tenant: Tenant) -> None:
+    owner = tenant.owner
+    tenant.running("a")
+    volume(owner, "data", for_vm="a")
+    with cloud.paused("agent"):
+        attaching = owner.post("/v1/volumes/data/attach", {"vm": "a"}).ok()
+        leaving = owner.post("/v1/volumes/data/detach").ok()
+    assert owner.get(f"/v1/operations/{leaving['operation']['id']}?wait=20").ok()["state"] == "done"
+    assert owner.get(f"/v1/operations/{attaching['operation']['id']}").ok()["state"] == "overtaken"

@@ -88,7 +88,7 @@ class Agent:
         self.images = Images(loop, drivers.storage, self.link.download, self.facts.images)
         told = self._changed, self._learnt
         self.lanes = lanes = Lanes(loop, self.wishes, self.hands, self.images, self.pool, self.facts, *told)
-        uid_of = lambda vm_id: self.rooms.ensure(vm_id).uid  # noqa: E731
+        uid_of = lambda i: self.rooms.ensure(i).uid  # noqa: E731
         by_volume = VolumeHands(drivers.hypervisor, drivers.storage, self.disks, uid_of)
         self.volumes = VolumeLanes(
             loop, self.wishes, by_volume, self.images, self.pool, lanes.right, self.facts.images, self._changed,
@@ -225,8 +225,11 @@ class Agent:
             self.facts.volumes.pop(volume_id, None)
         else:
             self.facts.volumes[volume_id] = found.path
+        self._go_on({volume_id})
+
+    def _go_on(self, volume_ids: set[str]) -> None:
         for lane in list(self.lanes.lanes.values()):
-            if any(d.volume_id == volume_id for d in lane.wanted.disks):
+            if any(d.volume_id in volume_ids for d in lane.wanted.disks):
                 self.lanes.kick(lane)
 
     def _post(self, batch: tuple[Report, ...], done: Callable[[Reported | None], None]) -> None:
@@ -256,13 +259,11 @@ class Agent:
 
     def _taken(self, report: Report) -> None:
         """The control plane knows that it is gone: there is nothing left to keep."""
-        if isinstance(report, VolumeReport):
-            if report.gone:
-                self._drop_volume(report.volume_id)
-            return
-        entry = self.wishes.entries.get(report.vm_id)
+        if report.gone and isinstance(report, VolumeReport):
+            return self._drop_volume(report.volume_id)
+        entry = None if isinstance(report, VolumeReport) else self.wishes.entries.get(report.vm_id)
         if report.gone and entry is not None and entry.vm.gone:
-            self._drop(report.vm_id)
+            self._drop(entry.vm.vm_id)
 
     # --- what the observer sees
 
@@ -304,7 +305,8 @@ class Agent:
     def on_disks(self, seen: storage.Observed, begun_s: float) -> None:
         found = {v.volume_id: v.path for v in seen.volumes}
         busy = {d.volume_id for lane in self.lanes.lanes.values() if _touched(lane, begun_s) for d in lane.wanted.disks}
-        for volume_id in [v for v in self.facts.volumes if v not in found and v not in busy]:
+        new = found.keys() - self.facts.volumes.keys()
+        for volume_id in self.facts.volumes.keys() - found.keys() - busy:
             del self.facts.volumes[volume_id]
         self.facts.volumes.update({k: v for k, v in found.items() if k not in busy})
         self.facts.images.update(seen.images)
@@ -314,6 +316,7 @@ class Agent:
         self.sweeper.world["export"] = list(seen.exports)
         self._foreign["storage"] = seen.foreign
         self.watch.on_foreign("storage", seen.foreign)
+        self._go_on(new)  # an earlier look may not have found them
 
     def on_scan(self, seen: dict[str, Scan], begun_s: float) -> None:
         self.sweeper.scanned(seen)
@@ -330,9 +333,8 @@ class Agent:
             return
         lost = False
         for nic in lane.wanted.wired:
-            if port_key(nic) not in up and lane.facts.taps.pop(port_key(nic), None) is not None:
-                lost = True
-            lost = lost or nic.network.network_id not in lane.facts.bridges
+            lost |= port_key(nic) not in up and lane.facts.taps.pop(port_key(nic), None) is not None
+            lost |= nic.network.network_id not in lane.facts.bridges
         if lost:
             self._changed(lane.wanted.vm_id)
             self.lanes.kick(lane)

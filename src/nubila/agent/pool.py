@@ -27,16 +27,16 @@ class Call:
         self.begun_s = time.monotonic()
 
 
-class Worker(threading.Thread):
+class Worker:
     def __init__(self, pool: Pool, name: str, once: Work | None = None):
-        super().__init__(name=name, daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.call: Call | None = None
         self.busy = False
         self.abandoned = False
         self._pool = pool
         self._once = once
 
-    def run(self) -> None:
+    def _run(self) -> None:
         take = self._pool.queue.get
         if self._once is not None:
             self._work(self._once)
@@ -88,7 +88,7 @@ class Pool:
             self._count += 1
             worker = Worker(self, f"{self._name}-{self._count}", work)
             self._aside.add(worker)
-        worker.start()
+        worker.thread.start()
 
     def has_idle(self) -> bool:
         """About right, without a lock: it only decides whether work is split."""
@@ -119,10 +119,10 @@ class Pool:
             self.queue.put(None)
         due_s = time.monotonic() + timeout_s
         for worker in self._workers:
-            worker.join(max(0.0, due_s - time.monotonic()))
+            worker.thread.join(max(0.0, due_s - time.monotonic()))
 
     def _add(self) -> None:
         self._count += 1
         worker = Worker(self, f"{self._name}-{self._count}")
         self._workers.append(worker)
-        worker.start()
+        worker.thread.start()

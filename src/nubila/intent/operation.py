@@ -70,7 +70,7 @@ def cancel(op: Row, view: dict[str, Any] | None, asking: Asking) -> Outcome:
         end_operation(asking, draft, open_op, operation.State.CANCELLED if mine else operation.State.OVERTAKEN, reason)
     refers = {}
     if wished.gone:
-        leave(view, draft)
+        leave(view, asking, draft)
         refers = {"vm": UUID(row["id"])}
         wish(asking, draft, operation.Verb.REMOVE, kind="vm", row=row, generation=generation)
     draft.wakes(UUID(row["node_id"]), UUID(row["id"]))

@@ -191,6 +191,9 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
     for v in view["volumes"]:
         if not v["spec"]["gone"]:
             draft.wakes(node_id, UUID(v["id"]), "volume")  # from now on it is wished for itself
+            epoch = next(a["epoch"] for a in view["attachments"] if a["volume_id"] == v["id"])
+            left = DiskReport(volume_id=text("volume", UUID(v["id"])), epoch=epoch, held=False)
+            volume_report.released(left, v, view["volume_operations"], draft, now)
             continue
         draft.changes(
             "volume",
@@ -203,9 +206,11 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
         )
         draft.takes_quota(project_id, "volumes", -1)
         draft.takes_quota(project_id, "disk_gib", -v["spec"]["size_gib"])
+        _forget_snapshots(v["id"], view, draft, now)
     for p in view["ports"]:
         port_report.give_back(p, view, draft, now)
     stay = {v["id"] for v in view["volumes"] if not v["spec"]["gone"]}
+    stay |= {s["id"] for s in view["snapshots"] if s["volume_id"] in stay}
     for held in view["allocations"]:
         if held["holder_id"] in stay:
             continue
@@ -216,3 +221,16 @@ def _give_back(view: View, draft: Draft, now: datetime) -> None:
     draft.takes_quota(project_id, "vms", -1)
     draft.takes_quota(project_id, "cores", -row["spec"]["cores"])
     draft.takes_quota(project_id, "memory_mib", -row["spec"]["memory_mib"])
+
+
+def _forget_snapshots(volume_id: str, view: View, draft: Draft, now: datetime) -> None:
+    """They lay in the volume that is gone; their room is given back with all that the vm held."""
+    for s in view["snapshots"]:
+        if s["volume_id"] != volume_id:
+            continue
+        columns = {"state": "removed", "removed_at": now, "status": {"gone": True}, "observed_generation": s["generation"]}
+        draft.changes("snapshot", s, version=True, **columns)
+        draft.takes_quota(UUID(s["project_id"]), "disk_gib", -s["spec"]["size_gib"])
+        for op in [o for o in view["snapshot_operations"] if o["resource_id"] == s["id"]]:
+            before = operation_report.status_of(op)
+            operation_report.write(op, operation.State.DONE, before, before, draft, now)

@@ -235,7 +235,7 @@ def wished(
     draft.changes("vm", row, spec=builtins(spec), generation=generation, state=state.value, **(columns or {}))
     for older in view["operations"]:
         end_operation(asking, draft, older, operation.State.OVERTAKEN, f"a later '{verb.value}' replaced it")
-    effects = leave(view, draft) if verb is operation.Verb.REMOVE else []
+    effects = leave(view, asking, draft) if verb is operation.Verb.REMOVE else []
     op = wish(
         asking, draft, verb, kind="vm", row=row, generation=generation, count=count, stood=stood, deadline_s=deadline_s
     )
@@ -254,9 +254,17 @@ def wished(
     )
 
 
-def leave(view: View, draft: Draft) -> list[Effect]:
-    """Volumes that go with their vm are wished away in the same commit; the rest follows the node's report."""
+def leave(view: View, asking: Asking, draft: Draft) -> list[Effect]:
+    """Volumes that go with their vm are wished away in the same commit, and the snapshots in them; the rest follows the
+    node's report."""
     effects = []
+    going = {v["id"] for v in view["volumes"] if v["spec"]["remove_with_vm"]}
+    for s in view["snapshots"]:
+        if s["volume_id"] in going:
+            effects.append(_leave_snapshot(s, view, asking, draft))
+    for op in view["volume_operations"]:  # a disk that it never had it will not get, and one that goes need not grow
+        if op["resource_id"] in going or op["spec"]["verb"] == operation.Verb.ATTACH:
+            end_operation(asking, draft, op, operation.State.OVERTAKEN, "its vm is removed")
     for v in view["volumes"]:
         if v["spec"]["remove_with_vm"]:
             draft.changes(
@@ -278,3 +286,14 @@ def leave(view: View, draft: Draft) -> list[Effect]:
             )
         )
     return effects
+
+
+def _leave_snapshot(row: Row, view: View, asking: Asking, draft: Draft) -> Effect:
+    if not row["spec"]["gone"]:
+        spec = {**row["spec"], "gone": True}
+        draft.changes("snapshot", row, spec=spec, generation=row["generation"] + 1, state="removing")
+    for op in view["snapshot_operations"]:
+        if op["resource_id"] == row["id"] and op["spec"]["verb"] != operation.Verb.REMOVE:
+            end_operation(asking, draft, op, operation.State.OVERTAKEN, "its vm is removed")
+    details = {"size_gib": row["spec"]["size_gib"]}
+    return Effect(action="remove", kind="snapshot", id=text("snapshot", UUID(row["id"])), name=row["name"], details=details)

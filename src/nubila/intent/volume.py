@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from nubila import errors
-from nubila.intent.asking import Asking, Outcome, builtins, next_number
+from nubila.intent.asking import Asking, Outcome, builtins, end_operation, next_number
 from nubila.intent.volume_refuse import (
     DISKS_MAX,
     barred_vm,
@@ -105,6 +105,9 @@ def detach(view: View, asking: Asking) -> Outcome:
         return errors.Conflict(f"VM '{machine['name']}' is being removed, and lets go of the volume with that.")
     revoke(found.draft, own)
     touch_vm(found.draft, machine)
+    for older in view["operations"]:
+        if older["spec"]["verb"] == operation.Verb.ATTACH:  # its vm may never have had it, and now never will
+            end_operation(asking, found.draft, older, operation.State.OVERTAKEN, "a later 'detach' replaced it")
     return wished(found, operation.Verb.DETACH, count=own["epoch"], details={"vm": machine["name"]})
 
 

@@ -45,7 +45,8 @@ select now() as now,
 )
 
 # Text is made at once: a jsonb would be built only to be written out.
-_ONE = """
+_KEPT = "snapshot s where s.volume_id = any(a.ids) and (s.removed_at is null) is true"
+_ONE = f"""
 select now() as now, to_json(v)::text as vm,
  (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = v.id and o.ended_at is null)::text as operations,
  p.ports::text as ports,
@@ -55,7 +56,9 @@ select now() as now, to_json(v)::text as vm,
  (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = any(a.ids) and o.ended_at is null)::text as volume_operations,
  a.attachments::text as attachments,
  (select m.capabilities from virt_method m where m.node_id = v.node_id and m.name = v.spec->>'virt_method')::text as capabilities,
- (select json_agg(to_json(l)) from allocation l where l.holder_id = any(v.id || a.ids))::text as allocations
+ (select json_agg(to_json(s) order by s.id) from {_KEPT})::text as snapshots,
+ (select json_agg(to_json(o) order by o.id) from operation o where o.resource_id = any(array(select s.id from {_KEPT})) and o.ended_at is null)::text as snapshot_operations,
+ (select json_agg(to_json(l)) from allocation l where l.holder_id = any(v.id || a.ids || array(select s.id from {_KEPT})))::text as allocations
 from vm v
  left join lateral (select array_agg(p.id) as ids, json_agg(to_json(p)) as ports
     from port p where p.vm_id = v.id and (p.removed_at is null) is true) p on true
@@ -66,7 +69,9 @@ from vm v
 # `is true` says which index to go by: while tables are small the planner takes any partial one whose condition holds.
 BY_ID = _ONE + "where v.id = $2 and ($1::uuid is null or v.project_id = $1) is true and (v.removed_at is null) is true"
 BY_NAME = _ONE + "where v.project_id = $1 and v.name = $2 and v.removed_at is null"
-REPORTED = _ONE + "where v.id = any($1) and (v.node_id = $2) is true and (v.removed_at is null) is true"
+# Of a vm that stays, no report asks for the snapshots of its disks, and reports are many.
+_REPORTED = _ONE.replace(_KEPT, f"{_KEPT} and (v.spec->>'gone')::boolean")
+REPORTED = _REPORTED + "where v.id = any($1) and (v.node_id = $2) is true and (v.removed_at is null) is true"
 
 SIZE = """
 select (select jsonb_object_agg(q.class, jsonb_build_array(q.amount, q.used)) from quota q where q.project_id = $1)::text as quota,
@@ -141,6 +146,8 @@ _LISTS = (
     "volumes",
     "volume_operations",
     "attachments",
+    "snapshots",
+    "snapshot_operations",
     "allocations",
 )
 
