@@ -115,7 +115,9 @@ class Judge:
                     holders[volume_id] = domain.vm_id
                     if held.epoch < self._wrote.get(volume_id, 0):
                         newest = self._wrote[volume_id]
-                        self.violated("I2", f"{domain.vm_id} writes {volume_id} under epoch {held.epoch} after {newest}")
+                        self.violated(
+                            "I2", f"{domain.vm_id} writes {volume_id} under epoch {held.epoch} after {newest}"
+                        )
                     self._wrote[volume_id] = max(held.epoch, self._wrote.get(volume_id, 0))
 
     def _licensed(self, host: Host, disk: DomainDisk) -> None:
@@ -124,7 +126,9 @@ class Judge:
         rows = self._fleet.tables.rows["attachment"].of("volume_id", str(volume_id))
         for a in rows:
             if a["epoch"] < disk.epoch and (a["state"] != "revoked" or not a["proof"]):
-                self.violated("I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, and e{a['epoch']} is {a['state']}")
+                self.violated(
+                    "I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, and e{a['epoch']} is {a['state']}"
+                )
         if not any(a["epoch"] == disk.epoch and a["state"] != "revoked" for a in rows):
             self.violated("I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, which nobody has a right to")
 
@@ -154,7 +158,9 @@ class Judge:
     def _grew(self, kind: str, was: Row, row: Row) -> None:
         for counter in COUNTERS:
             if counter in row and row[counter] < was[counter]:
-                self.violated("I4", f"{kind} {row.get('name', row.get('id'))}: {counter} {was[counter]} -> {row[counter]}")
+                self.violated(
+                    "I4", f"{kind} {row.get('name', row.get('id'))}: {counter} {was[counter]} -> {row[counter]}"
+                )
 
     def _newest(self, row: Row) -> None:
         older = self._fleet.tables.rows["attachment"].of("volume_id", row["volume_id"])
