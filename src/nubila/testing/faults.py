@@ -65,6 +65,7 @@ class Ground:
 
     def thaw(self, host: Host) -> None:
         if host.frozen:
+            self.judge.thawed_s[host.name] = self.stage.monotonic()
             self.judge.tell("**", f"{host.name} is thawed")
             host.thaw()
 

@@ -30,6 +30,7 @@ TAKES = frozenset(
 )  # fmt: skip
 # What is not a vm's own job (a volume's step, garbage) may have been begun so long ago.
 SLACK_S = 120.0
+POLL_S = 40.0  # so long an answer may have lain there, unread, on a host that was frozen
 COUNTERS = ("generation", "observed_generation", "version", "epoch", "revision")
 
 
@@ -52,6 +53,7 @@ class Judge:
         self.fleet: Fleet | None = None
         self.found: list[Violation] = []
         self.heard_s: dict[str, float] = {}  # host -> when an answer with wishes last reached it
+        self.thawed_s: dict[str, float] = {}
         self.acknowledged: dict[str, Acknowledged] = {}
         self._wrote: dict[str, int] = {}  # volume -> newest epoch under which something was written to it
         self.on_violation: Any = None
@@ -240,7 +242,8 @@ class Judge:
         job = None if lane is None else lane.job or lane.asks
         begun_s = host.stage.monotonic() - SLACK_S if job is None else job.begun_s
         silent_s = begun_s - self.heard_s.get(host.name, 0.0)
-        if silent_s > FRESH_S + 1.0:
+        lay_s = POLL_S if host.stage.monotonic() - self.thawed_s.get(host.name, 0.0) < FRESH_S + POLL_S else 0.0
+        if silent_s > FRESH_S + lay_s + 1.0:
             self.violated("I12", f"{host.name}: {effect} {_about(args)}, begun {silent_s:.0f} s after the last answer")
 
     def _name(self, node_id: str) -> str:
