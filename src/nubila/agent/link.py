@@ -75,8 +75,10 @@ class Listener(Protocol):
         """A newer session of this node exists."""
 
 
-def judge(answer: Wanted, *, session: int, region: str, floor: Floor, since: int) -> str:
-    """'take', or why not. PURE."""
+def judge(answer: Wanted, *, session: int, region: str, floor: Floor, since: int, late: bool = False) -> str:
+    """'take', or why not. PURE. `late`: it lay there longer than anybody waits, since this machine stood still."""
+    if late:
+        return "that came too late"
     if answer.region != region:
         return "of another installation"
     if answer.session != session:
@@ -241,7 +243,8 @@ class Link:
             )
         )
         wanted = msgspec.json.decode(answer.body, type=Wanted)
-        verdict = judge(wanted, session=session.session, region=self._region, floor=self._floor, since=since)
+        late = time.monotonic() - began_s > self._long_poll_s + POLL_SLACK_S
+        verdict = judge(wanted, session=session.session, region=self._region, floor=self._floor, since=since, late=late)
         if verdict != "take":
             raise StaleAnswer(f"an answer {verdict} is ignored")
         token = wanted.fabric_epoch, wanted.timeline

@@ -234,9 +234,8 @@ class Agent:
 
     def _post(self, batch: tuple[Report, ...], done: Callable[[Reported | None], None]) -> None:
         assert self._session is not None
-        foreign = tuple(
-            sorted({f for names in self._foreign.values() for f in names} | self.news.parked.keys())[:FOREIGN_MAX]
-        )
+        known = {f for names in self._foreign.values() for f in names} | self.news.parked.keys()
+        foreign = tuple(sorted(known)[:FOREIGN_MAX])
         floor, drifts = self.wishes.floor, self.watch.ledger.news()
 
         def answered(reported: Reported | None) -> None:

@@ -228,7 +228,12 @@ def _forget_snapshots(volume_id: str, view: View, draft: Draft, now: datetime) -
     for s in view["snapshots"]:
         if s["volume_id"] != volume_id:
             continue
-        columns = {"state": "removed", "removed_at": now, "status": {"gone": True}, "observed_generation": s["generation"]}
+        columns = {
+            "state": "removed",
+            "removed_at": now,
+            "status": {"gone": True},
+            "observed_generation": s["generation"],
+        }
         draft.changes("snapshot", s, version=True, **columns)
         draft.takes_quota(UUID(s["project_id"]), "disk_gib", -s["spec"]["size_gib"])
         for op in [o for o in view["snapshot_operations"] if o["resource_id"] == s["id"]]:

@@ -296,4 +296,6 @@ def _leave_snapshot(row: Row, view: View, asking: Asking, draft: Draft) -> Effec
         if op["resource_id"] == row["id"] and op["spec"]["verb"] != operation.Verb.REMOVE:
             end_operation(asking, draft, op, operation.State.OVERTAKEN, "its vm is removed")
     details = {"size_gib": row["spec"]["size_gib"]}
-    return Effect(action="remove", kind="snapshot", id=text("snapshot", UUID(row["id"])), name=row["name"], details=details)
+    return Effect(
+        action="remove", kind="snapshot", id=text("snapshot", UUID(row["id"])), name=row["name"], details=details
+    )

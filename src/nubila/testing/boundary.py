@@ -23,7 +23,9 @@ LOOKS: dict[str, frozenset[str]] = {
     ),
     "network": frozenset({"capabilities", "observe", "scan", "ranges", "close"}),
 }
-LOOKED_AT = frozenset({"observe", "shapes", "scan"})  # looks that take their time: what they saw may be old when it is told
+LOOKED_AT = frozenset(
+    {"observe", "shapes", "scan"}
+)  # looks that take their time: what they saw may be old when it is told
 QUICK_S, SLOW_S = (0.002, 0.08), (0.5, 4.0)
 SLOW = 0.03  # share of side effects
 

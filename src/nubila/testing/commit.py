@@ -6,10 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Any
-from uuid import UUID
 
-from nubila import errors
-from nubila.model.ids import text
 from nubila.store.database import Retry, quota_exceeded
 from nubila.store.tables import TABLES
 from nubila.testing.rows import Key, Row, Rows, taken
@@ -39,7 +36,7 @@ class Commit:
         return {**woken, "now": self._now}
 
     def undo(self) -> None:
-        for table, key, was in reversed(self.changed):
+        for table, key, _ in reversed(self.changed):
             table.drop(key)
         for table, key, was in reversed(self.changed):
             if was is None:
@@ -55,11 +52,11 @@ class Commit:
         for t in TABLES:
             for uses in facts.get(t.name, {}).values():
                 for fact in uses:
-                    bad += self._compared(t.name, fact)
+                    bad += self._compared(str(t.name), fact)
         for t in TABLES:
             users = [f["id"] for f in facts.get(t.name, {}).get("remove", ())]
             for user, column in t.references if users else ():
-                bad += self._used(t.name, users, user, column)
+                bad += self._used(str(t.name), users, user, column)
         if bad:
             raise Retry("stale", bad)
 
@@ -100,7 +97,9 @@ class Commit:
                     self.changed.append((table, key, was))
             gone = [x for x in updates.get(t.name, ()) if not self._update(table, x)]
             if gone:
-                raise Retry("stale", [{"kind": t.name, "id": x.get("id"), "was": True, "is_now": "gone"} for x in gone])
+                raise Retry(
+                    "stale", [{"kind": table.name, "id": x.get("id"), "was": True, "is_now": "gone"} for x in gone]
+                )
             for row in inserts.get(t.name, ()):
                 self._insert(table, row)
 
@@ -202,7 +201,12 @@ class Commit:
             if s["removed_at"] is None and (s["id"] in rules or members & set(s["remote_ids"]))
         ]
         ports = [p for p in self._tables["port"] if p["removed_at"] is None]
-        return [{"n": p["node_id"], "vm": s["id"], "k": "security_group"} for s in told for p in ports if s["id"] in p["group_ids"]]
+        return [
+            {"n": p["node_id"], "vm": s["id"], "k": "security_group"}
+            for s in told
+            for p in ports
+            if s["id"] in p["group_ids"]
+        ]
 
     def _ranges(self, claims: list[Row]) -> None:
         subnets = [s for s in self._tables["subnet"] if s["removed_at"] is None]
@@ -215,14 +219,8 @@ class Commit:
                 if s["network_id"] in here - {claim["net"]} and any(
                     m.version == other.version and m.overlaps(other) for m in mine
                 ):
-                    bad.append({"kind": "network", "id": claim["net"], "was": "alone in its range", "is_now": "not alone"})
+                    bad.append(
+                        {"kind": "network", "id": claim["net"], "was": "alone in its range", "is_now": "not alone"}
+                    )
         if bad:
             raise Retry("ranges", bad)
-
-
-def named(kind: str, row_id: str) -> str:
-    """An id of a row as people write it."""
-    return text(kind, UUID(row_id))
-
-
-__all__ = ["Commit", "errors", "named"]

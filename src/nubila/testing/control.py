@@ -169,9 +169,12 @@ class Control:
 
     async def ask(self, handler: Callable[[ApiCall], Awaitable[Answer]], call: ApiCall) -> Response:
         """One of a user's."""
-        return await self._spawn(self._answer(handler, call))
+        answer: Response = await self._spawn(self._answer(handler, call))
+        return answer
 
-    def call(self, principal: Principal, method: str, path: str, *, body: Any = None, query: Any = None, **more: Any) -> ApiCall:
+    def call(
+        self, principal: Principal, method: str, path: str, *, body: Any = None, query: Any = None, **more: Any
+    ) -> ApiCall:
         raw = b"" if body is None else msgspec.json.encode(body)
         values: dict[str, Any] = {
             "params": {}, "ids": {}, "request_id": f"req-{self._mint().hex[-12:]}", "query_text": "", "plan": False,
@@ -179,7 +182,14 @@ class Control:
             "chunks": None, "receive": _never, "gate": Gate(), **more,
         }  # fmt: skip
         return Call(
-            context=self.context, principal=principal, query=query, body=body, raw=raw, method=method, path=path, **values
+            context=self.context,
+            principal=principal,
+            query=query,
+            body=body,
+            raw=raw,
+            method=method,
+            path=path,
+            **values,
         )
 
 

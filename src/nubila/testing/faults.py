@@ -59,12 +59,13 @@ class Ground:
             host.ends.clear()
             self.fleet.net.lines[host.name] = Line()
             for world in (host.worlds.domains, host.worlds.disks, host.worlds.wires):
-                world.script.clear()  # type: ignore[attr-defined]
+                world.script.clear()
             host.worlds.domains.clinging.clear()
             self.thaw(host)
 
     def thaw(self, host: Host) -> None:
         if host.frozen:
+            self.judge.thawed_s[host.name] = self.stage.monotonic()
             self.judge.tell("**", f"{host.name} is thawed")
             host.thaw()
 
@@ -102,23 +103,28 @@ def _power_lost(g: Ground) -> Host:
     return host
 
 
-def _line(low_s: float = 5, high_s: float = 120, **changes: Any) -> Fault:
+def _line(low_s: float = 30, high_s: float = 150, **changes: Any) -> Fault:
     def strike(g: Ground) -> Host:
         host = g.host()
         line = g.fleet.net.line(host.name)
         for field, value in changes.items():
             setattr(line, field, value)
-        g.later(low_s, high_s, lambda: [setattr(line, f, getattr(Line(), f)) for f in changes])
+        g.later(low_s, high_s, _mend, line, tuple(changes))
         return host
 
     return strike
+
+
+def _mend(line: Line, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        setattr(line, field, getattr(Line(), field))
 
 
 def _driver(mishap: Callable[[Any, Ground], None]) -> Fault:
     def strike(g: Ground) -> Host:
         host = g.host()
         world = g.draw.choice((host.worlds.domains, host.worlds.domains, host.worlds.disks, host.worlds.wires))
-        mishap(world.script, g)  # type: ignore[attr-defined]
+        mishap(world.script, g)
         return host
 
     return strike

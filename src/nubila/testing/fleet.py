@@ -32,9 +32,7 @@ class Fleet:
         self.stage, self._witness = stage, witness
         self.tables = Tables(stage)
         self.net, self.bus = Net(stage), Bus(stage)
-        self.controls = [
-            Control(stage, self.tables, self.bus, self.mint, f"c{n + 1}", REGION) for n in range(controls)
-        ]
+        self.controls = [Control(stage, self.tables, self.bus, self.mint, f"c{n + 1}", REGION) for n in range(controls)]
         self.net.servers = list(self.controls)
         self._sizes = hosts, projects
         self.hosts: list[Host] = []
@@ -78,7 +76,11 @@ class Fleet:
             return make(asking(await context.accounts.now()))
 
         caller = Caller(
-            actor="operator:sim", request="setup", action=f"{kind}.setup", project_id=project_id, operator=project_id is None
+            actor="operator:sim",
+            request="setup",
+            action=f"{kind}.setup",
+            project_id=project_id,
+            operator=project_id is None,
         )
         done: Any = await context.carrier.carry(caller, attempt)
         assert isinstance(done, Done)

@@ -30,6 +30,7 @@ TAKES = frozenset(
 )  # fmt: skip
 # What is not a vm's own job (a volume's step, garbage) may have been begun so long ago.
 SLACK_S = 120.0
+POLL_S = 40.0  # so long an answer may have lain there, unread, on a host that was frozen
 COUNTERS = ("generation", "observed_generation", "version", "epoch", "revision")
 
 
@@ -52,6 +53,7 @@ class Judge:
         self.fleet: Fleet | None = None
         self.found: list[Violation] = []
         self.heard_s: dict[str, float] = {}  # host -> when an answer with wishes last reached it
+        self.thawed_s: dict[str, float] = {}
         self.acknowledged: dict[str, Acknowledged] = {}
         self._wrote: dict[str, int] = {}  # volume -> newest epoch under which something was written to it
         self.on_violation: Any = None
@@ -115,7 +117,9 @@ class Judge:
                     holders[volume_id] = domain.vm_id
                     if held.epoch < self._wrote.get(volume_id, 0):
                         newest = self._wrote[volume_id]
-                        self.violated("I2", f"{domain.vm_id} writes {volume_id} under epoch {held.epoch} after {newest}")
+                        self.violated(
+                            "I2", f"{domain.vm_id} writes {volume_id} under epoch {held.epoch} after {newest}"
+                        )
                     self._wrote[volume_id] = max(held.epoch, self._wrote.get(volume_id, 0))
 
     def _licensed(self, host: Host, disk: DomainDisk) -> None:
@@ -124,7 +128,9 @@ class Judge:
         rows = self._fleet.tables.rows["attachment"].of("volume_id", str(volume_id))
         for a in rows:
             if a["epoch"] < disk.epoch and (a["state"] != "revoked" or not a["proof"]):
-                self.violated("I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, and e{a['epoch']} is {a['state']}")
+                self.violated(
+                    "I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, and e{a['epoch']} is {a['state']}"
+                )
         if not any(a["epoch"] == disk.epoch and a["state"] != "revoked" for a in rows):
             self.violated("I3", f"{host.name} opens {disk.volume_id}.e{disk.epoch}, which nobody has a right to")
 
@@ -154,7 +160,9 @@ class Judge:
     def _grew(self, kind: str, was: Row, row: Row) -> None:
         for counter in COUNTERS:
             if counter in row and row[counter] < was[counter]:
-                self.violated("I4", f"{kind} {row.get('name', row.get('id'))}: {counter} {was[counter]} -> {row[counter]}")
+                self.violated(
+                    "I4", f"{kind} {row.get('name', row.get('id'))}: {counter} {was[counter]} -> {row[counter]}"
+                )
 
     def _newest(self, row: Row) -> None:
         older = self._fleet.tables.rows["attachment"].of("volume_id", row["volume_id"])
@@ -234,7 +242,8 @@ class Judge:
         job = None if lane is None else lane.job or lane.asks
         begun_s = host.stage.monotonic() - SLACK_S if job is None else job.begun_s
         silent_s = begun_s - self.heard_s.get(host.name, 0.0)
-        if silent_s > FRESH_S + 1.0:
+        lay_s = POLL_S if host.stage.monotonic() - self.thawed_s.get(host.name, 0.0) < FRESH_S + POLL_S else 0.0
+        if silent_s > FRESH_S + lay_s + 1.0:
             self.violated("I12", f"{host.name}: {effect} {_about(args)}, begun {silent_s:.0f} s after the last answer")
 
     def _name(self, node_id: str) -> str:

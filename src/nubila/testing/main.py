@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "nubila", "simulate", *argv])  # noqa: S606
     asked = _parser().parse_args(argv)
-    log.setup("error", Path(os.devnull).open("wb"))
+    log.setup("error", Path(os.devnull).open("wb"))  # noqa: SIM115
     seeds = range(asked.seed, asked.seed + asked.seeds)
     began_s, outcomes, caught = time.perf_counter(), [], 0
     with mutated(asked.mutant) if asked.mutant else contextlib.nullcontext():

@@ -18,7 +18,6 @@ from nubila.intent import carry
 from nubila.intent import report as reports
 from nubila.intent import vm as vm_intent
 from nubila.model.draft import Draft
-from nubila.store import node
 from nubila.testing import commit, view_parts
 from nubila.testing.store import MemoryDatabase
 
@@ -133,21 +132,22 @@ def _left(was: Callable[..., Any]) -> Callable[..., Any]:
     return lambda world, known, since, now_s: garbage.Swept((), dict(since))
 
 
-def _by_hints(was: Callable[..., Any]) -> Callable[..., Any]:
-    """A node is told what changed when it is woken for it, and at no other time."""
+def _unwoken(was: Callable[..., Any]) -> Callable[..., Any]:
+    """What is wished of a volume does not raise its node's revision."""
 
-    async def row(self: Any, sql: str, *args: Any) -> Any:
-        found = await was(self, sql, *args)
-        hears_late = sql == node.POSITION and found is not None and found["since"] > 0
-        return {**found, "behind": False} if hears_late else found
+    def wakes(self: Draft, node_id: UUID, object_id: UUID, kind: str = "vm") -> None:
+        if kind != "volume":
+            was(self, node_id, object_id, kind)
 
-    return row
+    return wakes
 
 
 def _watchdog(was: Callable[..., Any]) -> Callable[..., Any]:
     """A node that hears nothing stops its guests."""
 
-    def plan(wanted: Any, facts: Any, record: Any, trail: Any, now_s: float, *, fresh: bool, alone: bool = False) -> Any:
+    def plan(
+        wanted: Any, facts: Any, record: Any, trail: Any, now_s: float, *, fresh: bool, alone: bool = False
+    ) -> Any:
         if alone and not fresh:
             wanted = msgspec.structs.replace(wanted, power="off", stop_mode="hard")
         return was(wanted, facts, record, trail, now_s, fresh=fresh or alone, alone=alone)
@@ -168,22 +168,32 @@ def _raises(was: Callable[..., Any]) -> Callable[..., Any]:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "two-hosts": Mutant(
-        "I1", "every node is told of every vm", ((view_parts, "wanted_vms", _everybodys),)
-    ),
+    "two-hosts": Mutant("I1", "every node is told of every vm", ((view_parts, "wanted_vms", _everybodys),)),
     "release-unproven": Mutant(
-        "I2", "an agent says that a disk is let go of without looking", ((disk_hands.DiskHands, "unplug", _let_go), (disk_hands.DiskHands, "release", _let_go))
+        "I2",
+        "an agent says that a disk is let go of without looking",
+        ((disk_hands.DiskHands, "unplug", _let_go), (disk_hands.DiskHands, "release", _let_go)),
     ),
-    "epoch-ahead": Mutant("I3", "a disk is opened under an epoch that nobody gave", ((hands.Hands, "disk", _unlicensed),)),
-    "generation-goes-back": Mutant("I4", "an older generation is written over a newer one", ((reports, "apply", _goes_back),)),
-    "answer-before-commit": Mutant("I5", "some creates are answered and never committed", ((MemoryDatabase, "_commit", _forgotten),)),
+    "epoch-ahead": Mutant(
+        "I3", "a disk is opened under an epoch that nobody gave", ((hands.Hands, "disk", _unlicensed),)
+    ),
+    "generation-goes-back": Mutant(
+        "I4", "an older generation is written over a newer one", ((reports, "apply", _goes_back),)
+    ),
+    "answer-before-commit": Mutant(
+        "I5", "some creates are answered and never committed", ((MemoryDatabase, "_commit", _forgotten),)
+    ),
     "key-forgotten": Mutant(
-        "I6", "an Idempotency-Key is not kept", ((carry.Carrier, "_replay", _never_seen), (carry.Carrier, "_commit", _keyless))
+        "I6",
+        "an Idempotency-Key is not kept",
+        ((carry.Carrier, "_replay", _never_seen), (carry.Carrier, "_commit", _keyless)),
     ),
-    "overbooked": Mutant("I7", "capacity is never refused nor given back", ((commit.Commit, "_capacity", _overbooked),)),
+    "overbooked": Mutant(
+        "I7", "capacity is never refused nor given back", ((commit.Commit, "_capacity", _overbooked),)
+    ),
     "address-free-early": Mutant("I8", "addresses are free when a removal is wished", ((vm_intent, "leave", _early),)),
     "nothing-swept": Mutant("I9", "what no vm needs stays on the hosts", ((garbage, "sweep", _left),)),
-    "hints-only": Mutant("I10", "a node is told of changes by hints alone", ((MemoryDatabase, "row", _by_hints),)),
+    "node-not-woken": Mutant("I10", "a node is not told what is wished of volumes", ((Draft, "wakes", _unwoken),)),
     "report-refused": Mutant("I11", "reports of some rows fail for good", ((report_api, "_draft", _raises),)),
     "watchdog": Mutant("I12", "a node that hears nothing stops its guests", ((lanes, "plan", _watchdog),)),
 }

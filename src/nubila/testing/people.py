@@ -89,9 +89,7 @@ class Person:
             return None
         control = self.draw.choice(alive)
         path = f"/v1/{verb}/" + "/".join(wish.params.values())
-        call = control.call(
-            self._principal, "POST", path, body=wish.body, params=wish.params, idempotency_key=key
-        )
+        call = control.call(self._principal, "POST", path, body=wish.body, params=wish.params, idempotency_key=key)
         lost = self.draw.random() < LOST
         try:
             answer = await asyncio.shield(asyncio.ensure_future(control.ask(wish.handler, call)))
@@ -135,7 +133,9 @@ class Person:
         return f"{self.name}-{kind}{next(self._number)}"
 
 
-def _on(kind: str, handler: Callable[[ApiCall], Awaitable[Answer]], *states: str, body: Any = None) -> Callable[[Person], Wish | None]:
+def _on(
+    kind: str, handler: Callable[[ApiCall], Awaitable[Answer]], *states: str, body: Any = None
+) -> Callable[[Person], Wish | None]:
     def wish(p: Person) -> Wish | None:
         params = p.one(kind, *states)
         return None if params is None else Wish(handler, body(p) if callable(body) else body, params)
@@ -167,9 +167,7 @@ def _make_volume(p: Person) -> Wish | None:
 def _free(p: Person, attached: bool) -> dict[str, str] | None:
     """A volume that is no boot disk, and is attached or not."""
     held = {a["volume_id"] for a in p.fleet.tables.rows["attachment"] if a["state"] == "active" and a["vm_id"]}
-    rows = [
-        v for v in p.living("volume") if not v["spec"]["remove_with_vm"] and (v["id"] in held) == attached
-    ]
+    rows = [v for v in p.living("volume") if not v["spec"]["remove_with_vm"] and (v["id"] in held) == attached]
     return {"volume": text("volume", UUID(p.draw.choice(rows)["id"]))} if rows else None
 
 
@@ -228,7 +226,9 @@ def _cancel(p: Person) -> Wish | None:
 
 
 def _stop(p: Person) -> VmStop:
-    return VmStop(mode=p.draw.choice((StopMode.CLEAN, StopMode.CLEAN, StopMode.HARD)), timeout_s=p.draw.choice((5.0, 20.0)))
+    return VmStop(
+        mode=p.draw.choice((StopMode.CLEAN, StopMode.CLEAN, StopMode.HARD)), timeout_s=p.draw.choice((5.0, 20.0))
+    )
 
 
 # verb -> how often, and the wish it makes of what there is

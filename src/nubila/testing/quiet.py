@@ -26,7 +26,7 @@ REST: dict[tuple[str, bool], str] = {
 
 def unsettled(fleet: Fleet) -> list[Unsettled]:
     """Everything that is not at rest yet, or not as it must be."""
-    found = [*_rows(fleet), *_operations(fleet), *_parked(fleet)]
+    found = [*_rows(fleet), *_disks(fleet), *_operations(fleet), *_parked(fleet)]
     for host in fleet.hosts:
         found += [*_machine(fleet, host), *_agent(fleet, host)]
     return found
@@ -44,6 +44,9 @@ def _rows(fleet: Fleet) -> Iterator[Unsettled]:
             yield "I10", f"vm {v['name']} is {v['state']} and wished {wished}: {why}"
         elif v["observed_generation"] != v["generation"]:
             yield "I10", f"vm {v['name']}: of generation {v['generation']} {v['observed_generation']} is reported"
+
+
+def _disks(fleet: Fleet) -> Iterator[Unsettled]:
     for kind in ("volume", "snapshot"):
         for d in _living(fleet, kind):
             if d["state"] != "ready" or d["spec"]["gone"]:

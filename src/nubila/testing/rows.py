@@ -124,7 +124,7 @@ class Rows:
     """One table."""
 
     def __init__(self, table: sa.Table, marked: Table | None):
-        self.name = table.name
+        self.name = str(table.name)
         self.key = tuple(c.name for c in table.primary_key.columns)
         self.columns = tuple(c.name for c in table.columns)
         self.times = tuple(c.name for c in table.columns if isinstance(c.type, sa.TIMESTAMP))

@@ -75,9 +75,7 @@ class Schedule:
         await self.fleet.fill()
         for host in self.fleet.hosts:
             host.start()
-        self.people = [
-            Person(self.fleet, self.judge, p, f"u{n + 1}") for n, p in enumerate(self.fleet.projects)
-        ]
+        self.people = [Person(self.fleet, self.judge, p, f"u{n + 1}") for n, p in enumerate(self.fleet.projects)]
         work = [asyncio.ensure_future(p.work()) for p in self.people]
         work.append(asyncio.ensure_future(self._strike()))
         await self._until(self.settings.minutes * 60)

@@ -8,6 +8,7 @@ is one life of one program: once it has died nothing of it goes on, and while it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import Callable
@@ -71,7 +72,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.numbers = itertools.count()
-        self.set_task_factory(lambda loop, coro, **more: _Task(coro, loop=loop, **more))  # type: ignore[arg-type]
+        self.set_task_factory(lambda loop, coro, **more: _Task(coro, loop=loop, **more))
         self.now_s = BOOTED_S
         self._selector = _Clock(self)
         self._clock_resolution = 1e-6
@@ -179,7 +180,7 @@ class Waiter:
 
 class Stage:
     def __init__(self, seed: int):
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311
         self.loop = VirtualLoop()
         self.hub = getcurrent()
         self.process: Process | None = None  # whose turn it is
@@ -231,9 +232,7 @@ class Stage:
 def _end(fibre: greenlet) -> None:
     """Unwind it. What it does on its way out is done to a world that nobody looks at any more."""
     for _ in range(8):
-        try:
+        with contextlib.suppress(BaseException):  # whatever it is, it is over
             fibre.throw()
-        except BaseException:  # noqa: S110 - whatever it is, it is over
-            pass
         if fibre.dead:
             return

@@ -66,7 +66,7 @@ class MemoryDatabase(Database):
 
     async def fetch(self, sql: str, *args: Any) -> list[Record]:
         await self._travel()
-        rows: list[Record] = VIEWS[sql](self._tables.read(), *args) if sql in VIEWS else self._rare(sql, args)
+        rows = self._rare(sql, args) if sql not in VIEWS else list[Record](VIEWS[sql](self._tables.read(), *args))
         await self._travel()
         return rows
 
@@ -142,7 +142,9 @@ class MemoryResources(ResourceStore):
         row = self._find(kind, project_id, object_id, name, removed=kind == "operation")
         return None if row is None else dict(row)
 
-    def _find(self, kind: str, project_id: UUID | None, object_id: UUID | None, name: str | None, *, removed: bool) -> Row | None:
+    def _find(
+        self, kind: str, project_id: UUID | None, object_id: UUID | None, name: str | None, *, removed: bool
+    ) -> Row | None:
         if self._tables.away:
             raise errors.DatabaseAway(inside="the simulated database is away")
         for row in self._tables.rows[kind]:

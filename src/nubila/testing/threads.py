@@ -36,6 +36,7 @@ class Threads:
 
         class Thread(_Thread):
             on = stage
+            over = Event
 
         class Queue(_Queue):
             on = stage
@@ -135,14 +136,14 @@ class _Lock:
 
 class _Thread:
     on: Stage
+    over: type[_Event]
 
     def __init__(
         self, target: Callable[..., None] | None = None, name: str = "", daemon: bool = True, args: tuple[Any, ...] = ()
     ):
         self._target, self._args, self.name = target, args, name
         self.ident: int | None = None
-        self._over = _Event.__new__(type("Over", (_Event,), {"on": self.on}))
-        _Event.__init__(self._over)
+        self._over = self.over()
 
     def start(self) -> None:
         self.ident = id(self)

@@ -247,7 +247,12 @@ def wanted_groups(r: Read, told: list[Row], node_id: str) -> list[Row]:
             continue
         members = {
             remote: sorted(
-                (a["address"] for p in ports if remote in p["group_ids"] for a in r.tables["address"].of("port_id", p["id"])),
+                (
+                    a["address"]
+                    for p in ports
+                    if remote in p["group_ids"]
+                    for a in r.tables["address"].of("port_id", p["id"])
+                ),
                 key=_ip,
             )
             for remote in g["remote_ids"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -140,7 +140,9 @@ def create_volume(
             "project": encoded(r.alive("project", pid)),
             "quota": encoded(parts.quota(r, pid)),
             "taken": taken[0]["name"] if taken else None,
-            "image": encoded(None if image is None and image_id is None else parts.image(r, pid, image or "", image_id)),
+            "image": encoded(
+                None if image is None and image_id is None else parts.image(r, pid, image or "", image_id)
+            ),
             "source": encoded(copied),
             "vm": encoded(mine("vm", vm_name, vm_id)),
         }
@@ -160,7 +162,12 @@ def fleet(r: Read) -> list[Row]:
         silent_s = None if seen is None else (r.now - moment(seen["seen_at"])).total_seconds()
         shown = {"id": UUID(n["id"]), "name": n["name"], "state": n["state"], "silent_s": silent_s}
         out.append(
-            {**shown, "spec": encoded(n["spec"]), "status": encoded(n["status"]), "inventory": encoded(inventory or None)}
+            {
+                **shown,
+                "spec": encoded(n["spec"]),
+                "status": encoded(n["status"]),
+                "inventory": encoded(inventory or None),
+            }
         )
     return out
 
@@ -219,7 +226,12 @@ def node_rows(r: Read, node_id: UUID) -> list[Row]:
         return []
     methods, inventory = (r.tables[t].of("node_id", str(node_id)) for t in ("virt_method", "inventory"))
     return [
-        {"now": r.now, "node": encoded(row), "methods": encoded(methods or None), "inventory": encoded(inventory or None)}
+        {
+            "now": r.now,
+            "node": encoded(row),
+            "methods": encoded(methods or None),
+            "inventory": encoded(inventory or None),
+        }
     ]
 
 
@@ -347,7 +359,3 @@ VIEWS: dict[str, Callable[..., list[Row]]] = {
     "select now()": now,
     **{sql: nothing for sql in ledger.FORGET},
 }
-
-
-def since(text: str) -> datetime:
-    return moment(text)
