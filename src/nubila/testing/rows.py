@@ -57,6 +57,8 @@ CHECKS: dict[str, Callable[[Row], bool]] = {
     "placed_has_both": lambda r: (r["vm_id"] is None) == (r["node_id"] is None),
     "gateway_has_no_port": lambda r: (r["origin"] == "gateway") == (r["port_id"] is None),
     "user_has_project": lambda r: (r["plane"] == "user") == (r["project_id"] is not None),
+    "loss_is_declared": lambda r: r["state"] != "lost" or r["spec"].get("lost", False),
+    "one_way_out": lambda r: not (r["spec"].get("maintenance", False) and r["spec"].get("draining", False)),
     "used_by_a_node": lambda r: (r["used_at"] is None) == (r["node_id"] is None),
 }
 # What is true of whatever the product can write into a cidr and its gateway; the simulation has one network for each project.
