@@ -32,6 +32,8 @@ on conflict (node_id) do update set session = abs(node_seen.session) + 1, seen_a
 returning session
 """
 
+LOST = "select state = 'lost' as lost from node where id = $1"
+
 # Where a node stands that has heard of revision $2; one that was never given means that it knows nothing.
 _POSITION = """
 select r.revision, s.session, f.fabric_epoch, told.since, told.since = 0 or r.revision > told.since as behind,
@@ -135,7 +137,7 @@ class NodeStore:
         return int(await self._db.value(NEW_SESSION, node_id))
 
     async def lost(self, node_id: UUID) -> bool:
-        return await self._db.value("select state = 'lost' from node where id = $1", node_id) is True
+        return await self._db.value(LOST, node_id) is True
 
     async def position(self, node_id: UUID, since: int = 0) -> Record | None:
         """revision, session, fabric_epoch, whether the node is behind its wishes and a question waits for it; `since` is 0

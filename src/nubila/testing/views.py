@@ -181,9 +181,13 @@ def seen(r: Read, nodes: list[UUID], sessions: list[int], revisions: list[int], 
     return []
 
 
+def lost(r: Read, node_id: UUID) -> list[Row]:
+    return [{"lost": n["state"] == "lost"} for n in r.tables["node"] if n["id"] == str(node_id)]
+
+
 def new_session(r: Read, node_id: UUID) -> list[Row]:
     row = r.tables["node_seen"].get(str(node_id))
-    session = 1 if row is None else row["session"] + 1
+    session = 1 if row is None else abs(row["session"]) + 1
     r.tables["node_seen"].put(
         {"node_id": str(node_id), "session": session, "seen_at": r.now.isoformat(), "revision": 0}
     )
@@ -343,6 +347,7 @@ VIEWS: dict[str, Callable[..., list[Row]]] = {
     node.FLEET: fleet,
     node.SEEN: seen,
     node.NEW_SESSION: new_session,
+    node.LOST: lost,
     node.POSITION: position,
     node.NEWS: news,
     work.SNAPSHOT["vm"]: _snapshot("vm", _guest_ended),
