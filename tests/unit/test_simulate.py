@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from nubila.store.shape import metadata
 from nubila.testing.boundary import EFFECTS
@@ -17,6 +20,16 @@ from nubila.testing.schedule import Outcome, Settings, run
 
 SEEDS = 3
 MUTANT_SEEDS = 4
+NOTHING = logging.CRITICAL  # above what anything of ours says
+
+
+@pytest.fixture(autouse=True)
+def _without_logs() -> Iterator[None]:
+    """A mutant may fail thousands of times, each with a trace that takes longer to write than to come to."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(NOTHING))
+    yield
+    structlog.configure(**before)
 
 
 def short(seed: int) -> Outcome:
