@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 # contract -> (file that gets the import, the import)
 PLANTED = {
+    "testing": ("bootstrap/up.py", "import nubila.testing.faults"),
     "layers": ("model/vm.py", "import nubila.intent.vm"),
     "planes": ("api/user/routes.py", "import nubila.api.operator.routes"),
     "agent": ("agent/plan.py", "import asyncpg"),
