@@ -366,3 +366,15 @@ async def test_a_failing_vm_waits_for_its_turn_whatever_else_happens(machine: Ma
         await asyncio.sleep(0.01)
     assert machine.domains.script.calls["start"] == 1
     await until(on(control, wish))
+
+
+async def test_a_call_that_had_its_effect_is_no_trouble_though_its_replies_were_lost(
+    machine: Machine, control: Control
+) -> None:
+    machine.domains.script.lose_reply("start", times=2)
+    wish = vm()
+    control.wish(wish)
+    await until(lambda: wish.vm_id in control.reports and control.reports[wish.vm_id].failing)
+    await until(lambda: not control.reports[wish.vm_id].failing)
+    assert control.reports[wish.vm_id].reason is None
+    assert on(control, wish)()

@@ -202,12 +202,12 @@ class Lanes:
         fresh, alone = lane.confirmed and self.right.fresh(now_s), self.right.alone(now_s)
         try:
             steps = plan(lane.wanted, lane.facts, lane.record, lane.trail, now_s, fresh=fresh, alone=alone)
-            self._carry_out(lane, steps)
+            self._carry_out(lane, steps, fresh)
         except Exception as e:  # one poisoned vm stops no other
             LOG.exception("vm.unplannable", vm_id=lane.wanted.vm_id)
             self._fail(lane, f"internal error in the agent: {type(e).__name__}", backoff_s(lane.failures + 1))
 
-    def _carry_out(self, lane: Lane, steps: list[p.Step]) -> None:
+    def _carry_out(self, lane: Lane, steps: list[p.Step], fresh: bool) -> None:
         """Notes are taken here, before the job that they license; images are fetched for the whole node at once."""
         blocked, lane.blocked = lane.blocked, None
         gate = 0
@@ -228,8 +228,12 @@ class Lanes:
             self.changed(lane.wanted.vm_id)
         if steps:
             self._submit(lane, until_noted(steps), gate)
-        else:
-            lane.done_steps = None
+            return
+        lane.done_steps = None
+        if fresh and lane.failures and lane.timer is None and lane.asks is None and lane.blocked is None:
+            # What failed had its effect all the same, or nobody wishes it any more.
+            lane.failures, lane.trouble = 0, None
+            self.changed(lane.wanted.vm_id)
 
     def _submit(self, lane: Lane, steps: list[p.Step], gate: int) -> None:
         if steps == lane.done_steps:

@@ -193,8 +193,16 @@ class VolumeLanes:
             self._look()
         elif isinstance(step, p.FetchImage):
             self._fetch(lane, step)
-        elif step is not None and not isinstance(step, p.Blocked):
+        elif step is None:
+            self._at_rest(lane, fresh)
+        elif not isinstance(step, p.Blocked):
             self._submit(lane, step)
+
+    def _at_rest(self, lane: Lane, fresh: bool) -> None:
+        """What failed had its effect all the same, or nobody wishes it any more."""
+        if fresh and lane.failures:
+            lane.failures, lane.trouble = 0, None
+            self._changed(lane.wanted.volume_id)
 
     def _looked(self, lane: Lane) -> bool:
         return self.looked_s >= lane.since_s
