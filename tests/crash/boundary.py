@@ -28,7 +28,7 @@ LOOKS: dict[str, frozenset[str]] = {
     "storage": frozenset(
         {"capabilities", "observe", "scan", "find", "image_path", "open_export", "is_free", "free_gib"}
     ),
-    "network": frozenset({"capabilities", "observe", "scan", "ranges", "close"}),
+    "network": frozenset({"capabilities", "observe", "scan", "ranges", "interfaces", "close"}),
 }
 JOURNAL = "journal.append"
 

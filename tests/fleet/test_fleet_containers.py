@@ -161,7 +161,7 @@ def test_what_a_container_cannot_do_is_refused_and_a_machine_can(
     data = tenant.owner.post("/v1/volumes", {"name": "data", "size_gib": 1, "for_vm": "c"}).ok()["volume"]
     for name in (data["name"], _volume_of(tenant, "c"), _volume_of(tenant, "m")):
         cloud.sql(
-            "update volume set state = 'ready', status = jsonb_build_object('format', spec->>'format', 'size_gib', spec->'size_gib') where name = $1",
+            "update volume set state = 'ready', status = jsonb_build_object('format', spec->>'format', 'size_gib', spec->'size_gib') where name = $1 and removed_at is null",
             name,
         )
     cloud.sql("delete from attachment where vm_id is null")

@@ -28,6 +28,7 @@ MAY_CONFLICT = {
     "vm.resume",
     "vm.unhold",
     "keypair.remove",
+    "node.lose",  # it is heard
     "network.remove",
     "flavor.remove",
     "image.remove",
