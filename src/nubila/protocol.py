@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from nubila.model import node
 from nubila.model.fields import Name
 
 VERSION = 1
@@ -39,22 +40,6 @@ class Renew(Wire, frozen=True):
     csr_pem: str
 
 
-class Link(Wire, frozen=True):
-    """An interface of the machine, not one of Nubila's."""
-
-    name: Annotated[str, Meta(max_length=15)]
-    mac: Annotated[str, Meta(max_length=60)] = ""
-    mtu: Annotated[int, Meta(ge=0, le=1 << 32)] = 0
-    addresses: Annotated[tuple[Annotated[str, Meta(max_length=50)], ...], Meta(max_length=256)] = ()
-
-
-class HostDisk(Wire, frozen=True):
-    name: Annotated[str, Meta(max_length=63)]
-    size_gib: Annotated[int, Meta(ge=0, le=1 << 40)]
-    model: Annotated[str, Meta(max_length=255)] = ""
-    rotational: bool = False
-
-
 class Hello(Wire, frozen=True):
     """Opens a session: one start of one agent. A newer session shuts out the older one."""
 
@@ -71,8 +56,8 @@ class Hello(Wire, frozen=True):
     ranges: Annotated[tuple[str, ...], Meta(max_length=4096)] = ()  # that the machine itself has addresses or routes in
     machine_id: Annotated[str, Meta(max_length=64)] = ""  # the same at each start on one machine, and on no other
     address: Annotated[str, Meta(max_length=50)] = ""  # by which it reaches the control plane
-    links: Annotated[tuple[Link, ...], Meta(max_length=1024)] = ()
-    disks: Annotated[tuple[HostDisk, ...], Meta(max_length=4096)] = ()
+    links: Annotated[tuple[node.Link, ...], Meta(max_length=1024)] = ()
+    disks: Annotated[tuple[node.Disk, ...], Meta(max_length=4096)] = ()
 
 
 class Welcome(Wire, frozen=True):

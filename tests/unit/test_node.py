@@ -18,7 +18,7 @@ from nubila.intent import node_change, node_life
 from nubila.intent.asking import Asking, Outcome, builtins
 from nubila.model import node
 from nubila.model.draft import Drafted, Row
-from nubila.protocol import Hello, Link
+from nubila.protocol import Hello
 
 ASKING = Asking(actor="a", request="r", now=datetime(2026, 1, 1, tzinfo=UTC), mint=lambda: UUID(int=1), operator=True)
 STATUS = node.Status(
@@ -142,7 +142,7 @@ VERBS: dict[str, Callable[[node_change.View], Outcome]] = {
 }
 HELLO = Hello(
     protocol=1, agent_version="0", fqdn="h", boot_id="b", kernel="k", cores=8, memory_mib=8000, disk_gib=100,
-    virt_methods=(), drivers={}, links=(Link(name="e0", addresses=("10.0.0.7/24",)),),
+    virt_methods=(), drivers={}, links=(node.Link(name="e0", addresses=("10.0.0.7/24",)),),
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from nubila import protocol
 from nubila.agent.hands import Drivers
 from nubila.drivers.hypervisor.several import Several
 from nubila.drivers.storage.base import Storage
+from nubila.model import node
 
 # What a fake node says it has: enough that benchmarks end on other limits.
 FAKE_CORES, FAKE_MEMORY_MIB, FAKE_DISK_GIB = 4096, 16 << 20, 1 << 20
@@ -47,8 +48,7 @@ def hello(
         machine_id=machine_id(),
         address=address,
         links=tuple(
-            protocol.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses)
-            for i in drivers.network.interfaces()
+            node.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses) for i in drivers.network.interfaces()
         ),
         disks=() if fake else disks(),
     )
@@ -72,7 +72,7 @@ def memory_mib() -> int:
     return 0
 
 
-def disks(block: Path = Path("/sys/block")) -> tuple[protocol.HostDisk, ...]:
+def disks(block: Path = Path("/sys/block")) -> tuple[node.Disk, ...]:
     """Those that are no device's picture of another."""
     found = []
     for disk in sorted(block.iterdir()) if block.is_dir() else ():
@@ -80,7 +80,7 @@ def disks(block: Path = Path("/sys/block")) -> tuple[protocol.HostDisk, ...]:
             size_gib = int(_line(disk / "size") or 0) * 512 >> 30
             spins = _line(disk / "queue" / "rotational") == "1"
             model = _line(disk / "device" / "model")
-            found.append(protocol.HostDisk(name=disk.name, size_gib=size_gib, model=model, rotational=spins))
+            found.append(node.Disk(name=disk.name, size_gib=size_gib, model=model, rotational=spins))
     return tuple(found)
 
 

@@ -119,10 +119,8 @@ def open_session(hello: Hello, row: Row, methods: list[Row], inventory: list[Row
         ranges=_ranges(hello.ranges),
         machine_id=hello.machine_id,
         address=hello.address,
-        links=tuple(node.Link(name=i.name, mac=i.mac, mtu=i.mtu, addresses=i.addresses) for i in hello.links),
-        disks=tuple(
-            node.Disk(name=d.name, size_gib=d.size_gib, model=d.model, rotational=d.rotational) for d in hello.disks
-        ),
+        links=hello.links,
+        disks=hello.disks,
     )
     spec = back(msgspec.structs.replace(was, other_machine=was.other_machine and not moved))
     state = node.state(spec, status, was=node.State(row["state"]))

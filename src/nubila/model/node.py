@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 SCHEMA = 1
 
@@ -106,20 +107,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface of the machine, not one of Nubila's."""
+    """An interface of the machine, not one of Nubila's. The agent sends it in this form too."""
 
-    name: str
-    mac: str = ""
-    mtu: int = 0
-    addresses: tuple[str, ...] = ()  # with prefix length
+    name: Annotated[str, Meta(max_length=15)]
+    mac: Annotated[str, Meta(max_length=60)] = ""
+    mtu: Annotated[int, Meta(ge=0, le=1 << 32)] = 0
+    addresses: Annotated[
+        tuple[Annotated[str, Meta(max_length=50)], ...], Meta(max_length=256)
+    ] = ()  # with prefix length
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk of the machine, as its kernel names it."""
+    """A disk of the machine, as its kernel names it. The agent sends it in this form too."""
 
-    name: str
-    size_gib: int
-    model: str = ""
+    name: Annotated[str, Meta(max_length=63)]
+    size_gib: Annotated[int, Meta(ge=0, le=1 << 40)]
+    model: Annotated[str, Meta(max_length=255)] = ""
     rotational: bool = False
 
 
